@@ -1,0 +1,39 @@
+# Every target makes what it needs: Python 3.11+, pip and make are enough.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test check prove wheel clean
+
+demo: .venv/demo.installed  ## the online line at work, without a key or a network
+	$(BIN)/cappy demo
+
+test: .venv/dev.installed  ## all tests that are fast enough for every commit
+	$(BIN)/python -m pytest
+
+check: .venv/dev.installed  ## lint, format, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+prove: .venv/dev.installed  ## what is too slow for every commit: models of real size
+	$(BIN)/python -m pytest -m slow
+
+wheel: .venv/dev.installed
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+clean:
+	rm -rf .venv dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+.venv/pyvenv.cfg:
+	$(PYTHON) -m venv .venv
+
+.venv/demo.installed: .venv/pyvenv.cfg pyproject.toml
+	$(PIP) --editable .
+	touch $@
+
+# Torch first and pinned: a bare `torch` may pull gigabytes of CUDA.
+.venv/dev.installed: .venv/pyvenv.cfg pyproject.toml
+	$(PIP) torch==2.13.0
+	$(PIP) --editable '.[dev]'
+	touch $@

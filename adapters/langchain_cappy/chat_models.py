@@ -1,0 +1,140 @@
+"""`ChatCappy`: best of N behind one LangChain chat model. Two conversions around `Selector`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, BaseMessage, convert_to_messages, convert_to_openai_messages
+from langchain_core.outputs import ChatGeneration, ChatResult
+from pydantic import ConfigDict, Field, PrivateAttr, SecretStr
+
+from cappy_select import Selection, Selector
+
+
+class ChatCappy(BaseChatModel):
+    """A chat model that asks several models for several answers and returns the best one unchanged.
+
+    Example:
+        >>> from langchain_cappy import ChatCappy
+        >>> model = ChatCappy(models=["openai/gpt-5-mini", "anthropic/claude-haiku-4-5"], samples=4)
+        >>> model.invoke("Name three rivers in Peru.").response_metadata["score"]  # doctest: +SKIP
+
+    The message's `usage_metadata` counts all calls; `response_metadata` has the winner's `model_name`,
+    `score` and `finish_reason`, the `cost` of all calls in dollars (None when a price is unknown), a summary of
+    the `candidates` and the `failures`.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    models: list[Any] = Field(min_length=1)
+    """LiteLLM model names, or `cappy_select` providers."""
+    samples: int = Field(4, ge=1)
+    """Answers to ask of each model."""
+    scorer: Any = None
+    """A `Scorer`, or what `Scorer.load` takes; None for the embedded default."""
+    temperature: float | None = None
+    max_tokens: int | None = None
+    stop: list[str] | None = None
+    timeout: float = Field(60.0, gt=0)
+    """Seconds for all calls of one answer together."""
+    max_retries: int = Field(2, ge=0)
+    min_usable: int = Field(1, ge=1)
+    """Non-empty answers needed; with fewer, `cappy_select.NoCandidates` is raised."""
+    api_key: SecretStr | None = None
+    """For every model given by name; default each provider's own environment variable."""
+    api_base: str | None = None
+    model_kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Further parameters of every call."""
+
+    _selector: Selector = PrivateAttr()
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Load the scorer and check the models once."""
+        super().model_post_init(context)
+        named: dict[str, Any] = {"temperature": self.temperature, "max_tokens": self.max_tokens, "stop": self.stop}
+        self._selector = Selector(
+            self.models,
+            samples=self.samples,
+            scorer=self.scorer,
+            deadline_s=self.timeout,
+            max_retries=self.max_retries,
+            min_usable=self.min_usable,
+            api_key=self.api_key.get_secret_value() if self.api_key else None,
+            api_base=self.api_base,
+            **{name: value for name, value in named.items() if value is not None},
+            **self.model_kwargs,
+        )
+
+    @property
+    def _llm_type(self) -> str:
+        return "cappy"
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        """What makes two instances answer differently; LangChain's cache keys on it."""
+        return {
+            "models": [model if isinstance(model, str) else model.model for model in self.models],
+            "samples": self.samples,
+            "scorer": str(self._selector.scorer.bundle),
+            "temperature": self.temperature,
+            "max_tokens": self.max_tokens,
+            "stop": self.stop,
+            **self.model_kwargs,
+        }
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        return _as_result(self._selector.select(_as_openai(messages), **_params(stop, kwargs)))
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        return _as_result(await self._selector.aselect(_as_openai(messages), **_params(stop, kwargs)))
+
+
+def _params(stop: list[str] | None, kwargs: dict[str, Any]) -> dict[str, Any]:
+    return kwargs if stop is None else {**kwargs, "stop": stop}
+
+
+def _as_openai(messages: list[BaseMessage]) -> list[dict[str, Any]]:
+    converted = convert_to_openai_messages(messages)
+    return converted if isinstance(converted, list) else [converted]
+
+
+def _as_result(selection: Selection) -> ChatResult:
+    best, usage = selection.best, selection.usage
+    (message,) = convert_to_messages([best.message])
+    answer = AIMessage(
+        content=message.content,
+        additional_kwargs=message.additional_kwargs,
+        tool_calls=getattr(message, "tool_calls", []),
+        invalid_tool_calls=getattr(message, "invalid_tool_calls", []),
+        usage_metadata={
+            "input_tokens": usage.prompt_tokens,
+            "output_tokens": usage.completion_tokens,
+            "total_tokens": usage.total_tokens,
+        },
+        response_metadata={
+            "model_name": best.model,
+            "score": best.score,
+            "finish_reason": best.finish_reason,
+            "cost": selection.cost,
+            "candidates": [
+                {"model": candidate.model, "score": candidate.score, "rejected": candidate.rejected}
+                for candidate in selection.candidates
+            ],
+            "failures": [failure.model_dump(mode="json") for failure in selection.failures],
+        },
+    )
+    return ChatResult(generations=[ChatGeneration(message=answer)])

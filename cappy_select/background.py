@@ -1,0 +1,58 @@
+"""One background event loop for synchronous callers.
+
+A synchronous `select` must work where a loop already runs (Jupyter, a web handler), and the HTTP clients of
+a provider must stay on the loop that made them: so all synchronous calls of a process share one loop, in a
+daemon thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+_T = TypeVar("_T")
+
+_lock = threading.Lock()
+_loop: asyncio.AbstractEventLoop | None = None
+
+
+def run(coroutine: Coroutine[Any, Any, _T]) -> _T:
+    """Run a coroutine on the background loop and wait for it; an interrupt here cancels it there."""
+    loop = _running_loop()
+    try:
+        on_it = asyncio.get_running_loop() is loop
+    except RuntimeError:
+        on_it = False
+    if on_it:
+        coroutine.close()
+        raise RuntimeError(
+            "a synchronous call from inside a provider or policy would wait for itself: use the async one"
+        )
+    future = asyncio.run_coroutine_threadsafe(coroutine, loop)
+    try:
+        return future.result()
+    except BaseException:
+        future.cancel()
+        raise
+
+
+def _running_loop() -> asyncio.AbstractEventLoop:
+    global _loop
+    with _lock:
+        if _loop is None:
+            _loop = asyncio.new_event_loop()
+            threading.Thread(target=_loop.run_forever, name="cappy-select", daemon=True).start()
+        return _loop
+
+
+def _forget() -> None:
+    """A forked child has the loop object but not its thread: start anew there."""
+    global _loop, _lock
+    _loop, _lock = None, threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

@@ -1,0 +1,207 @@
+"""The bundle: a scorer on disk, where the offline and the online line meet.
+
+A folder of `manifest.json`, `model.onnx` and `tokenizer.json`. The manifest is written last and holds the
+SHA-256 of the other files, so a folder with a manifest is a whole bundle, and what is loaded is what was
+measured when it was made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cappy_select.errors import BundleDamaged, BundleFormatError, BundleNotFound, InputError
+from cappy_select.types import CutSide
+
+FORMAT_VERSION = 1
+MANIFEST, MODEL, TOKENIZER = "manifest.json", "model.onnx", "tokenizer.json"
+EMBEDDED = Path(__file__).parent / "bundles" / "cappy-mini"
+
+Precision = Literal["fp32", "fp16", "int8"]
+
+
+class FileRecord(BaseModel):
+    """What a file of the bundle must be."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    size_bytes: int = Field(ge=0)
+
+
+class Manifest(BaseModel):
+    """What a bundle is, where it comes from and what was measured when it was made."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format_version: Literal[1] = 1
+    name: str = Field(min_length=1)
+    version: str = "0"
+    architecture: str
+    max_length: int = Field(ge=8, description="tokens of instruction, response and special tokens together")
+    truncation: Literal["longest_first"] = "longest_first"
+    cut_side: CutSide = "right"
+    precision: Precision
+    gates: dict[str, float] = Field(default_factory=dict, description="measured against the fp32 checkpoint at export")
+    provenance: dict[str, Any] = Field(default_factory=dict)
+    licenses: dict[str, str] = Field(default_factory=dict, description="what -> licence, as far as known")
+    files: dict[str, FileRecord]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle. `digest` identifies its exact content (SHA-256 of the manifest)."""
+
+    path: Path
+    manifest: Manifest
+    digest: str
+
+    @property
+    def model(self) -> Path:
+        return self.path / MODEL
+
+    @property
+    def tokenizer(self) -> Path:
+        return self.path / TOKENIZER
+
+    def __str__(self) -> str:
+        return f"{self.manifest.name} {self.manifest.version} ({self.manifest.precision}, {self.digest[:12]})"
+
+
+def load_bundle(path: Path | str) -> Bundle:
+    """Read and verify a bundle folder.
+
+    Raises:
+        BundleNotFound: there is no such folder, or it has no manifest.
+        BundleFormatError: the manifest is newer than this version, or malformed.
+        BundleDamaged: a file is missing or differs from its record.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise BundleNotFound(f"no bundle at {str(folder)!r}: a bundle is a folder with {MANIFEST}")
+    if not (folder / MANIFEST).is_file():
+        holds_checkpoint = (folder / "config.json").is_file()
+        hint = f"; it holds a checkpoint: `cappy export {folder} OUT` makes a bundle of it" if holds_checkpoint else ""
+        raise BundleNotFound(f"the folder {str(folder)!r} is no bundle: it has no {MANIFEST}{hint}")
+    try:
+        raw = (folder / MANIFEST).read_bytes()
+        content = json.loads(raw)
+    except (ValueError, OSError) as error:
+        raise BundleFormatError(f"{folder / MANIFEST} can't be read as JSON: {error}") from error
+    manifest = _manifest(content, folder / MANIFEST)
+    for name, record in manifest.files.items():
+        _verify(folder / name, record)
+    return Bundle(folder, manifest, hashlib.sha256(raw).hexdigest())
+
+
+def _manifest(content: Any, path: Path) -> Manifest:
+    found = content.get("format_version") if isinstance(content, dict) else None
+    if isinstance(found, int) and found > FORMAT_VERSION:
+        raise BundleFormatError(
+            f"{path} has bundle format {found}, this cappy-select reads up to {FORMAT_VERSION}: "
+            "upgrade cappy-select, or export the checkpoint again"
+        )
+    try:
+        manifest = Manifest.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "the manifest"
+        raise BundleFormatError(f"{path} is malformed: {key}: {first['msg']}") from error
+    if set(manifest.files) != {MODEL, TOKENIZER}:
+        raise BundleFormatError(f"{path} must list {MODEL} and {TOKENIZER}, it lists {sorted(manifest.files)}")
+    return manifest
+
+
+def _verify(path: Path, record: FileRecord) -> None:
+    if not path.is_file():
+        raise BundleDamaged(f"{path} is missing: fetch or export the bundle again")
+    found = _record(path)
+    if found != record:
+        raise BundleDamaged(
+            f"{path} is damaged: {found.size_bytes} bytes with SHA-256 {found.sha256[:12]}…, the manifest says "
+            f"{record.size_bytes} bytes with {record.sha256[:12]}…: fetch or export the bundle again"
+        )
+
+
+def _record(path: Path) -> FileRecord:
+    with path.open("rb") as file:
+        return FileRecord(
+            sha256=hashlib.file_digest(file, "sha256").hexdigest(), size_bytes=os.fstat(file.fileno()).st_size
+        )
+
+
+def save_bundle(folder: Path, fields: Mapping[str, Any]) -> Bundle:
+    """Complete a folder that holds the model and the tokenizer: write its manifest, last."""
+    manifest = Manifest(files={name: _record(folder / name) for name in (MODEL, TOKENIZER)}, **fields)
+    partial = folder / f"{MANIFEST}.partial"
+    partial.write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    partial.replace(folder / MANIFEST)
+    return load_bundle(folder)
+
+
+@contextmanager
+def new_folder(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """A scratch folder beside `out` that becomes `out` when the block ends well, and vanishes when not."""
+    if out.exists() and not (out.is_dir() and (overwrite or not any(out.iterdir()))):
+        raise InputError(f"{str(out)!r} exists already: name another folder, or pass overwrite")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent))
+    try:
+        yield scratch
+        scratch.chmod(0o755)  # mkdtemp makes it private; a bundle is as readable as any folder
+        if out.exists():
+            shutil.rmtree(out)
+        scratch.replace(out)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def resolve(source: str | Path | None, *, revision: str | None = None) -> Bundle:
+    """The bundle behind a source.
+
+    Args:
+        source: None for the embedded default; a folder; or `hf://org/name`. An existing path wins over
+            every other reading.
+        revision: Branch, tag or commit of a hub repository.
+
+    A hub *checkpoint* is exported once (fp32), cached by commit, and verified at every load; that needs the
+    `export` extra.
+    """
+    if source is None:
+        return load_bundle(EMBEDDED)
+    if Path(source).exists() or not str(source).startswith("hf://"):
+        if revision is not None:
+            raise InputError(f"revision={revision!r} is for hub ids (hf://org/name), got the path {str(source)!r}")
+        if not Path(source).exists():
+            raise BundleNotFound(
+                f"no bundle at {str(source)!r}: it is not a folder, and a hub id is written hf://org/name"
+            )
+        return load_bundle(source)
+    return _from_hub(str(source), revision)
+
+
+def _from_hub(source: str, revision: str | None) -> Bundle:
+    from cappy_select import hub
+
+    repo = hub.repo_id(source)
+    snapshot = hub.fetch(repo, revision, [MANIFEST, "config.json"])
+    if (snapshot.path / MANIFEST).exists():
+        return load_bundle(hub.fetch(repo, snapshot.commit, [MANIFEST, MODEL, TOKENIZER]).path)
+    exported = hub.cache_folder() / "exports" / f"{repo.replace('/', '--')}@{snapshot.commit[:12]}-fp32"
+    if not (exported / MANIFEST).is_file():
+        # The one import that points down the list of DESIGN: a checkpoint becomes a bundle where bundles
+        # are resolved, so that every caller of `Scorer.load` gets it.
+        from cappy_select.export import export_checkpoint
+
+        export_checkpoint(source, exported, revision=snapshot.commit, overwrite=True)
+    return load_bundle(exported)

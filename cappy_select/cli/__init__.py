@@ -1,0 +1,91 @@
+"""The `cappy` command: the only place that prints or makes an exit code.
+
+Each verb is a module of this package, loaded when it is called. Exit codes: 0 done; 2 a usage error or a
+`CappyError` (bad input, a damaged bundle, no answers); 1 a defect of ours; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+from typing import Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+from cappy_select.errors import CappyError
+
+VERBS = {
+    "score": "Score responses to one instruction, or a file of pairs.",
+    "rank": "Rank responses to an instruction, best first: classification without an LLM.",
+    "select": "Ask models for several answers and print the best one.",
+    "export": "Make a bundle of a checkpoint.",
+    "demo": "See the online line at work, without a key or a network.",
+    "eval": "Measure on recorded answers.",
+}
+
+
+class _Verbs(TyperGroup):
+    """Finds a verb's command in its own module, so that `cappy rank` does not load what `demo` needs."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in VERBS:
+            return None
+        module = importlib.import_module(f"cappy_select.cli.{cmd_name}")
+        command = typer.main.get_command(module.app)
+        command.name = cmd_name
+        command.help = command.help or VERBS[cmd_name]
+        return command
+
+
+app = typer.Typer(
+    cls=_Verbs,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+@app.callback(invoke_without_command=True)
+def _top(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    """Ask LLMs for several answers, score each on this machine, return the best one unchanged."""
+    if version:
+        from cappy_select import __version__
+
+        print(f"cappy-select {__version__}")
+        raise typer.Exit
+
+
+def main() -> NoReturn:
+    """The console script."""
+    try:
+        app()
+    except CappyError as error:
+        _complain(type(error).__name__, str(error))
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # `cappy ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        if os.environ.get("CAPPY_TRACEBACK"):
+            raise
+        _complain(type(error).__name__, f"{error} (a defect of cappy-select; CAPPY_TRACEBACK=1 shows where)")
+        sys.exit(1)
+    sys.exit(0)
+
+
+def _complain(kind: str, message: str) -> None:
+    if "--json" in sys.argv:
+        print(json.dumps({"error": {"type": kind, "message": message}}), file=sys.stderr)
+    else:
+        print(f"cappy: {message}", file=sys.stderr)

@@ -1,0 +1,58 @@
+"""`cappy export`: a checkpoint becomes a bundle."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from pydantic import ValidationError
+
+from cappy_select.cli.output import Json, Revision, new_app, note, print_json
+from cappy_select.errors import InputError
+from cappy_select.export import Card, export_checkpoint
+
+app = new_app()
+
+
+@app.command()
+def export(
+    checkpoint: Annotated[str, typer.Argument(help="A checkpoint folder, or a hub id (hf://org/name).")],
+    out: Annotated[Path, typer.Argument(help="The bundle's folder.")],
+    precision: Annotated[Literal["fp32", "fp16", "int8"], typer.Option(help="Of the weights.")] = "fp32",
+    revision: Revision = None,
+    card: Annotated[
+        Path | None, typer.Option(help="JSON with name, version, provenance and licenses for the manifest.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")] = False,
+    json: Json = False,
+) -> None:
+    """Make a bundle of a RoBERTa or BERT sequence-classification checkpoint with one label.
+
+    The bundle's scores are compared with torch's before it appears; needs the `export` extra.
+    """
+    bundle = export_checkpoint(
+        checkpoint,
+        out,
+        precision=precision,
+        revision=revision,
+        card=_read_card(card) if card else None,
+        overwrite=overwrite,
+        on_stage=None if json else note,
+    )
+    if json:
+        print_json({"path": str(bundle.path), "digest": bundle.digest} | bundle.manifest.model_dump(mode="json"))
+        return
+    gates = bundle.manifest.gates
+    print(f"{bundle.path}: {bundle}, {bundle.model.stat().st_size / 1e6:.1f} MB")
+    measured = f"max |Δscore| {gates['max_abs_diff']:.2g}, winner agreement {gates['winner_agreement']:.3f}"
+    print(f"{measured}, against torch fp32")
+
+
+def _read_card(path: Path) -> Card:
+    try:
+        return Card.model_validate(jsonlib.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:  # pydantic's ValidationError is a ValueError
+        reason = error.errors()[0] if isinstance(error, ValidationError) else error
+        raise InputError(f"--card {path} can't be used: {reason}") from error

@@ -1,0 +1,79 @@
+"""How verbs print: results to standard output, everything else to standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
+ScorerSource = Annotated[
+    str | None, typer.Option("--scorer", help="A bundle folder or hf://org/name; default: the embedded one.")
+]
+Revision = Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit of a hub id.")]
+
+
+def new_app(**options: Any) -> typer.Typer:
+    """The Typer of one verb's module."""
+    return typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, **options)
+
+
+def print_json(value: Any) -> None:
+    """One JSON value, UTF-8, on standard output."""
+    print(json.dumps(value, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None))
+
+
+def note(message: str) -> None:
+    """A remark that is not part of the result."""
+    print(f"cappy: {message}", file=sys.stderr)
+
+
+def one_line(text: str, width: int = 120) -> str:
+    """A text on one line, for people; `--json` has it whole."""
+    flat = " ".join(text.split())
+    return flat if len(flat) <= width else flat[: width - 1] + "…"
+
+
+def print_table(
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    right: Sequence[int] = (),
+    to_stderr: bool = False,
+) -> None:
+    """A table; the columns whose numbers are in `right` are aligned right."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table()
+    for number, name in enumerate(columns):
+        table.add_column(name, justify="right" if number in right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))  # Text: an answer's [brackets] are no markup
+    # Piped output is not cut to a terminal's width.
+    stream = sys.stderr if to_stderr else sys.stdout
+    console = Console(file=stream, width=None if stream.isatty() else 140)
+    if title:
+        console.print(Text(title, style="bold"))
+    console.print(table)
+
+
+@contextmanager
+def progress(label: str, *, shown: bool = True) -> Iterator[Callable[[int, int], None]]:
+    """A bar on standard error with rate and ETA; yields `advance(done, total)`. Silent unless on a terminal."""
+    if not shown or not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(label, total=None)
+        yield lambda done, total: bar.update(task, advance=done, total=total)

@@ -1,0 +1,102 @@
+"""`cappy select`: the best of several models' answers."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from cappy_select.cli.output import Json, ScorerSource, new_app, note, one_line, print_json, print_table
+from cappy_select.errors import InputError
+from cappy_select.select import Selector
+from cappy_select.types import Prompt, Selection
+
+app = new_app()
+
+
+@app.command()
+def select(
+    prompt: Annotated[str, typer.Argument(help="The prompt; '-' reads it from standard input.")],
+    model: Annotated[
+        list[str],
+        typer.Option("--model", "-m", help="A LiteLLM model name, or replay:FILE[#MODEL]; may be repeated."),
+    ],
+    samples: Annotated[int, typer.Option("--samples", "-n", help="Answers to ask of each model.")] = 4,
+    messages: Annotated[bool, typer.Option("--messages", help="The prompt is a JSON list of OpenAI messages.")] = False,
+    deadline: Annotated[float, typer.Option(help="Seconds for all calls together.")] = 60.0,
+    min_usable: Annotated[int, typer.Option(help="Non-empty answers needed.")] = 1,
+    temperature: Annotated[float | None, typer.Option(help="Sampling temperature.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Most tokens of an answer.")] = None,
+    api_base: Annotated[str | None, typer.Option(help="Address of an OpenAI-compatible server.")] = None,
+    scorer: ScorerSource = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Also print all candidates, on stderr.")] = False,
+    json: Json = False,
+) -> None:
+    """Ask models for several answers and print the best one, verbatim.
+
+    Keys come from each provider's own environment variable (OPENAI_API_KEY, ANTHROPIC_API_KEY, ...).
+    """
+    params: dict[str, Any] = {"temperature": temperature, "max_tokens": max_tokens}
+    selector = Selector(
+        model,
+        samples=samples,
+        scorer=scorer,
+        deadline_s=deadline,
+        min_usable=min_usable,
+        api_base=api_base,
+        **{name: value for name, value in params.items() if value is not None},
+    )
+    text = sys.stdin.read() if prompt == "-" else prompt
+    selection = selector.select(_messages(text) if messages else text)
+    if json:
+        print_json(selection.model_dump(mode="json"))
+        return
+    if verbose:
+        print_selection(selection, to_stderr=True)
+    for failure in selection.failures:
+        note(f"{failure.model}: {failure.kind}: {one_line(failure.message)}")
+    print(selection.text or jsonlib.dumps(selection.best.message, ensure_ascii=False))
+
+
+def _messages(text: str) -> Prompt:
+    try:
+        value: Any = jsonlib.loads(text)
+    except ValueError as error:
+        raise InputError(f"--messages: the prompt is not JSON: {error}") from error
+    if not isinstance(value, list):
+        raise InputError(f"--messages: expected a list of messages, got {type(value).__name__}")
+    return value
+
+
+def print_selection(selection: Selection, *, to_stderr: bool = False) -> None:
+    """Every candidate, best first, then what failed."""
+    rows = [
+        (
+            "—" if candidate.score is None else f"{candidate.score:.3f}",
+            candidate.model,
+            f"{candidate.latency_s:.2f}",
+            dollars(candidate.cost),
+            one_line(candidate.text, 72) if candidate.rejected is None else f"rejected: {candidate.rejected}",
+        )
+        for candidate in selection.candidates
+    ]
+    rows += [
+        (
+            "failed",
+            failure.model,
+            f"{failure.latency_s:.2f}",
+            dollars(failure.cost),
+            f"{failure.kind}: {one_line(failure.message, 100)}",
+        )
+        for failure in selection.failures
+    ]
+    counts = f"{len(selection.candidates)} candidates, {len(selection.failures)} failed calls"
+    title = f"{counts}, {dollars(selection.cost)} in all"
+    print_table(title, ("score", "model", "seconds", "cost", "answer"), rows, right=(0, 2, 3), to_stderr=to_stderr)
+
+
+def dollars(cost: float | None) -> str:
+    """A price for people; unknown is not 0."""
+    return "unknown" if cost is None else f"${cost:.6f}"

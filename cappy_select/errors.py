@@ -1,0 +1,142 @@
+"""Every error this library raises, in one tree.
+
+    CappyError
+    ├── InputError (ValueError)       the caller's input or a recorded file can't be used
+    ├── MissingExtra (ImportError)    an optional dependency is not installed; names the extra
+    ├── BundleError                   a scorer on disk can't be used
+    │   ├── BundleNotFound            no such folder or hub id, or a folder that is no bundle
+    │   ├── BundleDamaged             a file is missing, or is not the one the manifest describes
+    │   └── BundleFormatError         a manifest this version can't read
+    ├── ExportError                   a checkpoint can't become a bundle
+    ├── ProviderError                 one upstream call failed; `kind` says how
+    └── NoCandidates (ExceptionGroup) too few usable answers arrived; names every failure
+
+`TruncationWarning` is a warning, not an error: scores were computed, on shortened input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from cappy_select.types import Usage
+
+FailureKind = Literal[
+    "rate_limit",
+    "timeout",
+    "auth",
+    "content_policy",
+    "context_window",
+    "bad_request",
+    "server",
+    "connection",
+    "invalid_response",
+]
+
+RETRYABLE: frozenset[FailureKind] = frozenset({"rate_limit", "timeout", "server", "connection"})
+
+
+class CappyError(Exception):
+    """Base of all errors of this library."""
+
+
+class InputError(CappyError, ValueError):
+    """The caller's input, or a line of a recorded file, can't be used."""
+
+
+class MissingExtra(CappyError, ImportError):
+    """An optional dependency is not installed."""
+
+    def __init__(self, extra: str, needed_for: str, module: str) -> None:
+        super().__init__(
+            f"{needed_for} needs the package {module!r}, which is not installed: pip install 'cappy-select[{extra}]'"
+        )
+        self.extra = extra
+
+
+class BundleError(CappyError):
+    """A scorer on disk can't be used."""
+
+
+class BundleNotFound(BundleError):
+    """No such folder or hub id, or a folder that is no bundle."""
+
+
+class BundleDamaged(BundleError):
+    """A file of the bundle is missing, or is not the one its manifest describes."""
+
+
+class BundleFormatError(BundleError):
+    """The manifest is newer than this version, or malformed."""
+
+
+class ExportError(CappyError):
+    """A checkpoint can't become a bundle: wrong kind, damaged, or its scores left the gate."""
+
+
+class ProviderError(CappyError):
+    """One upstream call failed.
+
+    Args:
+        message: What happened, without secrets.
+        kind: The failure's class; decides whether a retry makes sense.
+        model: The model that was asked.
+        retry_after_s: Seconds the provider asked to wait, if it did.
+        usage: Tokens the failed call is known or estimated to have used.
+        cost: Dollars of `usage`; None when unknown.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        kind: FailureKind,
+        model: str,
+        retry_after_s: float | None = None,
+        usage: Usage | None = None,
+        cost: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.kind: FailureKind = kind
+        self.model = model
+        self.retry_after_s = retry_after_s
+        self.usage = usage
+        self.cost = cost
+
+    def __str__(self) -> str:
+        return f"{self.model}: {self.kind}: {self.args[0]}"
+
+
+class NoCandidates(CappyError, ExceptionGroup[ProviderError]):
+    """Too few usable answers arrived. `exceptions` holds one `ProviderError` a failed call.
+
+    Attributes:
+        usage: Tokens over all calls, failed ones too.
+        cost: Dollars over all calls; None when a price is unknown.
+    """
+
+    usage: Usage
+    cost: float | None
+
+    def __new__(cls, message: str, failures: Sequence[ProviderError], *, usage: Usage, cost: float | None) -> Self:
+        self = super().__new__(cls, message, failures)
+        self.usage = usage
+        self.cost = cost
+        return self
+
+    def __init__(self, message: str, failures: Sequence[ProviderError], *, usage: Usage, cost: float | None) -> None:
+        super().__init__(message, failures)
+
+    def derive(self, excs: Sequence[ProviderError]) -> NoCandidates:  # type: ignore[override]
+        """A group with the same bill for a subset of the failures (`split`, `subgroup`, `except*`)."""
+        return NoCandidates(self.message, excs, usage=self.usage, cost=self.cost)
+
+    def __str__(self) -> str:
+        return "\n".join([self.message, *(f"  - {failure}" for failure in self.exceptions)])
+
+
+class TruncationWarning(UserWarning):
+    """Some pairs did not fit the scorer's window and were scored on shortened input."""

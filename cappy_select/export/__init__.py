@@ -1,0 +1,90 @@
+"""From a checkpoint to a bundle: `export_checkpoint`.
+
+Imports torch and transformers, lazily; the `export` extra installs them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from cappy_select.bundle import MODEL, TOKENIZER, Bundle, Precision, load_bundle, new_folder, save_bundle
+from cappy_select.errors import MissingExtra
+
+
+class Card(BaseModel):
+    """What people should know about a bundle and no measurement can tell: goes into its manifest."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str | None = Field(None, min_length=1, description="default: the checkpoint's own name")
+    version: str = "0"
+    provenance: dict[str, Any] = Field(default_factory=dict)
+    licenses: dict[str, str] = Field(default_factory=dict)
+
+
+def export_checkpoint(
+    checkpoint: str | Path,
+    out: str | Path,
+    *,
+    precision: Precision = "fp32",
+    revision: str | None = None,
+    card: Card | None = None,
+    overwrite: bool = False,
+    on_stage: Callable[[str], None] | None = None,
+) -> Bundle:
+    """Make a bundle of a RoBERTa or BERT sequence-classification checkpoint with one label.
+
+    Args:
+        checkpoint: A folder, or a hub id (`hf://org/name` or `org/name`). An existing folder wins.
+        out: The bundle's folder; appears only when it is whole and its scores are inside the gates.
+        precision: `fp32`; `fp16`, for devices that compute in it; `int8`, for CPUs (a quarter of the size).
+        revision: Branch, tag or commit of a hub repository.
+        card: Name, version, provenance and licences for the manifest.
+        overwrite: Replace a folder that exists.
+        on_stage: Called with a few words before each long step.
+
+    Raises:
+        ExportError: wrong architecture, several labels, no tokenizer, damaged weights, attention that did
+            not fuse, or scores outside the gate of the precision (`cappy_select.export.gates`).
+        BundleNotFound: there is no such folder or hub repository.
+        MissingExtra: torch, transformers or onnx is not installed.
+    """
+    for module in ("torch", "transformers", "onnx", "sympy"):
+        _require(module)
+    from cappy_select.export.checkpoint import load_checkpoint
+    from cappy_select.export.gates import measure
+    from cappy_select.export.graph import write_model
+
+    card, stage = card or Card(), on_stage or (lambda _: None)
+    with new_folder(Path(out), overwrite=overwrite) as folder:
+        stage("loading the checkpoint")
+        loaded = load_checkpoint(checkpoint, revision)
+        fields: dict[str, Any] = {
+            "name": card.name or loaded.name,
+            "version": card.version,
+            "architecture": loaded.architecture,
+            "max_length": loaded.max_length,
+            "precision": precision,
+            "provenance": loaded.provenance | card.provenance,
+            "licenses": card.licenses,
+        }
+        (folder / TOKENIZER).write_text(loaded.tokenizer.backend_tokenizer.to_str(), encoding="utf-8")
+        stage(f"writing the model in {precision}")
+        write_model(loaded.model, folder / MODEL, precision)
+        stage("comparing its scores with torch's")
+        gates = measure(save_bundle(folder, fields), loaded, precision)
+        save_bundle(folder, fields | {"gates": gates})
+    return load_bundle(out)
+
+
+def _require(module: str) -> None:
+    try:
+        __import__(module)
+    except ModuleNotFoundError as error:
+        if error.name != module:
+            raise
+        raise MissingExtra("export", "exporting a checkpoint", module) from error

@@ -1,0 +1,172 @@
+"""Reading a Hugging Face checkpoint: everything that can be wrong with one is found here, in words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from cappy_select import hub
+from cappy_select.errors import BundleNotFound, ExportError
+
+ARCHITECTURES = ("roberta", "bert")
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+)
+_SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
+_PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A scorer as torch has it, in fp32 and evaluation mode, with what its manifest says of it."""
+
+    name: str
+    model: Any  # transformers.PreTrainedModel
+    tokenizer: Any  # transformers.PreTrainedTokenizerFast
+    architecture: str
+    max_length: int
+    provenance: dict[str, Any]
+
+
+def load_checkpoint(source: str | Path, revision: str | None = None) -> Checkpoint:
+    """Load a checkpoint from a folder or the hub. Raises ExportError or BundleNotFound."""
+    folder, name, provenance = _locate(source, revision)
+    config = _config(folder)
+    weights = _weights_file(folder)
+    tokenizer = _tokenizer(folder)
+    model = _model(folder, weights)
+    # RoBERTa's positions start behind the padding id, so its table is that much longer than its window.
+    unused = model.config.pad_token_id + 1 if config["model_type"] == "roberta" else 0
+    positions = model.config.max_position_embeddings - unused
+    return Checkpoint(
+        name=name,
+        model=model,
+        tokenizer=tokenizer,
+        architecture=f"{config['model_type']} {model.config.num_hidden_layers}x{model.config.hidden_size}",
+        max_length=min(positions, int(min(tokenizer.model_max_length, positions))),
+        provenance=provenance
+        | {"weights": weights, "torch": torch.__version__, "transformers": transformers.__version__},
+    )
+
+
+def _locate(source: str | Path, revision: str | None) -> tuple[Path, str, dict[str, Any]]:
+    path, text = Path(source), str(source)
+    if path.exists():
+        if not path.is_dir():
+            raise ExportError(f"{text!r} is a file: name the folder that holds config.json and the weights")
+        return path, path.resolve().name, {"checkpoint": path.resolve().name}
+    if not text.startswith(hub.PREFIX) and (text.count("/") != 1 or text.startswith((".", "/", "~"))):
+        raise BundleNotFound(f"no checkpoint at {text!r}: it is no folder, and a hub id is written hf://org/name")
+    repo = hub.repo_id(text)
+    safe = hub.fetch(repo, revision, ["config.json", *_TOKENIZER_FILES, "model*.safetensors", *_SAFETENSORS])
+    if not any((safe.path / name).exists() for name in _SAFETENSORS):
+        hub.fetch(repo, safe.commit, [*_PICKLED, "pytorch_model-*.bin", "*.msgpack"])
+    return safe.path, repo.split("/")[1], {"checkpoint": f"hf://{repo}", "revision": safe.commit}
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    if not (folder / "config.json").is_file():
+        raise ExportError(f"{folder} is no checkpoint: it has no config.json")
+    try:
+        config = json.loads((folder / "config.json").read_bytes())
+    except ValueError as error:
+        raise ExportError(f"{folder / 'config.json'} is not JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise ExportError(f"{folder / 'config.json'} must hold an object, it holds {type(config).__name__}")
+    kind = config.get("model_type")
+    classes = config.get("architectures") or []
+    if kind not in ARCHITECTURES or not all(str(name).endswith("ForSequenceClassification") for name in classes):
+        raise ExportError(
+            f"{folder} holds {', '.join(map(str, classes)) or 'an unnamed architecture'} of type {kind!r}: "
+            f"a scorer is a sequence classifier of type {' or '.join(ARCHITECTURES)}"
+        )
+    labels = len(config.get("id2label") or range(config.get("num_labels", 2)))
+    if labels != 1:
+        raise ExportError(f"{folder} has {labels} labels: a scorer has one (num_labels=1, a regression head)")
+    return config
+
+
+def _weights_file(folder: Path) -> str:
+    for name in (*_SAFETENSORS, *_PICKLED):
+        if (folder / name).is_file():
+            return name
+    if list(folder.glob("*.msgpack")):
+        raise ExportError(
+            f"{folder} has Flax weights (.msgpack) only, which can't be read yet: "
+            "convert them to safetensors with transformers 4"
+        )
+    raise ExportError(f"{folder} has no weights: expected {' or '.join((_SAFETENSORS[0], _PICKLED[0]))}")
+
+
+def _tokenizer(folder: Path) -> Any:
+    # Without files transformers would make up an empty tokenizer, so look first.
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt", "vocab.json")):
+        raise ExportError(
+            f"{folder} has no tokenizer: expected tokenizer.json (or vocab.txt, or vocab.json and merges.txt)"
+        )
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # transformers passes on whatever its parsers raise
+        raise ExportError(f"the tokenizer of {folder} can't be read: {_line(error)}") from error
+    if not tokenizer.is_fast:
+        raise ExportError(f"the tokenizer of {folder} has no fast form (tokenizer.json)")
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.backend_tokenizer.no_padding()
+    return tokenizer
+
+
+def _model(folder: Path, weights: str) -> Any:
+    try:
+        with _quiet():
+            model, report = transformers.AutoModelForSequenceClassification.from_pretrained(
+                folder,
+                dtype=torch.float32,
+                attn_implementation="eager",  # the form that onnxruntime's attention fusion recognises
+                use_safetensors=weights in _SAFETENSORS,
+                weights_only=True,
+                local_files_only=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
+    except Exception as error:  # safetensors, pickle, json and shape errors have no common base
+        raise ExportError(f"{folder / weights} can't be loaded: {_line(error)}") from error
+    missing = sorted(key for key in report["missing_keys"] if "position_ids" not in key)
+    if missing:
+        raise ExportError(
+            f"{folder / weights} lacks {len(missing)} weights, among them {missing[0]!r}: is it a scorer?"
+        )
+    for key, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise ExportError(f"{folder / weights} is damaged: {key!r} holds values that are not finite")
+    return model.eval()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers' own bars and reports off the terminal: what matters is raised."""
+    logging = transformers.utils.logging
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

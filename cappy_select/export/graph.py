@@ -1,0 +1,102 @@
+"""From the torch model to an optimised ONNX graph, in the precision asked for."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from onnxruntime.transformers import optimizer
+from onnxruntime.transformers.fusion_options import FusionOptions
+
+from cappy_select.bundle import Precision
+from cappy_select.errors import ExportError
+from cappy_select.export.quantize import to_int8
+
+_OPSET = 17  # the newest that the fusions of onnxruntime 1.20 to 1.31 all know
+
+
+class _ScoreModel(torch.nn.Module):
+    """The checkpoint with the bundle's signature: named inputs, one raw score a row."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        names = input_names(self.model)
+        logits: torch.Tensor = self.model(**dict(zip(names, inputs, strict=True))).logits
+        return logits[:, 0]  # [rows, 1] -> [rows]
+
+
+def input_names(model: Any) -> list[str]:
+    """The graph's inputs. RoBERTa is never fed type ids: its table has one row."""
+    names = ["input_ids", "attention_mask"]
+    return names if model.config.model_type == "roberta" else [*names, "token_type_ids"]
+
+
+def write_model(model: Any, path: Path, precision: Precision) -> None:
+    """Write the model's ONNX form to `path`. Raises ExportError when attention did not fuse."""
+    with tempfile.TemporaryDirectory() as scratch:
+        traced = Path(scratch) / "traced.onnx"
+        _trace(model, traced)
+        # int8 quantises the projections around the attention, so it wants them outside the fused node.
+        fused = _fuse(traced, model.config, split_projections=precision == "int8")
+    if precision == "fp16":
+        fused.convert_float_to_float16(keep_io_types=True)
+    graph = to_int8(fused.model) if precision == "int8" else fused.model
+    try:
+        onnx.save(graph, path)
+    except ValueError as error:  # protobuf's 2 GiB
+        raise ExportError(f"the model does not fit one ONNX file: {error}; try precision fp16 or int8") from error
+
+
+def _trace(model: Any, path: Path) -> None:
+    names = input_names(model)
+    example = torch.ones(2, 7, dtype=torch.long)
+    with warnings.catch_warnings(), torch.no_grad():
+        # The TorchScript exporter is deprecated, but its graphs are the ones the fusions recognise.
+        # What it warns of (values taken for constants) is measured: `gates` compares many shapes.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            _ScoreModel(model).eval(),  # the exporter puts back the mode it found, dropout and all
+            tuple(example for _ in names),
+            str(path),
+            input_names=names,
+            output_names=["score"],
+            dynamic_axes={name: {0: "rows", 1: "tokens"} for name in names} | {"score": {0: "rows"}},
+            opset_version=_OPSET,
+            dynamo=False,
+        )
+
+
+def _fuse(path: Path, config: Any, *, split_projections: bool) -> Any:
+    options = FusionOptions("bert")
+    options.enable_embed_layer_norm = False  # its tables could not be stored as int8
+    options.use_multi_head_attention = split_projections
+    log = logging.getLogger("onnxruntime.transformers")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        fused = optimizer.optimize_model(
+            str(path),
+            model_type="bert",
+            num_heads=config.num_attention_heads,
+            hidden_size=config.hidden_size,
+            opt_level=0,
+            optimization_options=options,
+        )
+    finally:
+        log.setLevel(level)
+    counts = fused.get_fused_operator_statistics()
+    attention = counts["Attention"] + counts["MultiHeadAttention"]
+    if attention != config.num_hidden_layers:
+        raise ExportError(
+            f"attention fused in {attention} of {config.num_hidden_layers} layers: this transformers "
+            "release makes a graph that onnxruntime does not recognise, and it would run slowly"
+        )
+    return fused

@@ -1,0 +1,56 @@
+"""Recorded answers, played back: the online line without a network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cappy_select.errors import InputError, ProviderError
+from cappy_select.recorded import Recorded, read_recorded
+from cappy_select.types import Candidate, Request, content_text
+
+
+class ReplayProvider:
+    """Answers from a file of instances with `candidates`, matched by the last user message.
+
+    Sample k of a request is the k-th recorded answer; asking for more than were recorded is a failure.
+
+    Args:
+        file: JSONL, plain or `.gz`: `instruction` and `candidates[{model, response}]` a line.
+        recorded_model: Only this model's answers; None for all, in their recorded order.
+    """
+
+    def __init__(self, file: str | Path, recorded_model: str | None = None) -> None:
+        self._file, self._recorded_model = str(file), recorded_model
+        self._answers: dict[str, list[Recorded]] = {}
+        for instance in read_recorded(file):
+            wanted = [a for a in instance.candidates if recorded_model in (None, a.model)]
+            self._answers.setdefault(instance.instruction, []).extend(wanted)
+        if not any(self._answers.values()):
+            known = sorted({answer.model for instance in read_recorded(file) for answer in instance.candidates})
+            raise InputError(f"{file} has no answers of {recorded_model!r}; it has those of {', '.join(known)}")
+
+    @property
+    def model(self) -> str:
+        """The recorded model's name, or the file's."""
+        return self._recorded_model or f"replay:{Path(self._file).name}"
+
+    async def complete(self, request: Request) -> list[Candidate]:
+        """The recorded answers of one call."""
+        asked = [message for message in request.messages if message["role"] == "user"]
+        prompt, _ = content_text(asked[-1].get("content") if asked else None)
+        answers = self._answers.get(prompt, [])[request.sample * request.n :][: request.n]
+        if not answers:
+            raise ProviderError(
+                f"{self._file} has no recorded answer {request.sample} to {prompt[:60]!r}",
+                kind="bad_request",
+                model=self.model,
+            )
+        return [
+            Candidate(
+                model=answer.model,
+                message={"role": "assistant", "content": answer.response},
+                finish_reason=answer.finish_reason,
+                cost=answer.cost,
+            )
+            for answer in answers
+        ]

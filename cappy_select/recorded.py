@@ -1,0 +1,73 @@
+"""Recorded answers of models on disk: instances with `candidates`, a JSON object a line."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cappy_select.errors import InputError
+
+
+class Recorded(BaseModel):
+    """One recorded answer. `correct`, or `human` (a rating from 1 to 5), says how good it was, if known."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    model: str
+    response: str
+    correct: bool | None = None
+    human: float | None = Field(None, ge=1, le=5)
+    answer: str | None = Field(None, description="the final answer within the response, if it was extracted")
+    finish_reason: str | None = None
+    cost: float | None = Field(None, ge=0)
+
+    @property
+    def quality(self) -> float | None:
+        """How good the answer was, in [0, 1]; None when that is not recorded."""
+        if self.correct is not None:
+            return float(self.correct)
+        return None if self.human is None else (self.human - 1) / 4
+
+
+class RecordedInstance(BaseModel):
+    """One instruction with its recorded answers."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    id: str
+    instruction: str
+    references: list[str] = Field(default_factory=list)
+    candidates: list[Recorded]
+
+
+def read_recorded(path: str | Path) -> Iterator[RecordedInstance]:
+    """The instances of a JSONL file, plain or `.gz`. Raises InputError naming the file and the line."""
+    try:
+        with open(path, "rb") as probe:
+            packed = probe.read(2) == b"\x1f\x8b"
+        with gzip.open(path, "rt", encoding="utf-8") if packed else open(path, encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    yield _instance(line, f"{path}:{number}")
+    except FileNotFoundError as error:
+        raise InputError(f"no such file: {path}") from error
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
+        raise InputError(f"{path} can't be read: {error}") from error
+
+
+def _instance(line: str, where: str) -> RecordedInstance:
+    try:
+        return RecordedInstance.model_validate(json.loads(line))
+    except json.JSONDecodeError as error:
+        raise InputError(f"{where} is not JSON: {error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "the line"
+        raise InputError(
+            f"{where}: {key}: {first['msg']} (expected id, instruction, candidates[{{model, response}}])"
+        ) from error

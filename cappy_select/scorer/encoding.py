@@ -1,0 +1,160 @@
+"""From text pairs to token ids.
+
+Each text is encoded once, on its own and without truncation, and the pair is cut by our own arithmetic:
+`tokenizers`' pair truncation materialises every overflowing part, which kills the process on a megabyte of
+text, and changing its truncation setting per call races between threads (huggingface/tokenizers#537).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Encoding, Tokenizer
+
+from cappy_select.errors import BundleDamaged, InputError
+from cappy_select.types import CutSide
+
+Ids = npt.NDArray[np.int64]
+_T = TypeVar("_T")
+
+_TEXTS_AT_ONCE = 256  # an Encoding takes ~100 bytes a token: keep only a few alive at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """One text's tokens: how many it has, and those that can be needed."""
+
+    length: int
+    kept: Ids  # [min(length, room)], from the side that survives a cut
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedPair:
+    """One pair, cut to the window."""
+
+    ids: Ids  # [tokens]
+    type_ids: Ids  # [tokens]
+    instruction_cut: int
+    response_cut: int
+
+
+class PairEncoder:
+    """Encodes as the checkpoint's own tokenizer encodes a pair, `longest_first`, for any length of text."""
+
+    def __init__(self, tokenizer_json: Path, max_length: int) -> None:
+        try:
+            self._tokenizer = Tokenizer.from_file(str(tokenizer_json))
+        except Exception as error:  # tokenizers raises bare Exception
+            raise BundleDamaged(f"{tokenizer_json} is not a tokenizer this version reads: {error}") from error
+        self._tokenizer.no_truncation()  # the file may carry both
+        self._tokenizer.no_padding()
+        self._read_template(tokenizer_json)
+        self.room = max_length - sum(len(ids) for ids, _ in self._specials)
+        if self.room < 2:
+            raise BundleDamaged(f"{tokenizer_json}: the special tokens alone fill the window of {max_length} tokens")
+
+    def _read_template(self, path: Path) -> None:
+        """Learn from one pair where the special tokens stand and which type ids each part has."""
+        probe = self._tokenizer.encode("a", "b")
+        parts: list[int | None] = list(probe.sequence_ids)
+        if 0 not in parts or 1 not in parts:
+            raise BundleDamaged(f"{path}: the tokenizer does not encode pairs")
+        first, last_first = parts.index(0), len(parts) - parts[::-1].index(0)
+        second, last_second = parts.index(1), len(parts) - parts[::-1].index(1)
+        ids, types = np.array(probe.ids, np.int64), np.array(probe.type_ids, np.int64)
+        self._specials = [
+            (ids[part], types[part])
+            for part in (slice(0, first), slice(last_first, second), slice(last_second, len(ids)))
+        ]
+        self._type_of = (int(types[first]), int(types[second]))
+
+    def count(self, text: str) -> int:
+        """Tokens of one text, special tokens not counted."""
+        return len(self._encode_batch([text])[0].ids)
+
+    def tokens(self, texts: Iterable[str], side: CutSide = "right") -> Iterator[Tokens]:
+        """Each text's tokens, in order; a cut from `side` spares the other end."""
+        for chunk in _chunks(texts, _TEXTS_AT_ONCE):
+            for encoding in self._encode_batch(chunk):
+                ids = encoding.ids
+                kept = ids[: self.room] if side == "right" else ids[-self.room :]
+                yield Tokens(len(ids), np.array(kept, np.int64))
+
+    def join(self, instruction: Tokens, response: Tokens, instruction_side: CutSide = "right") -> EncodedPair:
+        """The pair with its special tokens, cut `longest_first`; the response is cut on its right."""
+        keep_first, keep_second = longest_first(instruction.length, response.length, self.room)
+        first = (
+            instruction.kept[:keep_first]
+            if instruction_side == "right"
+            else instruction.kept[len(instruction.kept) - keep_first :]
+        )
+        second = response.kept[:keep_second]
+        before, between, after = self._specials
+        return EncodedPair(
+            ids=np.concatenate([before[0], first, between[0], second, after[0]]),
+            type_ids=np.concatenate(
+                [
+                    before[1],
+                    np.full(keep_first, self._type_of[0]),
+                    between[1],
+                    np.full(keep_second, self._type_of[1]),
+                    after[1],
+                ]
+            ),
+            instruction_cut=instruction.length - keep_first,
+            response_cut=response.length - keep_second,
+        )
+
+    def _encode_batch(self, texts: Sequence[str]) -> list[Encoding]:
+        encodable = [_without_surrogates(text) for text in texts]
+        encodings: list[Encoding] = self._tokenizer.encode_batch_fast(encodable, add_special_tokens=False)
+        return encodings
+
+
+def longest_first(first: int, second: int, room: int) -> tuple[int, int]:
+    """How many tokens of each side stay: the longer one gives way until both fit, then both alike.
+
+    The arithmetic of `truncate_encodings` in huggingface/tokenizers (`LongestFirst`): when both are longer
+    than half the room, the longer side (the second on a tie) keeps the odd token.
+    """
+    if first + second <= room:
+        return first, second
+    shorter = min(first, second)
+    if shorter <= room // 2:
+        return (first, room - first) if first <= second else (room - second, second)
+    half, larger_half = room // 2, room - room // 2
+    return (larger_half, half) if first > second else (half, larger_half)
+
+
+def check_pairs(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The pairs as a list. Raises InputError naming the first that is not two strings."""
+    checked = []
+    for position, pair in enumerate(pairs):
+        is_pair = isinstance(pair, Sequence) and not isinstance(pair, str) and len(pair) == 2
+        if not is_pair or not all(isinstance(text, str) for text in pair):
+            raise InputError(
+                f"pair {position} must be (instruction, response), two strings, got {type(pair).__name__} {pair!r:.80}"
+            )
+        checked.append((pair[0], pair[1]))
+    return checked
+
+
+def _without_surrogates(text: str) -> str:
+    """Lone surrogates have no UTF-8 form; replace them as every decoder does."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def _chunks(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
+    iterator = iter(items)
+    while chunk := list(islice(iterator, size)):
+        yield chunk

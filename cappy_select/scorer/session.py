@@ -1,0 +1,54 @@
+"""The model at run time: padded batches of token ids in, one float32 score a row out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from cappy_select.bundle import Bundle
+from cappy_select.errors import BundleDamaged
+from cappy_select.scorer.encoding import EncodedPair
+from cappy_select.scorer.planning import padded_length
+
+
+class Session:
+    """An onnxruntime session over a bundle's model. Safe to share between threads."""
+
+    def __init__(self, bundle: Bundle, *, providers: Sequence[str] | None = None, threads: int | None = None) -> None:
+        import onnxruntime as ort
+
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads or usable_cores()
+        options.log_severity_level = 3
+        try:
+            self._session = ort.InferenceSession(
+                str(bundle.model), options, providers=list(providers or ["CPUExecutionProvider"])
+            )
+        except Exception as error:  # onnxruntime's exceptions share no public base class
+            raise BundleDamaged(f"{bundle.model} can't be loaded by onnxruntime {ort.__version__}: {error}") from error
+        self._inputs = {node.name for node in self._session.get_inputs()}
+        self._max_length = bundle.manifest.max_length
+
+    def run(self, rows: Sequence[EncodedPair]) -> npt.NDArray[np.float32]:
+        """Scores of a batch, in its order: float32[rows]. Rows are padded on the right."""
+        longest = min(padded_length(max(len(row.ids) for row in rows)), self._max_length)
+        ids = np.zeros((len(rows), longest), np.int64)
+        types = np.zeros_like(ids)
+        mask = np.zeros_like(ids)
+        for number, row in enumerate(rows):
+            ids[number, : len(row.ids)] = row.ids
+            types[number, : len(row.ids)] = row.type_ids
+            mask[number, : len(row.ids)] = 1
+        feeds = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+        (scores,) = self._session.run(["score"], {name: feeds[name] for name in self._inputs})
+        return np.asarray(scores, np.float32)
+
+
+def usable_cores() -> int:
+    """Cores this process may run on, not those of the host."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,167 @@
+"""The values that travel along the online line: frozen, serialisable, without behaviour of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, computed_field
+
+from cappy_select.errors import FailureKind
+
+Message = Mapping[str, Any]
+"""One OpenAI-style chat message: `role`, `content`, and what else the role carries."""
+
+Prompt = str | Sequence[Message]
+"""What a caller asks: a plain prompt, or a chat."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Usage(_Frozen):
+    """Tokens of one or several calls. `estimated` is true when any part of it was not reported."""
+
+    prompt_tokens: int = Field(0, ge=0)
+    completion_tokens: int = Field(0, ge=0)
+    estimated: bool = False
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def total_tokens(self) -> int:
+        """Prompt and completion tokens together."""
+        return self.prompt_tokens + self.completion_tokens
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
+            completion_tokens=self.completion_tokens + other.completion_tokens,
+            estimated=self.estimated or other.estimated,
+        )
+
+
+class Request(_Frozen):
+    """One upstream call.
+
+    `params` goes to the provider as it is (temperature, max_tokens, tools, response_format, ...).
+    `sample` numbers the calls of one fan-out to one model, from 0: recorded answers are replayed by it.
+    """
+
+    messages: tuple[dict[str, Any], ...] = Field(min_length=1)
+    n: int = Field(1, ge=1)
+    sample: int = Field(0, ge=0)
+    timeout_s: float = Field(60.0, gt=0)
+    params: dict[str, Any] = Field(default_factory=dict)
+
+
+class Candidate(_Frozen):
+    """One answer of one model.
+
+    `message` is the provider's assistant message, untouched. `usage` and `cost` are this answer's share
+    of its call, so that sums over candidates are exact; `cost` is None when the price is unknown.
+    `tokens_cut` counts the tokens of the answer that did not fit the scorer's window.
+    """
+
+    model: str
+    message: dict[str, Any]
+    index: int = Field(0, ge=0, description="position in request order, from 0")
+    score: float | None = Field(None, description="raw score; None when it was not scored")
+    finish_reason: str | None = None
+    usage: Usage = Usage()
+    cost: float | None = None
+    latency_s: float = Field(0.0, ge=0)
+    logprobs: dict[str, Any] | None = None
+    tokens_cut: int = Field(0, ge=0)
+    rejected: str | None = Field(None, description="why it could not win; None when it could")
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def text(self) -> str:
+        """The answer's text, verbatim; empty when it is only a tool call."""
+        return content_text(self.message.get("content"))[0]
+
+
+class Failure(_Frozen):
+    """One call that brought no answer, and why."""
+
+    model: str
+    kind: FailureKind
+    message: str
+    latency_s: float = Field(0.0, ge=0)
+    attempts: int = Field(1, ge=1)
+    usage: Usage = Usage()
+    cost: float | None = None
+
+
+CutSide = Literal["left", "right"]
+
+
+class Instruction(_Frozen):
+    """What the scorer read as the instruction, and how it was made.
+
+    `tokens_cut` is the largest number of its tokens that had to go to fit it beside a response;
+    `cut_side` says where they went. `turns_left_out` counts chat messages that did not fit,
+    `parts_left_out` names content that is not text (images, audio).
+    """
+
+    text: str
+    policy: str
+    cut_side: CutSide
+    tokens_cut: int = Field(0, ge=0)
+    turns_left_out: int = Field(0, ge=0)
+    parts_left_out: tuple[str, ...] = ()
+
+
+class Selection(_Frozen):
+    """The best answer, and everything that was weighed to find it."""
+
+    candidates: tuple[Candidate, ...] = Field(min_length=1, description="best first, rejected ones last")
+    failures: tuple[Failure, ...] = ()
+    instruction: Instruction
+    scorer: str = Field(description="the scorer's name, version and digest")
+    strategy: str
+    usage: Usage = Field(description="over all calls, the lost ones too")
+    cost: float | None = Field(description="dollars over all calls; None when a price is unknown")
+    latency_s: float = Field(ge=0)
+
+    @property
+    def best(self) -> Candidate:
+        """The winner."""
+        return self.candidates[0]
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def text(self) -> str:
+        """The winner's text, verbatim."""
+        return self.best.text
+
+
+InstructionPolicy = Literal["paper", "chat", "last_user"] | Callable[[Sequence[Message]], str]
+
+
+def content_text(content: Any) -> tuple[str, tuple[str, ...]]:
+    """A message's text, and the types of the content parts that are not text."""
+    if content is None:
+        return "", ()
+    if isinstance(content, str):
+        return content, ()
+    texts, left_out = [], []
+    for part in content:
+        if isinstance(part, str):
+            texts.append(part)
+        elif part.get("type") in {"text", "input_text", "output_text"} and isinstance(part.get("text"), str):
+            texts.append(part["text"])
+        else:
+            left_out.append(str(part.get("type", "unknown")))
+    return "".join(texts), tuple(left_out)
+
+
+def total_cost(costs: Iterable[float | None]) -> float | None:
+    """The sum in dollars, or None when any part is unknown."""
+    total = 0.0
+    for cost in costs:
+        if cost is None:
+            return None
+        total += cost
+    return total

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+# Before any import that reads them: no test may reach a network.
+os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "true"
+sys.path.insert(0, str(Path(__file__).parent))
+
+import pytest
+from loopback import Loopback, serve
+
+from cappy_select import LiteLLMProvider, Scorer
+from cappy_select.bundle import Bundle
+from cappy_select.export import export_checkpoint
+
+
+@pytest.fixture
+def loopback() -> Iterator[Loopback]:
+    with serve() as server:
+        yield server
+    assert server.violations == []
+
+
+@pytest.fixture
+def provider(loopback: Loopback):
+    """Makes a LiteLLM provider for a model of the loopback server."""
+
+    def make(name: str, **options) -> LiteLLMProvider:
+        prices = {"input_cost_per_token": 1e-6, "output_cost_per_token": 2e-6}
+        return LiteLLMProvider(f"openai/{name}", api_base=loopback.base, api_key="sk-secret-1234", **prices | options)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    from tiny import make_bert, make_roberta
+
+    root = tmp_path_factory.mktemp("checkpoints")
+    return {"bert": make_bert(root / "tiny-bert"), "roberta": make_roberta(root / "tiny-roberta")}
+
+
+@pytest.fixture(scope="session")
+def bundles(checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bundle]:
+    root = tmp_path_factory.mktemp("bundles")
+    return {kind: export_checkpoint(folder, root / kind) for kind, folder in checkpoints.items()}
+
+
+@pytest.fixture(scope="session")
+def tiny(bundles: dict[str, Bundle]) -> Scorer:
+    return Scorer(bundles["bert"])
+
+
+@pytest.fixture(scope="session")
+def default() -> Scorer:
+    return Scorer.load()
+
+
+@pytest.fixture
+async def no_leaks():
+    """After the test the loop has no task and the process no thread that was not there before."""
+    tasks, threads = asyncio.all_tasks(), set(threading.enumerate())
+    yield
+    await asyncio.sleep(0.05)
+    assert asyncio.all_tasks() - tasks <= {asyncio.current_task()}
+    # the default executor keeps its workers; nothing else may stay
+    left = [t.name for t in set(threading.enumerate()) - threads if not t.name.startswith(("asyncio_", "Thread-"))]
+    assert left == []

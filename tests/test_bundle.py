@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from cappy_select import BundleDamaged, BundleError, BundleFormatError, BundleNotFound, InputError, Scorer
+from cappy_select.bundle import new_folder
+
+
+@pytest.fixture
+def bundle(bundles, tmp_path):
+    """A copy that a test may damage."""
+    return shutil.copytree(bundles["bert"].path, tmp_path / "bundle")
+
+
+def edit(folder, **changes):
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest | changes))
+
+
+def damage_model(folder):
+    raw = bytearray((folder / "model.onnx").read_bytes())
+    raw[len(raw) // 2] ^= 1
+    (folder / "model.onnx").write_bytes(raw)
+
+
+CASES = {
+    "a damaged model": (damage_model, BundleDamaged, "model.onnx is damaged"),
+    "a cut tokenizer": (lambda f: (f / "tokenizer.json").write_text("{"), BundleDamaged, "tokenizer.json is damaged"),
+    "a missing model": (lambda f: (f / "model.onnx").unlink(), BundleDamaged, "model.onnx is missing"),
+    "no manifest": (lambda f: (f / "manifest.json").unlink(), BundleNotFound, "has no manifest.json"),
+    "a newer format": (lambda f: edit(f, format_version=2), BundleFormatError, "bundle format 2.*upgrade"),
+    "an unknown key": (lambda f: edit(f, surprise=1), BundleFormatError, "surprise"),
+    "a window of nothing": (lambda f: edit(f, max_length=0), BundleFormatError, "max_length"),
+    "no JSON": (lambda f: (f / "manifest.json").write_text("not json"), BundleFormatError, "JSON"),
+    "a list": (lambda f: (f / "manifest.json").write_text("[]"), BundleFormatError, "malformed"),
+    "other files": (lambda f: edit(f, files={}), BundleFormatError, "must list model.onnx"),
+    "a file outside": (
+        lambda f: edit(f, files={"../x": {"sha256": "0" * 64, "size_bytes": 1}}), BundleFormatError, "must list",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_bundle_that_cannot_be_used_is_one_clear_error(bundle, case):
+    break_it, error, message = CASES[case]
+    break_it(bundle)
+    with pytest.raises(error, match=message):
+        Scorer.load(bundle)
+
+
+@pytest.mark.parametrize("case", ["a damaged model", "a newer format", "no manifest"])
+def test_the_command_line_exits_with_2_and_no_traceback(bundle, case):
+    CASES[case][0](bundle)
+    command = [sys.executable, "-m", "cappy_select.cli", "rank", "q", "a", "b", "--scorer", str(bundle)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("cappy: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_manifest_whose_hashes_match_a_file_onnxruntime_cannot_read(bundle):
+    import hashlib
+
+    (bundle / "model.onnx").write_bytes(b"no onnx")
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    record = {"sha256": hashlib.sha256(b"no onnx").hexdigest(), "size_bytes": 7}
+    edit(bundle, files=manifest["files"] | {"model.onnx": record})
+    with pytest.raises(BundleDamaged, match="can't be loaded by onnxruntime"):
+        Scorer.load(bundle)
+
+
+@pytest.mark.parametrize("source", ["nowhere/at/all", "/nonexistent", "cappy-large"])
+def test_a_path_that_does_not_exist_says_how_hub_ids_are_written(source):
+    with pytest.raises(BundleNotFound, match="hf://org/name"):
+        Scorer.load(source)
+
+
+def test_a_checkpoint_folder_is_told_how_to_become_a_bundle(checkpoints):
+    with pytest.raises(BundleNotFound, match=r"cappy export .* OUT"):
+        Scorer.load(checkpoints["bert"])
+
+
+def test_a_revision_of_a_folder_makes_no_sense(bundle):
+    with pytest.raises(InputError, match="revision"):
+        Scorer.load(bundle, revision="main")
+
+
+def test_an_existing_path_wins_over_a_hub_id(bundle, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "hf:" / "org").mkdir(parents=True)
+    shutil.copytree(bundle, tmp_path / "hf:" / "org" / "name")
+    assert Scorer.load("hf://org/name").bundle.manifest.name == "tiny-bert"
+
+
+def test_the_digest_tells_bundles_apart(bundles):
+    assert bundles["bert"].digest != bundles["roberta"].digest
+
+
+def test_a_new_folder_appears_whole_or_not_at_all(tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(RuntimeError), new_folder(out) as scratch:
+        (scratch / "half").write_text("half")
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+    with new_folder(out) as scratch:
+        (scratch / "whole").write_text("whole")
+        assert not out.exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    with pytest.raises(InputError, match="exists already"), new_folder(out):
+        pass
+    assert (out / "whole").read_text() == "whole"
+    with new_folder(out, overwrite=True) as scratch:
+        (scratch / "new").write_text("new")
+    assert [path.name for path in out.iterdir()] == ["new"]
+
+
+def test_every_bundle_error_is_a_bundle_error():
+    assert all(issubclass(kind, BundleError) for kind in (BundleDamaged, BundleFormatError, BundleNotFound))

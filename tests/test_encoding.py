@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+import transformers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import awkward_pairs
+from tokenizers import Tokenizer
+
+from cappy_select.errors import InputError
+from cappy_select.scorer.encoding import PairEncoder, check_pairs, longest_first
+
+
+@pytest.fixture(scope="module", params=["bert", "roberta"])
+def both(request, checkpoints, bundles):
+    bundle = bundles[request.param]
+    return (
+        transformers.AutoTokenizer.from_pretrained(checkpoints[request.param]),
+        PairEncoder(bundle.tokenizer, bundle.manifest.max_length),
+    )
+
+
+def _ours(encoder, pairs):
+    return [encoder.join(*encoder.tokens(pair)) for pair in pairs]
+
+
+def test_ids_and_type_ids_equal_those_of_transformers(both):
+    reference, encoder = both
+    pairs = awkward_pairs(200)
+    assert sum(row.instruction_cut + row.response_cut > 0 for row in _ours(encoder, pairs)) > 40  # many do not fit
+    for pair, row in zip(pairs, _ours(encoder, pairs), strict=True):
+        expected = reference(
+            [pair[0]], [pair[1]], truncation="longest_first", max_length=512, return_token_type_ids=True
+        )
+        assert row.ids.tolist() == expected["input_ids"][0]
+        assert row.type_ids.tolist() == expected["token_type_ids"][0]
+
+
+def test_what_was_cut_is_counted(both):
+    reference, encoder = both
+    for pair, row in zip(pairs := awkward_pairs(60, seed=3), _ours(encoder, pairs), strict=True):
+        whole = [len(reference(text, add_special_tokens=False)["input_ids"]) for text in pair]
+        kept = len(row.ids) - (512 - encoder.room)
+        assert sum(whole) == kept + row.instruction_cut + row.response_cut
+
+
+@given(first=st.integers(0, 60), second=st.integers(0, 60), room=st.integers(2, 40))
+@settings(max_examples=300, deadline=None)
+def test_longest_first_is_the_arithmetic_of_tokenizers(first, second, room):
+    reference = Tokenizer.from_str(_WORD_LEVEL)
+    reference.enable_truncation(room, strategy="longest_first")
+    encoded = reference.encode("a " * first, "b " * second)
+    assert longest_first(first, second, room) == (encoded.tokens.count("a"), encoded.tokens.count("b"))
+
+
+_WORD_LEVEL = json.dumps(
+    {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [],
+        "normalizer": None,
+        "pre_tokenizer": {"type": "Whitespace"},
+        "post_processor": None,
+        "decoder": None,
+        "model": {"type": "WordLevel", "vocab": {"a": 0, "b": 1, "?": 2}, "unk_token": "?"},
+    }
+)
+
+
+def test_a_cut_from_the_left_keeps_the_end_of_the_instruction(both):
+    _, encoder = both
+    instruction = "yes " * 600 + "which answer"
+    (left,), (right,), (response,) = (
+        list(encoder.tokens([text], side))
+        for text, side in ((instruction, "left"), (instruction, "right"), ("no", "right"))
+    )
+    end = next(iter(encoder.tokens([" which answer"]))).kept
+    from_left, from_right = encoder.join(left, response, "left"), encoder.join(right, response, "right")
+    assert from_left.instruction_cut == from_right.instruction_cut > 0
+    assert end.tolist() == from_left.ids[-len(end) - len(response.kept) - _after(encoder) :][: len(end)].tolist()
+    assert end.tolist() != from_right.ids[-len(end) - len(response.kept) - _after(encoder) :][: len(end)].tolist()
+
+
+def _after(encoder):
+    """Special tokens between instruction and response, and behind it."""
+    return sum(len(ids) for ids, _ in encoder._specials[1:])
+
+
+def test_lone_surrogates_are_encoded_as_replacement_characters(both):
+    _, encoder = both
+    broken, replaced = encoder.tokens(["good \ud800 film", "good � film"])
+    assert np.array_equal(broken.kept, replaced.kept)
+
+
+@pytest.mark.parametrize("pair", ["ab", ("a",), ("a", 3), ("a", None), ("a", "b", "c"), 7, None])
+def test_a_pair_that_is_not_two_strings_is_named(pair):
+    with pytest.raises(InputError, match="pair 1 must be"):
+        check_pairs([("fine", "fine"), pair])
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak memory from /proc")
+def test_two_megabyte_texts_as_one_pair_take_neither_long_nor_much_memory():
+    script = textwrap.dedent("""
+        import re, time
+        from cappy_select import Scorer
+        import warnings; warnings.simplefilter("ignore")
+        scorer = Scorer.load()
+        text = ("The council met on Tuesday, and after four hours it voted. " * 20_000)[:1_000_000]
+        started = time.perf_counter()
+        scored = scorer.score_detailed([(text, text[::-1])])
+        seconds = time.perf_counter() - started
+        # not ru_maxrss, which a child inherits from the process that started it
+        peak_kib = re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read()).group(1)
+        print(seconds, int(peak_kib) / 1024, int(scored.cut[0]))
+    """)
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    seconds, peak_mib, cut = map(float, out.split())
+    assert cut > 100_000
+    assert peak_mib < 500
+    assert seconds < 30  # a hang, not a speed: `make prove` and the closing note have the figure

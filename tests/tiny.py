@@ -1,0 +1,124 @@
+"""Tiny checkpoints with random weights: real architectures, real tokenizers, a second to make."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+WORDS = (
+    "the river begins in peru where two rivers meet near the town question which answer yes no maybe "
+    "battery died after days support never answered good bad film warm funny again price dollars pencils "
+    "summary council voted bridge repairs spring capital australia sydney canberra melbourne vienna"
+).split()
+
+
+def corpus(seed: int = 0, lines: int = 400) -> list[str]:
+    rng = random.Random(seed)
+    return [" ".join(rng.choices(WORDS, k=rng.randint(3, 30))) + rng.choice(".?!") for _ in range(lines)]
+
+
+def make_bert(folder: Path, **overrides: int) -> Path:
+    """A BERT checkpoint with one label: lower-case WordPiece, type ids."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import BertConfig, BertForSequenceClassification
+
+    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.train_from_iterator(corpus(), trainers.WordPieceTrainer(vocab_size=300, special_tokens=specials))
+    cls, sep = tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", cls), ("[SEP]", sep)],
+    )
+    tokenizer.decoder = decoders.WordPiece()
+    torch.manual_seed(0)
+    config = {
+        "vocab_size": tokenizer.get_vocab_size(),
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+        "max_position_embeddings": 512,
+        "num_labels": 1,
+    } | overrides
+    model = BertForSequenceClassification(BertConfig(**config, pad_token_id=0))
+    return _save(folder, model, tokenizer, "BertTokenizer", dict(zip(_NAMES, specials, strict=True)))
+
+
+def make_roberta(folder: Path, **overrides: int) -> Path:
+    """A RoBERTa checkpoint with one label: byte-level BPE, positions from 2, no type ids."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import RobertaConfig, RobertaForSequenceClassification
+
+    specials = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=specials, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+    )
+    tokenizer.train_from_iterator(corpus(), trainer)
+    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    torch.manual_seed(0)
+    config = {
+        "vocab_size": tokenizer.get_vocab_size(),
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+        "max_position_embeddings": 514,
+        "type_vocab_size": 1,
+        "num_labels": 1,
+    } | overrides
+    model = RobertaForSequenceClassification(
+        RobertaConfig(**config, pad_token_id=1, bos_token_id=0, eos_token_id=2, layer_norm_eps=1e-5)
+    )
+    special_names = {
+        "bos_token": "<s>", "cls_token": "<s>", "eos_token": "</s>", "sep_token": "</s>",
+        "pad_token": "<pad>", "unk_token": "<unk>", "mask_token": "<mask>",
+    }  # fmt: skip
+    return _save(folder, model, tokenizer, "RobertaTokenizer", special_names)
+
+
+_NAMES = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
+
+
+def _save(folder: Path, model: object, tokenizer: object, kind: str, specials: dict[str, str]) -> Path:
+    import torch
+
+    with torch.no_grad():  # scores of random weights are all alike otherwise
+        for name, parameter in model.named_parameters():
+            if "classifier" in name or "pooler" in name:
+                parameter.mul_(8)
+    model.save_pretrained(folder)
+    # As some checkpoints are published: with a truncation and padding the scorer must not inherit.
+    tokenizer.enable_truncation(128)
+    tokenizer.enable_padding(length=128)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = {"tokenizer_class": kind, "model_max_length": 512, **specials}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return folder
+
+
+def awkward_pairs(count: int = 200, seed: int = 1) -> list[tuple[str, str]]:
+    """Pairs of mixed lengths to beyond any window, with everything a text may hold."""
+    rng = random.Random(seed)
+    special = ["", " ", "🙂🙃👩‍👩‍👧‍👦", "مرحبا كيف حالك", "שלום עולם", "नमस्ते", "x" * 10_000, "é" * 300, "\n\t\r", "a\u0000b",
+               "[SEP] </s> <mask> [PAD] <pad>", "日本語のテキスト", "ﬁ ligature ①", "\u202eright-to-left\u202c", "𝔘𝔫𝔦𝔠𝔬𝔡𝔢"]  # fmt: skip
+
+    def text() -> str:
+        kind = rng.random()
+        if kind < 0.25:
+            return rng.choice(special)
+        if kind < 0.35:
+            return " ".join(rng.choices(special, k=3))
+        words = rng.choice([1, 5, 20, 100, 250, 300, 600, 1500])
+        return " ".join(rng.choices(WORDS, k=words))
+
+    return [(text(), text()) for _ in range(count)]
