@@ -197,6 +197,8 @@ def _from_hub(source: str, revision: str | None) -> Bundle:
     snapshot = hub.fetch(repo, revision, [MANIFEST, "config.json"])
     if (snapshot.path / MANIFEST).exists():
         return load_bundle(hub.fetch(repo, snapshot.commit, [MANIFEST, MODEL, TOKENIZER]).path)
+    if not (snapshot.path / "config.json").exists():
+        raise BundleNotFound(f"{source} is neither a bundle ({MANIFEST}) nor a checkpoint (config.json)")
     exported = hub.cache_folder() / "exports" / f"{repo.replace('/', '--')}@{snapshot.commit[:12]}-fp32"
     if not (exported / MANIFEST).is_file():
         # The one import that points down the list of DESIGN: a checkpoint becomes a bundle where bundles

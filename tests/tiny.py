@@ -18,7 +18,7 @@ def corpus(seed: int = 0, lines: int = 400) -> list[str]:
     return [" ".join(rng.choices(WORDS, k=rng.randint(3, 30))) + rng.choice(".?!") for _ in range(lines)]
 
 
-def make_bert(folder: Path, **overrides: int) -> Path:
+def make_bert(folder: Path, **overrides: float) -> Path:
     """A BERT checkpoint with one label: lower-case WordPiece, type ids."""
     import torch
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -45,12 +45,13 @@ def make_bert(folder: Path, **overrides: int) -> Path:
         "intermediate_size": 64,
         "max_position_embeddings": 512,
         "num_labels": 1,
+        "initializer_range": 0.2,  # the usual 0.02 gives every pair nearly the same score
     } | overrides
     model = BertForSequenceClassification(BertConfig(**config, pad_token_id=0))
     return _save(folder, model, tokenizer, "BertTokenizer", dict(zip(_NAMES, specials, strict=True)))
 
 
-def make_roberta(folder: Path, **overrides: int) -> Path:
+def make_roberta(folder: Path, **overrides: float) -> Path:
     """A RoBERTa checkpoint with one label: byte-level BPE, positions from 2, no type ids."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -75,6 +76,7 @@ def make_roberta(folder: Path, **overrides: int) -> Path:
         "max_position_embeddings": 514,
         "type_vocab_size": 1,
         "num_labels": 1,
+        "initializer_range": 0.2,  # the usual 0.02 gives every pair nearly the same score
     } | overrides
     model = RobertaForSequenceClassification(
         RobertaConfig(**config, pad_token_id=1, bos_token_id=0, eos_token_id=2, layer_norm_eps=1e-5)
@@ -90,12 +92,6 @@ _NAMES = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
 
 
 def _save(folder: Path, model: object, tokenizer: object, kind: str, specials: dict[str, str]) -> Path:
-    import torch
-
-    with torch.no_grad():  # scores of random weights are all alike otherwise
-        for name, parameter in model.named_parameters():
-            if "classifier" in name or "pooler" in name:
-                parameter.mul_(8)
     model.save_pretrained(folder)
     # As some checkpoints are published: with a truncation and padding the scorer must not inherit.
     tokenizer.enable_truncation(128)
@@ -109,8 +105,11 @@ def _save(folder: Path, model: object, tokenizer: object, kind: str, specials: d
 def awkward_pairs(count: int = 200, seed: int = 1) -> list[tuple[str, str]]:
     """Pairs of mixed lengths to beyond any window, with everything a text may hold."""
     rng = random.Random(seed)
-    special = ["", " ", "🙂🙃👩‍👩‍👧‍👦", "مرحبا كيف حالك", "שלום עולם", "नमस्ते", "x" * 10_000, "é" * 300, "\n\t\r", "a\u0000b",
-               "[SEP] </s> <mask> [PAD] <pad>", "日本語のテキスト", "ﬁ ligature ①", "\u202eright-to-left\u202c", "𝔘𝔫𝔦𝔠𝔬𝔡𝔢"]  # fmt: skip
+    special = [
+        *("", " ", "\n\t\r", "a\u0000b", "x" * 10_000, "é" * 300, "[SEP] </s> <mask> [PAD] <pad>"),
+        *("🙂🙃👩‍👩‍👧‍👦", "مرحبا كيف حالك", "שלום עולם", "\u202eright-to-left\u202c", "नमस्ते"),
+        *("日本語のテキスト", "ﬁ ligature ①", "𝔘𝔫𝔦𝔠𝔬𝔡𝔢"),
+    ]
 
     def text() -> str:
         kind = rng.random()

@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from cappy_select import Candidate, NoCandidates, ProviderError, Request, Usage
+from cappy_select.fanout import Call, FanOutConfig, fan_out
+
+pytestmark = pytest.mark.usefixtures("no_leaks")
+
+
+class Scripted:
+    """A provider that does one thing a call, in turn; the last one stays."""
+
+    def __init__(self, model, *script):
+        self.model, self.script, self.calls, self.cancelled = model, list(script), 0, 0
+
+    async def complete(self, request):
+        self.calls += 1
+        step = self.script.pop(0) if len(self.script) > 1 else self.script[0]
+        if isinstance(step, float):
+            try:
+                await asyncio.sleep(step)
+            except asyncio.CancelledError:
+                self.cancelled += 1
+                raise
+            step = "late"
+        if isinstance(step, Exception):
+            raise step
+        usage = Usage(prompt_tokens=5, completion_tokens=2)
+        return [Candidate(model=self.model, message={"role": "assistant", "content": step}, usage=usage, cost=0.5)]
+
+
+def error(kind, **options):
+    return ProviderError(f"a {kind}", kind=kind, model="m", **options)
+
+
+def calls(*providers):
+    request = Request(messages=({"role": "user", "content": "Name a river."},))
+    return [Call(provider, request) for provider in providers]
+
+
+async def test_answers_come_in_request_order_whatever_their_speed():
+    slow, quick = Scripted("slow", 0.2), Scripted("quick", "now")
+    gathered = await fan_out(calls(slow, quick), FanOutConfig())
+    assert [(c.index, c.model) for c in gathered.candidates] == [(0, "slow"), (1, "quick")]
+    assert gathered.candidates[0].latency_s >= 0.2 > gathered.candidates[1].latency_s
+
+
+async def test_all_calls_are_made_at_once():
+    started = time.perf_counter()
+    await fan_out(calls(*(Scripted(str(i), 0.2) for i in range(50))), FanOutConfig())
+    assert time.perf_counter() - started < 5  # in turn it would be 10
+
+
+async def test_a_failed_call_is_data_and_usage_and_cost_are_summed_over_all():
+    bad = Scripted("bad", error("auth", usage=Usage(prompt_tokens=3), cost=0.25))
+    gathered = await fan_out(calls(bad, Scripted("good", "yes"), Scripted("fine", "yes")), FanOutConfig())
+    (failure,) = gathered.failures
+    assert (failure.kind, failure.message, failure.attempts) == ("auth", "a auth", 1)
+    assert gathered.usage == Usage(prompt_tokens=13, completion_tokens=4)
+    assert gathered.cost == 1.25
+
+
+async def test_a_call_refused_for_nothing_costs_nothing_but_an_unknown_price_makes_the_sum_unknown():
+    free = await fan_out(calls(Scripted("bad", error("auth")), Scripted("good", "yes")), FanOutConfig())
+    assert free.cost == 0.5
+    late = await fan_out(calls(Scripted("late", 9.0), Scripted("good", "yes")), FanOutConfig(deadline_s=0.1))
+    assert late.cost is None
+    assert late.usage.estimated
+    assert late.failures[0].usage.prompt_tokens > 0
+
+
+async def test_what_is_retryable_is_tried_again_and_what_is_not_is_not():
+    flaky = Scripted("flaky", error("server"), error("rate_limit"), "at last")
+    wrong = Scripted("wrong", error("bad_request"))
+    gathered = await fan_out(calls(flaky, wrong), FanOutConfig(max_retries=2))
+    assert gathered.candidates[0].text == "at last"
+    assert (flaky.calls, wrong.calls) == (3, 1)
+
+
+async def test_retries_end():
+    down = Scripted("down", error("server"))
+    gathered = await fan_out(calls(down, Scripted("good", "yes")), FanOutConfig(max_retries=1))
+    assert down.calls == gathered.failures[0].attempts == 2
+
+
+async def test_retry_after_is_obeyed_but_not_beyond_the_deadline():
+    soon = Scripted("soon", error("rate_limit", retry_after_s=0.3), "yes")
+    never = Scripted("never", error("rate_limit", retry_after_s=60.0), "no")
+    gathered = await fan_out(calls(soon, never), FanOutConfig(deadline_s=1.0))
+    assert [c.model for c in gathered.candidates] == ["soon"]
+    assert gathered.candidates[0].latency_s >= 0.3
+    (failure,) = gathered.failures
+    assert failure.kind == "timeout"
+    assert "the attempt before failed: rate_limit: a rate_limit" in failure.message
+    assert never.calls == 1
+
+
+async def test_the_deadline_cancels_stragglers():
+    hanging = Scripted("hanging", 60.0)
+    started = time.perf_counter()
+    gathered = await fan_out(calls(hanging, Scripted("good", "yes")), FanOutConfig(deadline_s=0.2))
+    assert time.perf_counter() - started < 0.7
+    assert hanging.cancelled == 1
+    assert gathered.failures[0].message == "no answer within the deadline of 0.2 s"
+
+
+async def test_a_provider_that_will_not_be_cancelled_cannot_hold_the_answer():
+    class Stubborn:
+        model = "stubborn"
+
+        async def complete(self, request):
+            for _ in range(20):
+                try:
+                    await asyncio.sleep(0.05)
+                except asyncio.CancelledError:
+                    continue
+            return []
+
+    started = time.perf_counter()
+    gathered = await fan_out(calls(Stubborn(), Scripted("good", "yes")), FanOutConfig(deadline_s=0.1))
+    assert time.perf_counter() - started < 0.6
+    assert gathered.failures[0].model == "stubborn"
+    await asyncio.sleep(1.2)
+
+
+async def test_cancelling_the_caller_cancels_every_call():
+    hanging = [Scripted(str(i), 60.0) for i in range(5)]
+    task = asyncio.create_task(fan_out(calls(*hanging), FanOutConfig()))
+    await asyncio.sleep(0.1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert [provider.cancelled for provider in hanging] == [1] * 5
+
+
+async def test_a_defect_of_a_provider_is_one_more_failure():
+    gathered = await fan_out(calls(Scripted("bug", ZeroDivisionError("oops")), Scripted("good", "yes")), FanOutConfig())
+    (failure,) = gathered.failures
+    assert (failure.model, failure.kind, failure.message) == ("bug", "invalid_response", "ZeroDivisionError: oops")
+
+
+@pytest.mark.parametrize("empty", ["", " \n"])
+async def test_an_empty_answer_is_kept_but_does_not_count(empty):
+    gathered = await fan_out(calls(Scripted("empty", empty), Scripted("good", "yes")), FanOutConfig())
+    assert [c.rejected for c in gathered.candidates] == ["empty answer", None]
+    with pytest.raises(NoCandidates, match="1 usable answers, 2 needed"):
+        await fan_out(calls(Scripted("empty", empty), Scripted("good", "yes")), FanOutConfig(min_usable=2))
+
+
+async def test_no_candidates_names_every_failure_and_carries_the_bill():
+    with pytest.raises(NoCandidates) as caught:
+        await fan_out(
+            calls(Scripted("a", error("auth")), Scripted("b", ""), Scripted("c", 60.0)), FanOutConfig(deadline_s=0.1)
+        )
+    group = caught.value
+    assert [(e.model, e.kind) for e in group.exceptions] == [("m", "auth"), ("c", "timeout"), ("b", "invalid_response")]
+    assert group.usage.prompt_tokens > 5
+    assert group.usage.completion_tokens == 2
+    assert group.cost is None
+    for part in ("auth", "no answer within", "empty answer"):
+        assert part in str(group)
+    timeouts, others = group.split(lambda e: isinstance(e, ProviderError) and e.kind == "timeout")
+    assert isinstance(timeouts, NoCandidates)
+    assert (len(timeouts.exceptions), len(others.exceptions)) == (1, 2)
+    assert timeouts.usage == group.usage

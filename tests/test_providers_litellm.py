@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from loopback import Reply
+
+from cappy_select import InputError, LiteLLMProvider, ProviderError, Request, Usage
+from cappy_select.providers import as_providers
+
+ASK = ({"role": "user", "content": "Name a river."},)
+
+
+async def complete(provider, **options):
+    return await provider.complete(Request(messages=ASK, timeout_s=5, **options))
+
+
+async def test_an_answer_comes_back_verbatim_with_its_bill(loopback, provider):
+    loopback.replies["m"] = [Reply(text="  The Ucayali.\n", finish_reason="length")]
+    (candidate,) = await complete(provider("m"), params={"temperature": 0.9, "max_tokens": 64})
+    assert candidate.text == "  The Ucayali.\n"
+    assert candidate.finish_reason == "length"
+    assert candidate.usage == Usage(prompt_tokens=10, completion_tokens=4)
+    assert candidate.cost == pytest.approx(10e-6 + 4 * 2e-6)
+    assert loopback.requests[0] == {
+        "model": "m", "messages": list(ASK), "temperature": 0.9, "max_tokens": 64,
+    }  # fmt: skip
+    assert loopback.keys == ["sk-secret-1234"]
+
+
+async def test_a_tool_call_comes_back_verbatim(loopback, provider):
+    call = {"id": "call_1", "type": "function", "function": {"name": "find", "arguments": '{"q": "river"}'}}
+    message = {"role": "assistant", "content": None, "tool_calls": [call]}
+    loopback.replies["m"] = [Reply(message=message, finish_reason="tool_calls")]
+    (candidate,) = await complete(provider("m"))
+    (found,) = candidate.message["tool_calls"]
+    assert {key: found[key] for key in call} == call
+    assert candidate.text == ""
+
+
+async def test_several_choices_share_the_bill_exactly(loopback, provider):
+    loopback.replies["m"] = [Reply(texts=("a", "b", "c"), usage={"prompt_tokens": 10, "completion_tokens": 7})]
+    candidates = await complete(provider("m"), n=3)
+    assert loopback.requests[0]["n"] == 3
+    assert [candidate.text for candidate in candidates] == ["a", "b", "c"]
+    total = sum((candidate.usage for candidate in candidates), Usage())
+    assert total == Usage(prompt_tokens=10, completion_tokens=7)
+    assert sum(candidate.cost for candidate in candidates) == pytest.approx(10e-6 + 14e-6)
+
+
+async def test_an_unknown_price_is_none_and_never_zero(loopback, provider):
+    unpriced = provider("m", input_cost_per_token=None, output_cost_per_token=None)
+    (candidate,) = await complete(unpriced)
+    assert candidate.cost is None
+    assert unpriced.price(Usage(prompt_tokens=1)) is None
+
+
+async def test_a_known_model_is_priced_by_litellm(loopback, provider):
+    known = provider("gpt-4o-mini", input_cost_per_token=None, output_cost_per_token=None)
+    (candidate,) = await complete(known)
+    assert candidate.cost is not None
+    assert candidate.cost > 0
+    assert known.price(candidate.usage) == pytest.approx(candidate.cost)
+
+
+async def test_missing_usage_is_flagged(loopback, provider):
+    loopback.replies["m"] = [Reply(usage=None)]
+    (candidate,) = await complete(provider("m"))
+    assert candidate.usage.estimated or candidate.usage.total_tokens > 0
+
+
+FAILURES = {
+    "429": (Reply(status=429, headers={"Retry-After": "3"}), "rate_limit"),
+    "500": (Reply(status=500), "server"),
+    "503": (Reply(status=503), "server"),
+    "401": (Reply(status=401, error="bad key sk-secret-1234"), "auth"),
+    "403": (Reply(status=403), "auth"),
+    "400": (Reply(status=400), "bad_request"),
+    "404": (Reply(status=404), "bad_request"),
+    "context window": (Reply(status=400, error="This model's maximum context length is 8 tokens."), "context_window"),
+    "hang up": (Reply(hang_up="at once"), "connection"),
+    "hang up mid-body": (Reply(hang_up="mid-body"), "connection"),
+    "no JSON": (Reply(body=b"<html>proxy error</html>"), "invalid_response"),
+    "no choices": (Reply(body=b'{"id": "x", "object": "chat.completion", "choices": []}'), "invalid_response"),
+}
+
+
+@pytest.mark.parametrize("case", FAILURES)
+async def test_every_failure_has_its_kind_and_is_tried_once(loopback, provider, case):
+    reply, kind = FAILURES[case]
+    loopback.replies["m"] = [reply]
+    with pytest.raises(ProviderError) as caught:
+        await complete(provider("m"))
+    assert caught.value.kind == kind, str(caught.value)
+    assert caught.value.model == "openai/m"
+    assert len(loopback.requests) == 1  # LiteLLM's and the SDK's own retries are off
+    assert "sk-secret" not in str(caught.value)
+    if case == "429":
+        assert caught.value.retry_after_s == 3
+
+
+async def test_a_timeout_is_one(loopback, provider):
+    loopback.replies["m"] = [Reply(delay_s=30)]
+    with pytest.raises(ProviderError) as caught:
+        await provider("m").complete(Request(messages=ASK, timeout_s=0.3))
+    assert caught.value.kind == "timeout"
+
+
+async def test_cancelling_a_call_passes_through(loopback, provider):
+    loopback.replies["m"] = [Reply(delay_s=30)]
+    task = asyncio.create_task(complete(provider("m")))
+    await asyncio.sleep(0.3)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+def test_a_name_without_a_provider_is_an_error_at_construction():
+    with pytest.raises(InputError, match="openai/gpt-5-mini"):
+        LiteLLMProvider("nonsense")
+
+
+def test_half_a_price_is_an_error():
+    with pytest.raises(InputError, match="both"):
+        LiteLLMProvider("openai/m", input_cost_per_token=1e-6)
+
+
+def test_a_key_is_not_shown():
+    assert "sk-secret" not in repr(LiteLLMProvider("openai/m", api_key="sk-secret"))
+
+
+@pytest.mark.parametrize("models", [[], "openai/m", None, [3]])
+def test_models_must_be_names_or_providers(models):
+    with pytest.raises(InputError, match="model"):
+        as_providers(models)

@@ -1,0 +1,280 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from loopback import Reply
+
+from cappy_select import Argmax, Candidate, InputError, NoCandidates, Selection, Selector
+from cappy_select.scorer import ScoredPairs, Scorer
+
+QUESTION = "The Marañón and the Ucayali meet near Nauta. Question: Which two rivers meet near Nauta?"
+RIGHT, WRONG = "The Marañón and the Ucayali.", "Peru has many rivers."
+
+
+def test_the_best_answer_is_returned_verbatim_with_everything_weighed(loopback, provider, default):
+    loopback.replies["a"] = [Reply(text=WRONG), Reply(text=f"{RIGHT}\n")]
+    loopback.replies["b"] = [Reply(text="")]
+    selection = Selector([provider("a"), provider("b")], samples=2, scorer=default).select(QUESTION)
+    assert selection.text == selection.best.text == f"{RIGHT}\n"
+    assert [c.rejected for c in selection.candidates] == [None, None, "empty answer", "empty answer"]
+    assert selection.candidates[0].score > selection.candidates[1].score
+    assert selection.candidates[2].score is None
+    assert selection.usage.prompt_tokens == 40
+    assert selection.cost == pytest.approx(4 * (10e-6 + 8e-6))
+    assert (selection.instruction.text, selection.instruction.policy) == (QUESTION, "paper")
+    assert (selection.scorer, selection.strategy) == (str(default.bundle), "argmax")
+    expected = default.score(QUESTION, [f"{RIGHT}\n"])[0]
+    assert selection.best.score == pytest.approx(float(expected), abs=1e-5)
+    assert Selection.model_validate_json(json.dumps(_without_computed(selection))) == selection
+
+
+def _without_computed(selection):
+    dumped = selection.model_dump(mode="json")
+    dumped.pop("text")
+    for part in (dumped, *dumped["candidates"], *dumped["failures"]):
+        part.pop("text", None)
+        part["usage"].pop("total_tokens")
+    return dumped
+
+
+def test_one_fails_one_hangs_one_answers(loopback, provider, default):
+    loopback.replies["broken"] = [Reply(status=500)]
+    loopback.replies["hanging"] = [Reply(delay_s=60)]
+    loopback.replies["good"] = [Reply(text=RIGHT)]
+    selector = Selector(
+        [provider("broken"), provider("hanging"), provider("good")], samples=1, scorer=default, deadline_s=2.0
+    )
+    started = time.perf_counter()
+    selection = selector.select(QUESTION)
+    assert time.perf_counter() - started < 2.5
+    assert selection.text == RIGHT
+    assert [(f.model, f.kind) for f in selection.failures] == [("openai/broken", "server"), ("openai/hanging", "timeout")]
+    assert selection.usage.estimated
+    assert selection.cost > 18e-6  # the hanging call's prompt is counted
+
+
+def test_none_answers(loopback, provider, default):
+    for name, reply in {"broken": Reply(status=500), "hanging": Reply(delay_s=60), "empty": Reply(text="")}.items():
+        loopback.replies[name] = [reply]
+    models = [provider("broken"), provider("hanging"), provider("empty")]
+    selector = Selector(models, samples=1, scorer=default, deadline_s=1.0)
+    started = time.perf_counter()
+    with pytest.raises(NoCandidates) as caught:
+        selector.select(QUESTION)
+    assert time.perf_counter() - started < 1.5
+    assert {e.model for e in caught.value.exceptions} == {"openai/broken", "openai/hanging", "openai/empty"}
+    assert caught.value.usage.completion_tokens == 4
+
+
+async def test_a_synchronous_select_works_inside_a_running_loop(loopback, provider, tiny):
+    assert Selector([provider("m")], scorer=tiny).select("q").text == "ok"
+
+
+async def test_sync_and_async_calls_from_many_threads_and_loops_share_one_selector(loopback, provider, tiny):
+    selector = Selector([provider("m")], samples=2, scorer=tiny)
+    results: list[str] = []
+
+    def in_thread(number: int) -> None:
+        if number % 2:
+            results.append(selector.select("q").text)
+        else:
+            results.append(asyncio.run(selector.aselect("q")).text)
+
+    threads = [threading.Thread(target=in_thread, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    results.append((await selector.aselect("q")).text)
+    await asyncio.to_thread(lambda: [thread.join() for thread in threads])
+    assert results == ["ok"] * 9
+
+
+async def test_the_event_loop_stays_free_while_scoring(loopback, provider, default):
+    loopback.replies["m"] = [Reply(text="word " * 400)]
+    ticks: list[float] = []
+
+    async def tick() -> None:
+        while True:
+            ticks.append(time.perf_counter())
+            await asyncio.sleep(0.005)
+
+    ticker = asyncio.create_task(tick())
+    original, spans = default.score_detailed, []
+
+    class Timed(Scorer):
+        def __init__(self) -> None:
+            self.__dict__.update(default.__dict__)
+
+        def score_detailed(self, *args, **kwargs):
+            spans.append(time.perf_counter())
+            result = original(*args, **kwargs)
+            spans.append(time.perf_counter())
+            return result
+
+    await Selector([provider("m")], samples=8, scorer=Timed()).aselect("word " * 100)
+    ticker.cancel()
+    assert sum(spans[0] < tick < spans[1] for tick in ticks) >= 3
+
+
+def test_a_chat_is_scored_on_its_last_question(loopback, provider, tiny):
+    chat = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "the council voted " * 700},
+        {"role": "assistant", "content": "Indeed."},
+        {"role": "user", "content": "Name a river."},
+    ]
+    selection = Selector([provider("m")], samples=1, scorer=tiny).select(chat)
+    assert loopback.requests[0]["messages"] == chat
+    assert selection.instruction.policy == "chat"
+    assert selection.instruction.text == "Be brief.\n\nAssistant: Indeed.\n\nName a river."
+    assert selection.instruction.turns_left_out == 1
+
+
+def test_what_was_cut_is_reported(loopback, provider, tiny):
+    loopback.replies["m"] = [Reply(text="yes " * 600), Reply(text="no")]
+    selection = Selector([provider("m")], samples=2, scorer=tiny).select("which answer " * 300)
+    by_text = {candidate.text: candidate for candidate in selection.candidates}
+    assert by_text["yes " * 600].tokens_cut > 0
+    assert by_text["no"].tokens_cut == 0
+    assert selection.instruction.tokens_cut > 0
+    assert selection.instruction.cut_side == "right"
+
+
+def test_tools_and_parameters_reach_every_call_and_a_tool_call_wins_verbatim(loopback, provider, tiny):
+    call = {"id": "1", "type": "function", "function": {"name": "find", "arguments": '{"q": "river"}'}}
+    loopback.replies["m"] = [Reply(message={"role": "assistant", "content": None, "tool_calls": [call]})]
+    tools = [{"type": "function", "function": {"name": "find", "parameters": {"type": "object"}}}]
+    selection = Selector([provider("m", temperature=0.2)], samples=2, scorer=tiny).select("q", tools=tools, temperature=0.9)
+    assert selection.text == ""
+    assert selection.best.message["tool_calls"][0]["function"] == call["function"]
+    assert selection.best.score == pytest.approx(float(tiny.score("q", ['find({"q": "river"})'])[0]), abs=1e-5)
+    assert [(r["temperature"], len(r["tools"])) for r in loopback.requests] == [(0.9, 1)] * 2
+
+
+def test_named_models_take_key_address_and_parameters(loopback, tiny):
+    options = {"api_key": "sk-a", "api_base": loopback.base, "temperature": 0.5}
+    selection = Selector(["openai/m"], samples=1, scorer=tiny, **options).select("q")
+    assert selection.best.model == "openai/m"
+    assert loopback.keys == ["sk-a"]
+    assert loopback.requests[0]["temperature"] == 0.5
+
+
+def test_batch_keeps_order_and_can_return_errors_in_place(loopback, provider, tiny):
+    loopback.replies["m"] = [Reply(text="")]
+    loopback.replies["n"] = [Reply()]
+    empty, fine = Selector([provider("m")], samples=1, scorer=tiny), Selector([provider("n")], samples=1, scorer=tiny)
+    prompts = [f"prompt {i}" for i in range(10)]
+    assert [s.instruction.text for s in fine.batch(prompts, max_concurrency=3)] == prompts
+    results = empty.batch(prompts[:3], return_exceptions=True)
+    assert [type(result) for result in results] == [NoCandidates] * 3
+    with pytest.raises(NoCandidates):
+        empty.batch(prompts[:3])
+    assert fine.batch([]) == []
+
+
+async def test_abatch_bounds_what_is_under_way(tiny):
+    under_way, most = 0, 0
+
+    class Counting:
+        model = "counting"
+
+        async def complete(self, request):
+            nonlocal under_way, most
+            under_way += 1
+            most = max(most, under_way)
+            await asyncio.sleep(0.02)
+            under_way -= 1
+            return [Candidate(model="counting", message={"content": "yes"})]
+
+    await Selector([Counting()], samples=2, scorer=tiny).abatch(["q"] * 12, max_concurrency=3)
+    assert most == 6
+
+
+class Fixed(Scorer):
+    """Real encoding, given scores."""
+
+    def __init__(self, like: Scorer, scores: list[float]) -> None:
+        self.__dict__.update(like.__dict__)
+        self.values = np.array(scores, np.float32)
+
+    def score_detailed(self, pairs, **_):
+        zeros = np.zeros(len(pairs), np.int64)
+        return ScoredPairs(self.values[: len(pairs)], zeros, zeros)
+
+
+def test_nan_never_wins_and_ties_go_to_the_earlier(loopback, provider, tiny):
+    loopback.replies["m"] = [Reply(text=text) for text in "abcd"]
+    scorer = Fixed(tiny, [math.nan, 0.5, 0.7, 0.7])
+    selection = Selector([provider("m")], samples=4, scorer=scorer, max_retries=0).select("q")
+    assert selection.best.index == 2
+    assert [c.index for c in selection.candidates] == [2, 3, 1, 0]
+    assert selection.candidates[-1].rejected == "the score is nan"
+
+
+def test_only_nan_is_no_candidates(loopback, provider, tiny):
+    with pytest.raises(NoCandidates, match="no answer has a score"):
+        Selector([provider("m")], samples=2, scorer=Fixed(tiny, [math.nan, math.nan])).select("q")
+
+
+def test_argmax_refuses_what_has_no_score():
+    with pytest.raises(InputError, match="finite"):
+        Argmax().order([Candidate(model="m", message={})])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"samples": 0}, "samples"),
+        ({"deadline_s": 0}, "deadline_s"),
+        ({"min_usable": 5}, "can't be met"),
+        ({"max_retries": -1}, "max_retries"),
+    ],
+)
+def test_a_bad_setting_fails_at_construction(provider, tiny, options, message):
+    with pytest.raises(InputError, match=message):
+        Selector([provider("m")], scorer=tiny, **options)
+
+
+def test_one_string_is_not_several(provider, tiny):
+    with pytest.raises(InputError, match="put it in a list"):
+        Selector([provider("m")], scorer=tiny).batch("q")
+    with pytest.raises(InputError, match="non-empty list"):
+        Selector("openai/m", scorer=tiny)
+
+
+def test_an_interrupt_cancels_the_calls(loopback, tmp_path):
+    loopback.replies["m"] = [Reply(delay_s=60)]
+    script = (
+        "import sys, threading, _thread, time\n"
+        "from cappy_select import Selector\n"
+        "selector = Selector(['openai/m'], api_base=sys.argv[1], api_key='k')\n"
+        "threading.Timer(1.0, _thread.interrupt_main).start()\n"
+        "started = time.perf_counter()\n"
+        "try: selector.select('q')\n"
+        "except KeyboardInterrupt: print('interrupted', time.perf_counter() - started < 10)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, loopback.base], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "interrupted True", done.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_gets_a_loop_of_its_own():
+    script = (
+        "import asyncio, os\n"
+        "from cappy_select import background\n"
+        "async def one(): return 1\n"
+        "assert background.run(one()) == 1\n"
+        "pid = os.fork()\n"
+        "if pid == 0: os._exit(7 if background.run(one()) == 1 else 8)\n"
+        "print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "7", done.stderr
