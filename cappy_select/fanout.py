@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,10 +18,9 @@ from tenacity import (
 
 from cappy_select.errors import RETRYABLE, NoCandidates, ProviderError
 from cappy_select.providers import Priced, Provider
-from cappy_select.types import Candidate, Failure, Request, Usage, total_cost
+from cappy_select.types import Candidate, Failure, Request, Usage, estimated_usage, total_cost
 
 _DRAIN_S = 0.25  # for cancelled calls to close their connections; one that will not end is left behind
-_BYTES_PER_TOKEN = 4  # a rule of thumb for English, for the estimate of a call that reported nothing
 
 
 class FanOutConfig(BaseModel):
@@ -171,7 +169,7 @@ def _late(call: Call, state: _Attempts, deadline_s: float) -> Failure:
     message = f"no answer within the deadline of {deadline_s:g} s"
     if state.last_error is not None:
         message += f"; the attempt before failed: {state.last_error.kind}: {state.last_error.args[0]}"
-    usage = _estimate(call.request)
+    usage = estimated_usage(call.request.messages)  # a lower bound: what it wrote is unknown
     cost = call.provider.price(usage) if isinstance(call.provider, Priced) else None
     return Failure(
         model=call.provider.model,
@@ -187,7 +185,7 @@ def _late(call: Call, state: _Attempts, deadline_s: float) -> Failure:
 def _failed(call: Call, state: _Attempts, error: ProviderError) -> Failure:
     # A call that was refused costs nothing; one that timed out upstream was probably worked on.
     lost = error.kind == "timeout" and error.usage is None
-    usage = _estimate(call.request) if lost else error.usage or Usage()
+    usage = estimated_usage(call.request.messages) if lost else error.usage or Usage()
     cost = call.provider.price(usage) if lost and isinstance(call.provider, Priced) else error.cost
     return Failure(
         model=error.model,
@@ -198,12 +196,6 @@ def _failed(call: Call, state: _Attempts, error: ProviderError) -> Failure:
         usage=usage,
         cost=0.0 if usage == Usage() and cost is None else cost,
     )
-
-
-def _estimate(request: Request) -> Usage:
-    """A lower bound for a call that reported nothing: its prompt was read, what it wrote is unknown."""
-    size = len(json.dumps(request.messages, ensure_ascii=False, default=str).encode())
-    return Usage(prompt_tokens=-(-size // _BYTES_PER_TOKEN), estimated=True)
 
 
 def _no_candidates(gathered: Gathered, usable: int, needed: int) -> NoCandidates:

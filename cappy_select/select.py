@@ -20,6 +20,9 @@ from cappy_select.scorer import Scorer
 from cappy_select.strategies import Argmax, Strategy
 from cappy_select.types import Candidate, Instruction, InstructionPolicy, Prompt, Request, Selection
 
+FIXED = {"model", "messages", "n", "stream", "timeout", "api_key", "api_base"}
+"""Call parameters that a Selector decides itself."""
+
 
 class Selector:
     """Asks models for several answers and returns the best, scored on this machine.
@@ -67,6 +70,8 @@ class Selector:
         except ValidationError as error:
             first = error.errors()[0]
             raise InputError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}, got {first['input']!r}") from error
+        if fixed := sorted(FIXED & params.keys()):
+            raise InputError(f"{', '.join(fixed)} can't be passed to the models: the Selector decides it")
         self._providers = as_providers(models, api_key=api_key, api_base=api_base, params=params)
         if min_usable > samples * len(self._providers):
             raise InputError(
@@ -96,6 +101,8 @@ class Selector:
         """`select` for async callers."""
         started = time.perf_counter()
         messages = as_messages(prompt)
+        if fixed := sorted(FIXED & params.keys()):
+            raise InputError(f"{', '.join(fixed)} can't be a parameter of one call: set it when making the Selector")
         gathered = await fan_out(self._calls(messages, params), self._config)
         instruction, candidates = await asyncio.to_thread(self._score, prompt, gathered)
         able = [candidate for candidate in candidates if candidate.rejected is None]

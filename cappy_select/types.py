@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -165,3 +166,18 @@ def total_cost(costs: Iterable[float | None]) -> float | None:
             return None
         total += cost
     return total
+
+
+_BYTES_PER_TOKEN = 4  # OpenAI's rule of thumb for English text
+
+
+def estimated_usage(prompt: Sequence[Message], answers: Sequence[Message] = ()) -> Usage:
+    """Usage of a call that reported none, from the size of its messages; flagged as an estimate."""
+
+    def tokens(messages: Sequence[Message]) -> int:
+        size = sum(
+            len(json.dumps(message, ensure_ascii=False, default=str).encode(errors="replace")) for message in messages
+        )
+        return -(-size // _BYTES_PER_TOKEN)
+
+    return Usage(prompt_tokens=tokens(prompt), completion_tokens=tokens(answers), estimated=True)

@@ -66,7 +66,10 @@ async def test_a_known_model_is_priced_by_litellm(loopback, provider):
 async def test_missing_usage_is_flagged(loopback, provider):
     loopback.replies["m"] = [Reply(usage=None)]
     (candidate,) = await complete(provider("m"))
-    assert candidate.usage.estimated or candidate.usage.total_tokens > 0
+    assert candidate.usage.estimated
+    assert candidate.usage.prompt_tokens > 0
+    assert candidate.usage.completion_tokens > 0
+    assert candidate.cost > 0
 
 
 FAILURES = {

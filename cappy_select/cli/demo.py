@@ -7,6 +7,7 @@ what production runs: LiteLLM over a socket, the fan-out, the embedded scorer.
 from __future__ import annotations
 
 import json as jsonlib
+import os
 import threading
 import time
 from collections import Counter
@@ -47,6 +48,8 @@ def demo(json: Json = False) -> None:
     """See the online line at work, without a key or a network."""
     if not json:
         note("starting a server with three models on 127.0.0.1; importing LiteLLM (about 2 s)")
+    # A proxy can't reach this machine's own loopback.
+    os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1"
     scorer = Scorer.load()
     with _server() as address:
         models: list[Provider] = [

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from functools import cache
+from importlib.util import find_spec
 from typing import Any
 
 from cappy_select.errors import FailureKind, InputError, ProviderError
-from cappy_select.types import Candidate, Request, Usage
+from cappy_select.types import Candidate, Request, Usage, estimated_usage
 
 # By class name, most specific class first along each exception's own ancestry.
 _KINDS: dict[str, FailureKind] = {
@@ -86,6 +89,8 @@ class LiteLLMProvider:
         params = {**self._params, **request.params}
         if request.n > 1:
             params["n"] = request.n
+        if "tools" in params:
+            params |= _without_mcp()
         try:
             response = await self._litellm.acompletion(
                 model=self._model,
@@ -99,7 +104,7 @@ class LiteLLMProvider:
             )
         except Exception as error:  # LiteLLM also passes on what its HTTP layers raise
             raise self._failure(error) from error
-        return self._candidates(response)
+        return self._candidates(request, response)
 
     def price(self, usage: Usage) -> float | None:
         """Dollars by LiteLLM's price list, or by the prices given at construction."""
@@ -116,29 +121,36 @@ class LiteLLMProvider:
             return None
         return float(sum(costs))
 
-    def _candidates(self, response: Any) -> list[Candidate]:
+    def _candidates(self, request: Request, response: Any) -> list[Candidate]:
         choices = getattr(response, "choices", None)
         if not choices:
             raise ProviderError("the response has no choices", kind="invalid_response", model=self._model)
-        reported = getattr(response, "usage", None)
-        prompt = int(getattr(reported, "prompt_tokens", 0) or 0)
-        completion = int(getattr(reported, "completion_tokens", 0) or 0)
-        cost = self._cost(response, Usage(prompt_tokens=prompt, completion_tokens=completion))
+        usage = self._usage(request, response)
+        cost = self._cost(response, usage)
         return [
             Candidate(
                 model=self._model,
-                message=choice.message.model_dump(exclude_none=True, mode="json") | {"role": "assistant"},
+                message={"role": "assistant", "content": None}
+                | choice.message.model_dump(exclude_none=True, mode="json"),
                 finish_reason=choice.finish_reason,
                 usage=Usage(
-                    prompt_tokens=_share(prompt, position, len(choices)),
-                    completion_tokens=_share(completion, position, len(choices)),
-                    estimated=reported is None,
+                    prompt_tokens=_share(usage.prompt_tokens, position, len(choices)),
+                    completion_tokens=_share(usage.completion_tokens, position, len(choices)),
+                    estimated=usage.estimated,
                 ),
                 cost=None if cost is None else cost / len(choices),
                 logprobs=_as_dict(getattr(choice, "logprobs", None)),
             )
             for position, choice in enumerate(choices)
         ]
+
+    def _usage(self, request: Request, response: Any) -> Usage:
+        reported = getattr(response, "usage", None)
+        prompt = int(getattr(reported, "prompt_tokens", 0) or 0)
+        completion = int(getattr(reported, "completion_tokens", 0) or 0)
+        if prompt or completion:
+            return Usage(prompt_tokens=prompt, completion_tokens=completion)
+        return estimated_usage(request.messages, [choice.message.model_dump() for choice in response.choices])
 
     def _cost(self, response: Any, usage: Usage) -> float | None:
         if self._prices[0] is not None:
@@ -148,12 +160,9 @@ class LiteLLMProvider:
         return float(cost) if cost else self.price(usage)
 
     def _failure(self, error: Exception) -> ProviderError:
-        kind = next((_KINDS[base.__name__] for base in type(error).__mro__ if base.__name__ in _KINDS), None)
-        if kind is None or kind == "connection":
-            kind = _kind_by_status(getattr(error, "status_code", None), default=kind or "invalid_response")
         return ProviderError(
             self._without_secrets(str(getattr(error, "message", "") or error) or type(error).__name__),
-            kind=kind,
+            kind=_kind(error),
             model=self._model,
             retry_after_s=_retry_after(error),
         )
@@ -172,6 +181,14 @@ def _import_litellm() -> Any:
     return litellm
 
 
+@cache
+def _without_mcp() -> dict[str, Any]:
+    """LiteLLM's MCP gateway imports `mcp`, which it does not depend on, as soon as a call has tools."""
+    if find_spec("mcp") is None and find_spec("litellm.responses.mcp.chat_completions_handler") is not None:
+        return {"_skip_mcp_handler": True}
+    return {}
+
+
 def _share(total: int, position: int, parts: int) -> int:
     """An equal part of `total`; the first ones take the remainder."""
     return total // parts + (position < total % parts)
@@ -184,17 +201,37 @@ def _as_dict(value: Any) -> dict[str, Any] | None:
     return dumped
 
 
-def _kind_by_status(status: Any, default: FailureKind) -> FailureKind:
-    if not isinstance(status, int):
-        return default
-    if status >= 500:
-        return default if default == "connection" else "server"  # LiteLLM gives lost connections a 500
-    return "bad_request" if 400 <= status < 500 else default
+def _kind(error: Exception) -> FailureKind:
+    kind = next((_KINDS[base.__name__] for base in type(error).__mro__ if base.__name__ in _KINDS), None)
+    status = getattr(error, "status_code", None)
+    if kind is None and isinstance(status, int):
+        by_status: dict[int, FailureKind] = {401: "auth", 403: "auth", 408: "timeout", 429: "rate_limit"}
+        kind = by_status.get(status) or ("server" if status >= 500 else "bad_request")
+    if kind == "server":
+        # LiteLLM calls a lost connection and an unreadable body a 500; what it caught tells them apart.
+        inner = {base.__name__ for link in _chain(error) for base in type(link).__mro__}
+        if "JSONDecodeError" in inner:
+            return "invalid_response"
+        if "APIConnectionError" in inner:
+            return "connection"
+    return kind or "invalid_response"
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    link: BaseException | None = error
+    while link is not None:
+        yield link
+        link = link.__cause__ or link.__context__
 
 
 def _retry_after(error: Exception) -> float | None:
-    headers = getattr(getattr(error, "response", None), "headers", None) or {}
-    try:
-        return max(0.0, float(headers.get("retry-after", "")))
-    except (TypeError, ValueError):  # absent, or a date
-        return None
+    """Seconds of a Retry-After header (RFC 9110, 10.2.3); its date form is not read."""
+    for headers in (
+        getattr(error, "litellm_response_headers", None),
+        getattr(getattr(error, "response", None), "headers", None),
+    ):
+        try:
+            return max(0.0, float((headers or {}).get("retry-after", "")))
+        except ValueError:
+            continue
+    return None

@@ -1,0 +1,216 @@
+"""The `cappy` command as people and scripts run it: real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from loopback import Reply
+
+SENTIMENT = "What label best describes this news article?\nOil prices rose on Monday after producers cut output."
+
+
+def cappy(*arguments, stdin=None, **env):
+    return subprocess.run(
+        [sys.executable, "-m", "cappy_select.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        input=stdin,
+        stdin=subprocess.DEVNULL if stdin is None else None,
+        env={**os.environ, **env},
+        timeout=120,
+    )
+
+
+def ok(*arguments, **options):
+    done = cappy(*arguments, **options)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_rank_prints_best_first_and_json_for_machines():
+    arguments = ("rank", SENTIMENT, "Sports", "Business")
+    lines = ok(*arguments).stdout.splitlines()
+    assert [line.split()[1] for line in lines] == ["Business", "Sports"]
+    rows = json.loads(ok(*arguments, "--json").stdout)
+    assert [set(row) for row in rows] == [{"index", "response", "score"}] * 2
+    assert [(row["index"], row["response"]) for row in rows] == [(1, "Business"), (0, "Sports")]
+    assert rows[0]["score"] > rows[1]["score"]
+
+
+def test_rank_reads_standard_input():
+    for dash in ((), ("-",)):
+        rows = json.loads(ok("rank", SENTIMENT, *dash, "--json", stdin="Sports\nBusiness\n").stdout)
+        assert rows[0]["response"] == "Business"
+    assert cappy("rank", SENTIMENT, stdin="").returncode == 2
+
+
+def test_rank_says_what_was_cut():
+    done = ok("rank", "word " * 900, "yes", "no", "--json")
+    assert "2 of 2 pairs did not fit" in done.stderr
+    assert len(json.loads(done.stdout)) == 2
+
+
+def test_score_keeps_the_order():
+    rows = json.loads(ok("score", SENTIMENT, "Sports", "Business", "--json").stdout)
+    assert [row["response"] for row in rows] == ["Sports", "Business"]
+    assert rows[1]["score"] > rows[0]["score"]
+    assert ok("score", SENTIMENT, "Sports", "Business").stdout.splitlines()[0].endswith("Sports")
+
+
+def test_score_takes_a_file_of_pairs(tmp_path):
+    pairs = [{"instruction": SENTIMENT, "response": text, "extra": 1} for text in ("Sports", "Business", "Sports")]
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    rows = [json.loads(line) for line in ok("score", "--pairs", file).stdout.splitlines()]
+    assert [row["response"] for row in rows] == ["Sports", "Business", "Sports"]
+    assert rows[0]["score"] == rows[2]["score"] < rows[1]["score"]
+    assert ok("score", "--pairs", "-", stdin=file.read_text()).stdout.splitlines() == [json.dumps(row) for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("{", ":1 is not JSON"), ("{}\n", ":1 must be an object"), ('{"instruction": 1, "response": "x"}', ":1 must be")],
+)
+def test_a_broken_pairs_file_names_the_line(tmp_path, content, message):
+    (tmp_path / "pairs.jsonl").write_text(content)
+    done = cappy("score", "--pairs", tmp_path / "pairs.jsonl")
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_score_wants_one_of_its_two_forms(tmp_path):
+    assert cappy("score").returncode == 2
+    assert cappy("score", "q", "a", "--pairs", tmp_path / "x").returncode == 2
+    assert "can't be read" in cappy("score", "--pairs", tmp_path / "nowhere").stderr
+
+
+def test_select_prints_the_winner_and_names_what_failed(loopback):
+    loopback.replies["good"] = [Reply(text="Business")]
+    loopback.replies["bad"] = [Reply(status=401)]
+    arguments = ("select", SENTIMENT, "-m", "openai/good", "-m", "openai/bad", "-n", 2, "--api-base", loopback.base)
+    done = ok(*arguments, OPENAI_API_KEY="k")
+    assert done.stdout == "Business\n"
+    assert "openai/bad: auth" in done.stderr
+    dumped = json.loads(ok(*arguments, "--json", OPENAI_API_KEY="k").stdout)
+    assert dumped["text"] == "Business"
+    assert [failure["kind"] for failure in dumped["failures"]] == ["auth", "auth"]
+    assert "score" in ok(*arguments, "--verbose", OPENAI_API_KEY="k").stderr
+
+
+def test_select_with_no_answer_is_an_error_and_prints_no_answer(loopback):
+    loopback.replies["bad"] = [Reply(status=401)]
+    arguments = ("select", "q", "-m", "openai/bad", "-n", 1, "--api-base", loopback.base)
+    done = cappy(*arguments, OPENAI_API_KEY="k")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "0 usable answers" in done.stderr
+    assert "openai/bad: auth" in done.stderr
+    as_json = cappy(*arguments, "--json", OPENAI_API_KEY="k")
+    assert json.loads(as_json.stderr)["error"]["type"] == "NoCandidates"
+
+
+def test_select_takes_messages_and_replays_files(tmp_path):
+    row = {"id": "1", "instruction": "Name a river.", "candidates": [{"model": "a", "response": "The Ucayali."}]}
+    (tmp_path / "recorded.jsonl").write_text(json.dumps(row))
+    model = f"replay:{tmp_path / 'recorded.jsonl'}"
+    assert ok("select", "Name a river.", "-m", model, "-n", 1).stdout == "The Ucayali.\n"
+    chat = json.dumps([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Name a river."}])
+    assert ok("select", "-", "--messages", "-m", model, "-n", 1, stdin=chat).stdout == "The Ucayali.\n"
+    assert cappy("select", "not json", "--messages", "-m", model).returncode == 2
+
+
+def test_export_makes_a_bundle_that_rank_uses(checkpoints, tmp_path):
+    done = ok("export", checkpoints["bert"], tmp_path / "out", "--precision", "int8", "--json")
+    assert json.loads(done.stdout)["precision"] == "int8"
+    assert len(json.loads(ok("rank", "q", "a", "b", "--scorer", tmp_path / "out", "--json").stdout)) == 2
+
+
+def test_a_checkpoint_that_cannot_be_exported_leaves_nothing(tmp_path):
+    (tmp_path / "checkpoint").mkdir()
+    done = cappy("export", tmp_path / "checkpoint", tmp_path / "out")
+    assert done.returncode == 2
+    assert "no config.json" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_broken_card_is_named(checkpoints, tmp_path):
+    (tmp_path / "card.json").write_text('{"nmae": "x"}')
+    done = cappy("export", checkpoints["bert"], tmp_path / "out", "--card", tmp_path / "card.json")
+    assert done.returncode == 2
+    assert "nmae" in done.stderr
+
+
+def test_eval_selection(tmp_path):
+    candidates = [{"model": m, "response": r, "correct": r == "42"} for m, r in (("a", "41"), ("b", "42"))]
+    row = {"id": "1", "instruction": "17 + 25?", "references": ["42"], "candidates": candidates}
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps(row))
+    report = json.loads(ok("eval", "selection", file, "--json").stdout)
+    keys = {"n", "random", "first", "longest", "best_single", "best_model", "vote", "cappy", "oracle"}
+    assert keys <= set(report)
+    assert (report["n"], report["random"], report["best_model"], report["oracle"]) == (1, 0.5, "b", 1.0)
+    assert len(json.loads(ok("eval", "selection", file, file, "--json").stdout)) == 2
+    table = ok("eval", "selection", file).stdout
+    for name in ("random (expected)", "first", "longest", "best single (b)", "majority vote", "cappy", "oracle"):
+        assert name in table
+
+
+def test_the_demo_runs_without_key_and_network():
+    proxies = dict.fromkeys(("HTTPS_PROXY", "ALL_PROXY"), "http://127.0.0.1:9")
+    done = ok("demo", OPENAI_API_KEY="", **proxies)
+    for part in ("openai/quick", "openai/slow", "openai/broken", "server: this model is broken on purpose", "Business"):
+        assert part in done.stdout
+    assert "best: The Marañón and the Ucayali." in done.stdout
+    assert "written for this demo" in done.stdout
+    shown = json.loads(ok("demo", "--json").stdout)
+    assert {candidate["model"] for candidate in shown["selection"]["candidates"]} == {"openai/quick", "openai/slow"}
+    assert [failure["kind"] for failure in shown["selection"]["failures"]] == ["server"] * 3
+    assert shown["classification"][0]["response"] == "Business"
+
+
+def test_help_names_every_verb_and_its_options():
+    from cappy_select.cli import VERBS
+
+    top = ok("--help").stdout
+    for verb in VERBS:
+        assert verb in top
+        assert "--json" in ok(*(("eval", "selection") if verb == "eval" else (verb,)), "--help").stdout
+    assert ok("--version").stdout.startswith("cappy-select ")
+
+
+@pytest.mark.parametrize(
+    "arguments", [("nonsense",), ("rank",), ("export", "x"), ("select", "q"), ("rank", "--no-such")]
+)
+def test_a_usage_error_exits_with_2_and_no_traceback(arguments):
+    done = cappy(*arguments)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+def test_a_closed_pipe_is_no_traceback(tmp_path):
+    file = tmp_path / "pairs.jsonl"
+    file.write_text('{"instruction": "q", "response": "a"}\n' * 20_000)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cappy_select.cli", "score", "--pairs", str(file)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    process.stdout.readline()
+    process.stdout.close()
+    assert "Traceback" not in process.stderr.read()
+    process.stderr.close()
+    process.wait(timeout=30)
+
+
+def test_a_defect_of_ours_is_not_shown_as_a_traceback(monkeypatch, capsys):
+    from cappy_select import cli
+
+    monkeypatch.setattr(cli, "app", lambda: 1 / 0)
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert caught.value.code == 1
+    assert "a defect of cappy-select" in capsys.readouterr().err

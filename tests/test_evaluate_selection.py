@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from cappy_select import InputError
+from cappy_select.evaluate.selection import evaluate_selection, final_answer
+from cappy_select.recorded import Recorded
+
+
+def answer(model, response, correct=None, **more):
+    return {"model": model, "response": response, "correct": correct} | more
+
+
+ROWS = [
+    {
+        "id": "1", "instruction": "What is 17 + 25?", "references": ["42"],
+        "candidates": [answer("a", "It is 41.", False), answer("b", "17 + 25 = 42", True), answer("c", "42!", True)],
+    },
+    {
+        "id": "2", "instruction": "What is 5 x 200?", "references": ["1000"],
+        "candidates": [
+            answer("a", "5 x 200 = 1,000", True), answer("b", "The answer is 1000.0", True),
+            answer("c", "I would say that it is 52 and not any more than that.", False),
+        ],
+    },
+]  # fmt: skip
+
+
+@pytest.fixture
+def file(tmp_path):
+    def write(rows):
+        path = tmp_path / "rows.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return path
+
+    return write
+
+
+def test_every_way_to_pick_is_what_it_says(file, tiny):
+    report = evaluate_selection(file(ROWS), tiny)
+    assert (report.n, report.candidates) == (2, 3)
+    assert report.random == pytest.approx(2 / 3)
+    assert report.first == 0.5
+    assert report.longest == 0.5
+    assert (report.best_model, report.best_single) == ("b", 1.0)
+    assert report.vote == 1.0  # 42 twice; 1,000 and 1000.0 are one number
+    assert report.oracle == 1.0
+    picked = [max(range(3), key=lambda i: tiny.score(r["instruction"], [c["response"] for c in r["candidates"]])[i]) for r in ROWS]  # fmt: skip  # noqa: E501
+    assert report.cappy == sum(r["candidates"][i]["correct"] for r, i in zip(ROWS, picked, strict=True)) / 2
+
+
+def test_human_ratings_become_fractions_and_free_text_does_not_compare(file, tiny):
+    candidates = [answer("a", "one summary", human=5), answer("b", "another one", human=2)]
+    report = evaluate_selection(file([{"id": "1", "instruction": "Sum up.", "candidates": candidates}]), tiny)
+    assert (report.random, report.first, report.oracle) == (pytest.approx(0.625), 1.0, 1.0)
+    assert report.vote is None
+
+
+def test_limit_and_progress(file, tiny):
+    seen = []
+    report = evaluate_selection(file(ROWS), tiny, limit=1, on_progress=lambda done, total: seen.append((done, total)))
+    assert report.n == 1
+    assert sum(done for done, _ in seen) == seen[0][1] == 3
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([], "holds no instances"),
+        ([ROWS[0] | {"candidates": []}], "no candidates"),
+        ([ROWS[0] | {"candidates": [{"model": "a", "response": "x"}]}], "neither 'correct' nor 'human'"),
+        ([ROWS[0] | {"candidates": [answer("a", "x", human=9)]}], "human"),
+    ],
+)
+def test_what_cannot_be_judged_is_named(file, tiny, rows, message):
+    with pytest.raises(InputError, match=message):
+        evaluate_selection(file(rows), tiny)
+
+
+@pytest.mark.parametrize(
+    ("response", "references", "recorded", "expected"),
+    [
+        ("so 3 + 4 = 7\nA: 26,000.", ["26000"], None, "26000"),
+        ("minus: -12.50", ["3"], None, "-12.5"),
+        ("no number", ["3"], None, ""),
+        ("The  Amazon, river!", ["Amazon"], None, "amazon river"),
+        ("long story", ["x"], "(B)", "b"),
+    ],
+)
+def test_the_final_answer(response, references, recorded, expected):
+    assert final_answer(Recorded(model="m", response=response, answer=recorded), references) == expected
