@@ -1,0 +1,51 @@
+"""What the README shows is run, and what it points to exists."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from loopback import Reply
+from test_cli import ok
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def block(containing: str) -> str:
+    (found,) = [code for code in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if containing in code]
+    return found
+
+
+def test_the_selector_example_runs(loopback, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    monkeypatch.setenv("OPENAI_API_BASE", loopback.base)
+    loopback.replies["a"] = [Reply(text="The Ucayali, the Marañón and the Urubamba.")]
+    code = re.sub(r"models=\[.*?\]", 'models=["openai/a"]', block("Selector(models"))
+    names: dict[str, object] = {}
+    exec(code, names)
+    assert names["selection"].text == "The Ucayali, the Marañón and the Urubamba."
+    assert len(loopback.requests) == 4
+
+
+def test_the_scorer_example_runs_and_says_what_it_says():
+    names: dict[str, object] = {}
+    exec(block("Scorer.load()"), names)
+    assert names["scorer"].rank(names["article"], ["Sports", "Business"])[0].response == "Business"
+
+
+def test_the_rank_transcript_is_what_the_command_prints():
+    command, *shown = re.search(r"\$ (cappy rank .*\n(?:  .*\n)+)```", README).group(1).splitlines()
+    printed = ok(*shlex.split(command)[1:]).stdout.splitlines()
+    for ours, theirs in zip(shown, printed, strict=True):
+        assert ours.split()[1:] == theirs.split()[1:]
+        assert float(ours.split()[0]) == pytest.approx(float(theirs.split()[0]), abs=0.02)  # int8 on another CPU
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\((?!https?://)([^)#]+)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target
