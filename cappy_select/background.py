@@ -8,6 +8,7 @@ daemon thread.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
 import threading
 from collections.abc import Coroutine
@@ -17,6 +18,7 @@ _T = TypeVar("_T")
 
 _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
+_thread: threading.Thread | None = None
 
 
 def run(coroutine: Coroutine[Any, Any, _T]) -> _T:
@@ -40,18 +42,38 @@ def run(coroutine: Coroutine[Any, Any, _T]) -> _T:
 
 
 def _running_loop() -> asyncio.AbstractEventLoop:
-    global _loop
+    global _loop, _thread
     with _lock:
         if _loop is None:
             _loop = asyncio.new_event_loop()
-            threading.Thread(target=_loop.run_forever, name="cappy-select", daemon=True).start()
+            _thread = threading.Thread(target=_loop.run_forever, name="cappy-select", daemon=True)
+            _thread.start()
+            atexit.register(_close)
         return _loop
+
+
+def _close() -> None:
+    """At exit: end what is left on the loop (LiteLLM keeps a logging task there) before it is destroyed."""
+    loop = _loop
+    if loop is None or not loop.is_running():
+        return
+
+    async def drain() -> None:
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        await asyncio.wait(left, timeout=1) if left else None
+        loop.stop()
+
+    asyncio.run_coroutine_threadsafe(drain(), loop)
+    if _thread is not None:
+        _thread.join(timeout=2)
 
 
 def _forget() -> None:
     """A forked child has the loop object but not its thread: start anew there."""
-    global _loop, _lock
-    _loop, _lock = None, threading.Lock()
+    global _loop, _thread, _lock
+    _loop, _thread, _lock = None, None, threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):
