@@ -25,15 +25,16 @@ wheel: .venv/dev.installed
 clean:
 	rm -rf .venv dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.venv/pyvenv.cfg:
+.venv/made:
 	$(PYTHON) -m venv .venv
+	touch $@
 
-.venv/demo.installed: .venv/pyvenv.cfg pyproject.toml
+.venv/demo.installed: .venv/made pyproject.toml
 	$(PIP) --editable .
 	touch $@
 
 # Torch first and pinned: a bare `torch` may pull gigabytes of CUDA.
-.venv/dev.installed: .venv/pyvenv.cfg pyproject.toml
+.venv/dev.installed: .venv/made pyproject.toml
 	$(PIP) torch==2.13.0
 	$(PIP) --editable '.[dev]'
 	touch $@

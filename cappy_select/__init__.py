@@ -13,7 +13,7 @@ from cappy_select.errors import (
     ProviderError,
     TruncationWarning,
 )
-from cappy_select.providers import LiteLLMProvider, Provider, ReplayProvider
+from cappy_select.providers import LiteLLMProvider, Priced, Provider, ReplayProvider
 from cappy_select.scorer import Ranked, Scorer
 from cappy_select.select import Selector
 from cappy_select.strategies import Argmax, Strategy
@@ -36,6 +36,7 @@ __all__ = [
     "LiteLLMProvider",
     "MissingExtra",
     "NoCandidates",
+    "Priced",
     "Provider",
     "ProviderError",
     "Ranked",

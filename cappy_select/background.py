@@ -1,8 +1,11 @@
-"""One background event loop for synchronous callers.
+"""Threads of the online line: one event loop for synchronous callers, a few workers that score.
 
 A synchronous `select` must work where a loop already runs (Jupyter, a web handler), and the HTTP clients of
 a provider must stay on the loop that made them: so all synchronous calls of a process share one loop, in a
 daemon thread.
+
+Scoring has workers of its own: the loop's default executor also resolves host names, and scorings queued in
+front of those would eat into the deadline of other selections.
 """
 
 from __future__ import annotations
@@ -11,7 +14,8 @@ import asyncio
 import atexit
 import os
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 _T = TypeVar("_T")
@@ -19,6 +23,7 @@ _T = TypeVar("_T")
 _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
 _thread: threading.Thread | None = None
+_workers: ThreadPoolExecutor | None = None
 
 
 def run(coroutine: Coroutine[Any, Any, _T]) -> _T:
@@ -39,6 +44,14 @@ def run(coroutine: Coroutine[Any, Any, _T]) -> _T:
     except BaseException:
         future.cancel()
         raise
+
+
+async def score(work: Callable[[], _T]) -> _T:
+    """Run scoring work off the event loop. One batch uses all cores, so two workers keep them busy."""
+    global _workers
+    with _lock:
+        _workers = _workers or ThreadPoolExecutor(max_workers=2, thread_name_prefix="cappy-score")
+    return await asyncio.get_running_loop().run_in_executor(_workers, work)
 
 
 def _running_loop() -> asyncio.AbstractEventLoop:
@@ -72,8 +85,8 @@ def _close() -> None:
 
 def _forget() -> None:
     """A forked child has the loop object but not its thread: start anew there."""
-    global _loop, _thread, _lock
-    _loop, _thread, _lock = None, None, threading.Lock()
+    global _loop, _thread, _workers, _lock
+    _loop, _thread, _workers, _lock = None, None, None, threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):

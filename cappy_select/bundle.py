@@ -7,11 +7,12 @@ measured when it was made.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
-import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from cappy_select.types import CutSide
 
 FORMAT_VERSION = 1
 MANIFEST, MODEL, TOKENIZER = "manifest.json", "model.onnx", "tokenizer.json"
+_STALE_S = 3600.0
 EMBEDDED = Path(__file__).parent / "bundles" / "cappy-mini"
 
 Precision = Literal["fp32", "fp16", "int8"]
@@ -60,31 +62,41 @@ class Manifest(BaseModel):
 
 @dataclass(frozen=True)
 class Bundle:
-    """A verified bundle. `digest` identifies its exact content (SHA-256 of the manifest)."""
+    """A bundle whose files are there. `digest` identifies its exact content (SHA-256 of the manifest)."""
 
     path: Path
     manifest: Manifest
     digest: str
 
-    @property
-    def model(self) -> Path:
-        return self.path / MODEL
+    def read(self, name: str) -> bytes:
+        """A file's content, verified against the manifest: what is hashed is what is used.
 
-    @property
-    def tokenizer(self) -> Path:
-        return self.path / TOKENIZER
+        Raises BundleDamaged when it is not what the manifest describes.
+        """
+        path, expected = self.path / name, self.manifest.files[name]
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise BundleDamaged(f"{path} can't be read: {error.strerror}") from error
+        found = _record(content)
+        if found != expected:
+            raise BundleDamaged(
+                f"{path} is damaged: {found.size_bytes} bytes with SHA-256 {found.sha256[:12]}…, the manifest "
+                f"says {expected.size_bytes} bytes with {expected.sha256[:12]}…: fetch or export the bundle again"
+            )
+        return content
 
     def __str__(self) -> str:
         return f"{self.manifest.name} {self.manifest.version} ({self.manifest.precision}, {self.digest[:12]})"
 
 
 def load_bundle(path: Path | str) -> Bundle:
-    """Read and verify a bundle folder.
+    """Read a bundle folder's manifest; its files are verified as they are read (`Bundle.read`).
 
     Raises:
         BundleNotFound: there is no such folder, or it has no manifest.
         BundleFormatError: the manifest is newer than this version, or malformed.
-        BundleDamaged: a file is missing or differs from its record.
+        BundleDamaged: a file is missing.
     """
     folder = Path(path)
     if not folder.is_dir():
@@ -96,11 +108,12 @@ def load_bundle(path: Path | str) -> Bundle:
     try:
         raw = (folder / MANIFEST).read_bytes()
         content = json.loads(raw)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise BundleFormatError(f"{folder / MANIFEST} can't be read as JSON: {error}") from error
     manifest = _manifest(content, folder / MANIFEST)
-    for name, record in manifest.files.items():
-        _verify(folder / name, record)
+    for name in manifest.files:
+        if not (folder / name).is_file():
+            raise BundleDamaged(f"{folder / name} is missing: fetch or export the bundle again")
     return Bundle(folder, manifest, hashlib.sha256(raw).hexdigest())
 
 
@@ -122,27 +135,19 @@ def _manifest(content: Any, path: Path) -> Manifest:
     return manifest
 
 
-def _verify(path: Path, record: FileRecord) -> None:
-    if not path.is_file():
-        raise BundleDamaged(f"{path} is missing: fetch or export the bundle again")
-    found = _record(path)
-    if found != record:
-        raise BundleDamaged(
-            f"{path} is damaged: {found.size_bytes} bytes with SHA-256 {found.sha256[:12]}…, the manifest says "
-            f"{record.size_bytes} bytes with {record.sha256[:12]}…: fetch or export the bundle again"
-        )
+def _record(content: bytes) -> FileRecord:
+    return FileRecord(sha256=hashlib.sha256(content).hexdigest(), size_bytes=len(content))
 
 
-def _record(path: Path) -> FileRecord:
-    with path.open("rb") as file:
-        return FileRecord(
-            sha256=hashlib.file_digest(file, "sha256").hexdigest(), size_bytes=os.fstat(file.fileno()).st_size
-        )
+def draft_bundle(folder: Path, fields: Mapping[str, Any]) -> Bundle:
+    """The bundle a folder with a model and a tokenizer would be; nothing is written, so it can still be refused."""
+    files = {name: _record((folder / name).read_bytes()) for name in (MODEL, TOKENIZER)}
+    return Bundle(folder, Manifest(files=files, **fields), digest="")
 
 
 def save_bundle(folder: Path, fields: Mapping[str, Any]) -> Bundle:
     """Complete a folder that holds the model and the tokenizer: write its manifest, last."""
-    manifest = Manifest(files={name: _record(folder / name) for name in (MODEL, TOKENIZER)}, **fields)
+    manifest = draft_bundle(folder, fields).manifest
     partial = folder / f"{MANIFEST}.partial"
     partial.write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
     partial.replace(folder / MANIFEST)
@@ -151,19 +156,51 @@ def save_bundle(folder: Path, fields: Mapping[str, Any]) -> Bundle:
 
 @contextmanager
 def new_folder(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """A scratch folder beside `out` that becomes `out` when the block ends well, and vanishes when not."""
-    if out.exists() and not (out.is_dir() and (overwrite or not any(out.iterdir()))):
-        raise InputError(f"{str(out)!r} exists already: name another folder, or pass overwrite")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent))
+    """A scratch folder beside `out` that becomes `out` when the block ends well, and vanishes when not.
+
+    Only a bundle, or an empty folder, is ever replaced. Raises InputError when `out` holds anything else, is
+    a bundle and `overwrite` is false, or can't be written.
+    """
+    out = out.resolve()
+    _check_replaceable(out, overwrite)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(out)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent))
+    except OSError as error:
+        raise InputError(f"{str(out)!r} can't be written: {error.strerror}") from error
     try:
         yield scratch
         scratch.chmod(0o755)  # mkdtemp makes it private; a bundle is as readable as any folder
+        _check_replaceable(out, overwrite)
         if out.exists():
-            shutil.rmtree(out)
-        scratch.replace(out)
+            aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent)) / "old"
+            out.replace(aside)
+            scratch.replace(out)
+            shutil.rmtree(aside.parent)
+        else:
+            scratch.replace(out)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _check_replaceable(out: Path, overwrite: bool) -> None:
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise InputError(f"{str(out)!r} is a file: name a folder that does not exist")
+    names = {path.name for path in out.iterdir()}
+    if names - {MANIFEST, MODEL, TOKENIZER}:
+        raise InputError(f"{str(out)!r} holds other things than a bundle and is not replaced: name another folder")
+    if names and not overwrite:
+        raise InputError(f"{str(out)!r} exists already: name another folder, or pass overwrite")
+
+
+def _sweep(out: Path) -> None:
+    """Remove what a killed export of the same name left behind; one that still runs is younger."""
+    for stale in out.parent.glob(f".{glob.escape(out.name)}.partial-*"):
+        if time.time() - stale.stat().st_mtime > _STALE_S:
+            shutil.rmtree(stale, ignore_errors=True)
 
 
 def resolve(source: str | Path | None, *, revision: str | None = None) -> Bundle:
@@ -174,7 +211,7 @@ def resolve(source: str | Path | None, *, revision: str | None = None) -> Bundle
             every other reading.
         revision: Branch, tag or commit of a hub repository.
 
-    A hub *checkpoint* is exported once (fp32), cached by commit, and verified at every load; that needs the
+    A hub *checkpoint* is exported once (fp32), cached by commit; that needs the
     `export` extra.
     """
     if source is None:
@@ -199,11 +236,13 @@ def _from_hub(source: str, revision: str | None) -> Bundle:
         return load_bundle(hub.fetch(repo, snapshot.commit, [MANIFEST, MODEL, TOKENIZER]).path)
     if not (snapshot.path / "config.json").exists():
         raise BundleNotFound(f"{source} is neither a bundle ({MANIFEST}) nor a checkpoint (config.json)")
-    exported = hub.cache_folder() / "exports" / f"{repo.replace('/', '--')}@{snapshot.commit[:12]}-fp32"
-    if not (exported / MANIFEST).is_file():
-        # The one import that points down the list of DESIGN: a checkpoint becomes a bundle where bundles
-        # are resolved, so that every caller of `Scorer.load` gets it.
-        from cappy_select.export import export_checkpoint
+    name = f"{repo.replace('/', '--')}@{snapshot.commit[:12]}-fp32-v{FORMAT_VERSION}"
+    exported = hub.cache_folder() / "exports" / name
+    with hub.locked(exported):  # several workers start at once, and one export is enough
+        if not (exported / MANIFEST).is_file():
+            # The one import that points down the list of DESIGN: a checkpoint becomes a bundle where bundles
+            # are resolved, so that every caller of `Scorer.load` gets it.
+            from cappy_select.export import export_checkpoint
 
-        export_checkpoint(source, exported, revision=snapshot.commit, overwrite=True)
+            export_checkpoint(source, exported, revision=snapshot.commit)
     return load_bundle(exported)

@@ -17,7 +17,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from typing import Self
@@ -55,6 +56,10 @@ class MissingExtra(CappyError, ImportError):
             f"{needed_for} needs the package {module!r}, which is not installed: pip install 'cappy-select[{extra}]'"
         )
         self.extra = extra
+        self._arguments = extra, needed_for, module
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self._arguments
 
 
 class BundleError(CappyError):
@@ -106,8 +111,17 @@ class ProviderError(CappyError):
         self.usage = usage
         self.cost = cost
 
+    @property
+    def message(self) -> str:
+        """What happened, without the model and the kind."""
+        return str(self.args[0])
+
     def __str__(self) -> str:
-        return f"{self.model}: {self.kind}: {self.args[0]}"
+        return f"{self.model}: {self.kind}: {self.message}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        known = {name: getattr(self, name) for name in ("kind", "model", "retry_after_s", "usage", "cost")}
+        return partial(type(self), **known), (self.message,)
 
 
 class NoCandidates(CappyError, ExceptionGroup[ProviderError]):
@@ -133,6 +147,9 @@ class NoCandidates(CappyError, ExceptionGroup[ProviderError]):
     def derive(self, excs: Sequence[ProviderError]) -> NoCandidates:  # type: ignore[override]
         """A group with the same bill for a subset of the failures (`split`, `subgroup`, `except*`)."""
         return NoCandidates(self.message, excs, usage=self.usage, cost=self.cost)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(type(self), usage=self.usage, cost=self.cost), (self.message, list(self.exceptions))
 
     def __str__(self) -> str:
         return "\n".join([self.message, *(f"  - {failure}" for failure in self.exceptions)])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,7 +48,7 @@ def fetch(repo: str, revision: str | None, patterns: Sequence[str]) -> Snapshot:
     nor from the cache.
     """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     where = f"hub repository {repo!r}" + (f" at revision {revision!r}" if revision else "")
     try:
@@ -56,11 +57,28 @@ def fetch(repo: str, revision: str | None, patterns: Sequence[str]) -> Snapshot:
         raise BundleNotFound(
             f"{where} is not in the local cache, and the hub can't be reached: {_line(error)}"
         ) from error
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
+    except Exception as error:  # the hub library passes on what its HTTP layer raises, of changing kinds
         raise BundleNotFound(
             f"{where} can't be fetched: {_line(error)} (check the name; a private one needs HF_TOKEN)"
         ) from error
     return Snapshot(folder, folder.name)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock file beside `path`, among processes. Raises BundleNotFound when the cache can't be written."""
+    from filelock import FileLock
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(f"{path}.lock")
+        lock.acquire()
+    except OSError as error:
+        raise BundleNotFound(f"the cache {str(path.parent)!r} can't be written: {error.strerror}") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _line(error: Exception) -> str:

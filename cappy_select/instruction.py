@@ -39,6 +39,12 @@ def as_messages(prompt: Prompt) -> tuple[dict[str, Any], ...]:
     return tuple(dict(cast(Message, message)) for message in prompt)
 
 
+def check_policy(policy: InstructionPolicy | None) -> None:
+    """Raises InputError when `policy` is no policy."""
+    if not (policy is None or callable(policy) or policy in POLICIES):
+        raise InputError(f"instruction policy must be one of {', '.join(POLICIES)} or a callable, got {policy!r}")
+
+
 def build_instruction(
     prompt: Prompt,
     policy: InstructionPolicy | None,
@@ -60,6 +66,7 @@ def build_instruction(
         budget: Tokens that the instruction may have before earlier turns are left out.
         paper_side: The side the bundle's manifest cuts on.
     """
+    check_policy(policy)
     messages = as_messages(prompt)
     if callable(policy):
         text = policy(messages)
@@ -67,9 +74,6 @@ def build_instruction(
             raise InputError(f"the instruction policy {_name(policy)} must return a str, got {_what(text)}")
         return Instruction(text=text, policy=_name(policy), cut_side="left")
     chosen = policy or ("paper" if isinstance(prompt, str) else "chat")
-    if chosen not in POLICIES:
-        raise InputError(f"instruction policy must be one of {', '.join(POLICIES)} or a callable, got {chosen!r}")
-
     texts, parts_left_out = _texts(messages)
     if chosen == "paper":
         whole = "\n\n".join(text for text in texts if text)

@@ -14,13 +14,18 @@ from pydantic import ValidationError
 from cappy_select import background
 from cappy_select.errors import InputError, NoCandidates, ProviderError
 from cappy_select.fanout import Call, FanOutConfig, Gathered, fan_out
-from cappy_select.instruction import as_messages, build_instruction
+from cappy_select.instruction import as_messages, build_instruction, check_policy
 from cappy_select.providers import Provider, as_providers
 from cappy_select.scorer import Scorer
 from cappy_select.strategies import Argmax, Strategy
-from cappy_select.types import Candidate, Instruction, InstructionPolicy, Prompt, Request, Selection
+from cappy_select.types import Candidate, Instruction, InstructionPolicy, Prompt, Request, Selection, response_text
 
-FIXED = {"model", "messages", "n", "stream", "timeout", "api_key", "api_base"}
+FIXED = frozenset(
+    {
+        *("model", "messages", "n", "stream", "num_retries", "max_retries"),
+        *("timeout", "timeout_s", "request_timeout", "api_key", "api_base", "base_url"),
+    }
+)
 """Call parameters that a Selector decides itself."""
 
 
@@ -57,7 +62,8 @@ class Selector:
             deadline_s: Seconds for all calls of one selection together.
             min_usable: Non-empty answers needed; with fewer, `NoCandidates` is raised.
             max_retries: Of one call, on rate limits, timeouts and server errors.
-            api_key, api_base, **params: For every model given by name (temperature, max_tokens, ...).
+            api_key, api_base: For the models given by their LiteLLM name.
+            **params: Passed with every call (temperature, max_tokens, ...).
 
         Raises:
             InputError: an argument is out of range, or a model's name means nothing.
@@ -70,9 +76,10 @@ class Selector:
         except ValidationError as error:
             first = error.errors()[0]
             raise InputError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}, got {first['input']!r}") from error
-        if fixed := sorted(FIXED & params.keys()):
-            raise InputError(f"{', '.join(fixed)} can't be passed to the models: the Selector decides it")
-        self._providers = as_providers(models, api_key=api_key, api_base=api_base, params=params)
+        _refuse_fixed(params)
+        check_policy(instruction)
+        self._providers = as_providers(models, api_key=api_key, api_base=api_base)
+        self._params = params
         if min_usable > samples * len(self._providers):
             raise InputError(
                 f"min_usable={min_usable} can't be met by {len(self._providers)} models × {samples} samples"
@@ -100,11 +107,12 @@ class Selector:
     async def aselect(self, prompt: Prompt, **params: Any) -> Selection:
         """`select` for async callers."""
         started = time.perf_counter()
+        _refuse_fixed(params)
         messages = as_messages(prompt)
-        if fixed := sorted(FIXED & params.keys()):
-            raise InputError(f"{', '.join(fixed)} can't be a parameter of one call: set it when making the Selector")
-        gathered = await fan_out(self._calls(messages, params), self._config)
-        instruction, candidates = await asyncio.to_thread(self._score, prompt, gathered)
+        # Before the calls: a prompt or policy that can't be read must not be found out after they are paid for.
+        instruction = await background.score(lambda: self._instruction(prompt, self.scorer.window))
+        gathered = await fan_out(self._calls(messages, {**self._params, **params}), self._config)
+        instruction, candidates = await background.score(lambda: self._score(prompt, instruction, gathered))
         able = [candidate for candidate in candidates if candidate.rejected is None]
         if not able:
             raise NoCandidates(
@@ -114,8 +122,11 @@ class Selector:
                 cost=gathered.cost,
             )
         unable = [candidate for candidate in candidates if candidate.rejected is not None]
+        ordered = self._strategy.order(able)
+        if sorted(c.index for c in ordered) != [c.index for c in able]:
+            raise InputError(f"the strategy {self._strategy.name!r} must return the candidates it was given, in order")
         return Selection(
-            candidates=(*self._strategy.order(able), *unable),
+            candidates=(*ordered, *unable),
             failures=gathered.failures,
             instruction=instruction,
             scorer=str(self.scorer.bundle),
@@ -214,19 +225,25 @@ class Selector:
             for sample in range(self.samples)
         ]
 
-    def _score(self, prompt: Prompt, gathered: Gathered) -> tuple[Instruction, list[Candidate]]:
-        """Build the instruction, score the usable candidates, reject those without a finite score."""
-        usable = [candidate for candidate in gathered.candidates if candidate.rejected is None]
-        responses = [response_text(candidate) for candidate in usable]
-        window = self.scorer.window
-        longest = max(self.scorer.count_tokens(response) for response in responses)
-        instruction = build_instruction(
+    def _instruction(self, prompt: Prompt, budget: int) -> Instruction:
+        return build_instruction(
             prompt,
             self._policy,
             count_tokens=self.scorer.count_tokens,
-            budget=max(window // 2, window - longest),
+            budget=budget,
             paper_side=self.scorer.bundle.manifest.cut_side,
         )
+
+    def _score(
+        self, prompt: Prompt, instruction: Instruction, gathered: Gathered
+    ) -> tuple[Instruction, list[Candidate]]:
+        """Score the usable candidates, reject those without a finite score."""
+        usable = [candidate for candidate in gathered.candidates if candidate.rejected is None]
+        responses = [response_text(candidate.message) for candidate in usable]
+        if instruction.policy == "chat":  # the turns it has room for depend on how long the answers are
+            longest = max(self.scorer.count_tokens(response) for response in responses)
+            window = self.scorer.window
+            instruction = self._instruction(prompt, max(window // 2, window - longest))
         scored = self.scorer.score_detailed(
             [(instruction.text, response) for response in responses], instruction_side=instruction.cut_side
         )
@@ -242,8 +259,6 @@ class Selector:
         return instruction, [by_index.get(candidate.index, candidate) for candidate in gathered.candidates]
 
 
-def response_text(candidate: Candidate) -> str:
-    """What the scorer reads of an answer: its text, then its tool calls as `name(arguments)`, a line each."""
-    calls = candidate.message.get("tool_calls") or ()
-    rendered = [f"{call['function']['name']}({call['function']['arguments']})" for call in calls if "function" in call]
-    return "\n".join([candidate.text, *rendered] if candidate.text else rendered)
+def _refuse_fixed(params: dict[str, Any]) -> None:
+    if fixed := sorted(FIXED & params.keys()):
+        raise InputError(f"{', '.join(fixed)} can't be a call parameter: set it when making the Selector or provider")

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, computed_field
+from pydantic import BaseModel, ConfigDict, Field
 
 from cappy_select.errors import FailureKind
 
@@ -28,7 +28,6 @@ class Usage(_Frozen):
     completion_tokens: int = Field(0, ge=0)
     estimated: bool = False
 
-    @computed_field  # type: ignore[prop-decorator]
     @property
     def total_tokens(self) -> int:
         """Prompt and completion tokens together."""
@@ -59,7 +58,8 @@ class Request(_Frozen):
 class Candidate(_Frozen):
     """One answer of one model.
 
-    `message` is the provider's assistant message, untouched. `usage` and `cost` are this answer's share
+    `message` is the assistant message as the provider gave it; `response_fields` is what else the response
+    carried (citations, fingerprints). `usage` and `cost` are this answer's share
     of its call, so that sums over candidates are exact; `cost` is None when the price is unknown.
     `tokens_cut` counts the tokens of the answer that did not fit the scorer's window.
     """
@@ -73,10 +73,10 @@ class Candidate(_Frozen):
     cost: float | None = None
     latency_s: float = Field(0.0, ge=0)
     logprobs: dict[str, Any] | None = None
+    response_fields: dict[str, Any] = Field(default_factory=dict)
     tokens_cut: int = Field(0, ge=0)
     rejected: str | None = Field(None, description="why it could not win; None when it could")
 
-    @computed_field  # type: ignore[prop-decorator]
     @property
     def text(self) -> str:
         """The answer's text, verbatim; empty when it is only a tool call."""
@@ -131,7 +131,6 @@ class Selection(_Frozen):
         """The winner."""
         return self.candidates[0]
 
-    @computed_field  # type: ignore[prop-decorator]
     @property
     def text(self) -> str:
         """The winner's text, verbatim."""
@@ -142,20 +141,31 @@ InstructionPolicy = Literal["paper", "chat", "last_user"] | Callable[[Sequence[M
 
 
 def content_text(content: Any) -> tuple[str, tuple[str, ...]]:
-    """A message's text, and the types of the content parts that are not text."""
-    if content is None:
-        return "", ()
-    if isinstance(content, str):
-        return content, ()
+    """A message's text, and the types of the content parts that are not text. Takes whatever models send."""
+    if content is None or isinstance(content, str):
+        return content or "", ()
     texts, left_out = [], []
-    for part in content:
+    for part in content if isinstance(content, Sequence) else (content,):
         if isinstance(part, str):
             texts.append(part)
-        elif part.get("type") in {"text", "input_text", "output_text"} and isinstance(part.get("text"), str):
-            texts.append(part["text"])
+            continue
+        kind, text = (part.get("type"), part.get("text")) if isinstance(part, Mapping) else (None, None)
+        if kind in {"text", "input_text", "output_text"} and isinstance(text, str):
+            texts.append(text)
         else:
-            left_out.append(str(part.get("type", "unknown")))
+            left_out.append(str(kind or "unknown"))
     return "".join(texts), tuple(left_out)
+
+
+def response_text(message: Message) -> str:
+    """What the scorer reads of an answer: its text, then its tool calls as `name(arguments)`, a line each."""
+    lines = [content_text(message.get("content"))[0]]
+    calls = message.get("tool_calls")
+    for call in calls if isinstance(calls, Sequence) else ():
+        function = call.get("function") if isinstance(call, Mapping) else None
+        if isinstance(function, Mapping):
+            lines.append(f"{function.get('name') or ''}({function.get('arguments') or ''})")
+    return "\n".join(line for line in lines if line)
 
 
 def total_cost(costs: Iterable[float | None]) -> float | None:
@@ -171,13 +181,18 @@ def total_cost(costs: Iterable[float | None]) -> float | None:
 _BYTES_PER_TOKEN = 4  # OpenAI's rule of thumb for English text
 
 
-def estimated_usage(prompt: Sequence[Message], answers: Sequence[Message] = ()) -> Usage:
-    """Usage of a call that reported none, from the size of its messages; flagged as an estimate."""
+def estimated_usage(prompt: Sequence[Message], answers: Sequence[Message] = (), tools: Any = None) -> Usage:
+    """Usage of a call that reported none, from the size of its texts and tools; flagged as an estimate.
 
-    def tokens(messages: Sequence[Message]) -> int:
-        size = sum(
-            len(json.dumps(message, ensure_ascii=False, default=str).encode(errors="replace")) for message in messages
-        )
-        return -(-size // _BYTES_PER_TOKEN)
+    Content that is not text is not counted: what an image costs is each model's own affair.
+    """
 
-    return Usage(prompt_tokens=tokens(prompt), completion_tokens=tokens(answers), estimated=True)
+    def tokens(text: str) -> int:
+        return -(-len(text.encode(errors="replace")) // _BYTES_PER_TOKEN)
+
+    asked = "".join(response_text(message) for message in prompt)
+    return Usage(
+        prompt_tokens=tokens(asked + (json.dumps(tools, default=str) if tools else "")),
+        completion_tokens=tokens("".join(response_text(message) for message in answers)),
+        estimated=True,
+    )

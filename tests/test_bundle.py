@@ -9,6 +9,7 @@ import pytest
 
 from cappy_select import BundleDamaged, BundleError, BundleFormatError, BundleNotFound, InputError, Scorer
 from cappy_select.bundle import new_folder
+from cappy_select.scorer.session import cgroup_quota
 
 
 @pytest.fixture
@@ -39,6 +40,9 @@ CASES = {
     "no JSON": (lambda f: (f / "manifest.json").write_text("not json"), BundleFormatError, "JSON"),
     "a list": (lambda f: (f / "manifest.json").write_text("[]"), BundleFormatError, "malformed"),
     "other files": (lambda f: edit(f, files={}), BundleFormatError, "must list model.onnx"),
+    "a manifest nested without end": (
+        lambda f: (f / "manifest.json").write_text("[" * 100_000), BundleFormatError, "JSON",
+    ),
     "a file outside": (
         lambda f: edit(f, files={"../x": {"sha256": "0" * 64, "size_bytes": 1}}), BundleFormatError, "must list",
     ),
@@ -75,6 +79,40 @@ def test_a_manifest_whose_hashes_match_a_file_onnxruntime_cannot_read(bundle):
         Scorer.load(bundle)
 
 
+def test_a_model_that_is_no_scorer_is_named(bundle):
+    import hashlib
+
+    from onnx import TensorProto, helper, save
+
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "g", [x], [y])
+    save(helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 17)]), bundle / "model.onnx")
+    raw = (bundle / "model.onnx").read_bytes()
+    record = {"sha256": hashlib.sha256(raw).hexdigest(), "size_bytes": len(raw)}
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    edit(bundle, files=manifest["files"] | {"model.onnx": record})
+    with pytest.raises(BundleDamaged, match=r"is no scorer: it takes \['x'\]"):
+        Scorer.load(bundle)
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({"cpu.max": "200000 100000"}, 2),
+        ({"cpu.max": "150000 100000"}, 2),
+        ({"cpu.max": "max 100000"}, None),
+        ({"cpu/cpu.cfs_quota_us": "50000", "cpu/cpu.cfs_period_us": "100000"}, 1),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
+        ({}, None),
+    ],
+)
+def test_threads_follow_the_cgroup(tmp_path, files, cores):
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content + "\n")
+    assert cgroup_quota(tmp_path) == cores
+
+
 @pytest.mark.parametrize("source", ["nowhere/at/all", "/nonexistent", "cappy-large"])
 def test_a_path_that_does_not_exist_says_how_hub_ids_are_written(source):
     with pytest.raises(BundleNotFound, match="hf://org/name"):
@@ -109,15 +147,12 @@ def test_a_new_folder_appears_whole_or_not_at_all(tmp_path):
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
     with new_folder(out) as scratch:
-        (scratch / "whole").write_text("whole")
+        (scratch / "model.onnx").write_text("whole")
         assert not out.exists()
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     with pytest.raises(InputError, match="exists already"), new_folder(out):
         pass
-    assert (out / "whole").read_text() == "whole"
-    with new_folder(out, overwrite=True) as scratch:
-        (scratch / "new").write_text("new")
-    assert [path.name for path in out.iterdir()] == ["new"]
+    assert (out / "model.onnx").read_text() == "whole"
 
 
 def test_every_bundle_error_is_a_bundle_error():

@@ -82,8 +82,11 @@ def test_what_cannot_be_judged_is_named(file, tiny, rows, message):
 @pytest.mark.parametrize(
     ("response", "references", "recorded", "expected"),
     [
-        ("so 3 + 4 = 7\nA: 26,000.", ["26000"], None, "26000"),
+        ("so 3 + 4 = 7\nA: 26,001.", ["26000"], None, "26001"),
         ("minus: -12.50", ["3"], None, "-12.5"),
+        ("10-3", ["3"], None, "3"),
+        ("4,5,6", ["3"], None, "6"),
+        ("1234568", ["3"], None, "1234568"),
         ("no number", ["3"], None, ""),
         ("The  Amazon, river!", ["Amazon"], None, "amazon river"),
         ("long story", ["x"], "(B)", "b"),

@@ -6,6 +6,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from tiny import awkward_pairs, make_bert, make_roberta
 
 from cappy_select import BundleNotFound, ExportError, InputError, Scorer
-from cappy_select.bundle import load_bundle
+from cappy_select.bundle import Bundle, load_bundle
 from cappy_select.export import Card, export_checkpoint
 from cappy_select.export.checkpoint import load_checkpoint
 from cappy_select.export.gates import torch_scores
@@ -57,20 +58,20 @@ def test_a_lower_precision_stays_close_and_is_smaller(kind, precision, checkpoin
     close = Scorer(bundle).score_detailed(pairs).scores
     assert 0 < np.abs(exact - close).max() < 0.1
     assert np.corrcoef(exact, close)[0, 1] > 0.99
-    assert bundle.model.stat().st_size < bundles[kind].model.stat().st_size * 0.8
+    assert size(bundle) < size(bundles[kind]) * 0.8
     assert bundle.manifest.precision == precision
 
 
 def test_attention_fused_in_every_layer(bundles):
     for bundle in bundles.values():
-        kinds = [node.op_type for node in onnx.load(bundle.model).graph.node]
+        kinds = [node.op_type for node in onnx.load(bundle.path / "model.onnx").graph.node]
         assert kinds.count("Attention") == 2
         assert "Softmax" not in kinds
 
 
 def test_int8_quantises_every_encoder_product_and_leaves_the_head(checkpoints, tmp_path):
     bundle = export_checkpoint(checkpoints["roberta"], tmp_path / "out", precision="int8")
-    kinds = [node.op_type for node in onnx.load(bundle.model).graph.node]
+    kinds = [node.op_type for node in onnx.load(bundle.path / "model.onnx").graph.node]
     assert kinds.count("MatMulIntegerToFloat") == 2 * 6  # q, k, v, attention output, two of the feed-forward
     assert "MatMul" not in kinds
     assert kinds.count("Gemm") == 2  # the head
@@ -102,9 +103,18 @@ def test_roberta_has_two_positions_less_than_its_table(bundles):
     assert bundles["roberta"].manifest.max_length == 512
 
 
+def size(bundle: Bundle) -> int:
+    return (bundle.path / "model.onnx").stat().st_size
+
+
 def edit_config(folder: Path, **changes) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | changes))
+
+
+def loaded(folder: Path) -> dict[str, torch.Tensor]:
+    """The weights in memory: what `load_file` gives is mapped from the file that is about to be overwritten."""
+    return {name: tensor.clone() for name, tensor in load_file(folder / "model.safetensors").items()}
 
 
 def several_labels(folder: Path) -> None:
@@ -112,13 +122,13 @@ def several_labels(folder: Path) -> None:
 
 
 def without_head(folder: Path) -> None:
-    weights = load_file(folder / "model.safetensors")
+    weights = loaded(folder)
     kept = {name: tensor for name, tensor in weights.items() if "classifier" not in name}
     save_file(kept, folder / "model.safetensors", {"format": "pt"})
 
 
 def with_nan(folder: Path) -> None:
-    weights = load_file(folder / "model.safetensors")
+    weights = loaded(folder)
     next(iter(weights.values())).view(-1)[0] = float("nan")
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
 
@@ -163,7 +173,7 @@ def test_a_checkpoint_that_cannot_be_exported_is_one_clear_error_and_leaves_noth
 
 def test_a_pickled_checkpoint_is_read_with_weights_only(checkpoints, bundles, tmp_path):
     folder = shutil.copytree(checkpoints["bert"], tmp_path / "checkpoint")
-    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    torch.save(loaded(folder), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
     scorer = Scorer(export_checkpoint(folder, tmp_path / "out"))
     np.testing.assert_array_equal(scorer.score("q", ["a"]), Scorer(bundles["bert"]).score("q", ["a"]))
@@ -198,15 +208,43 @@ def test_code_of_a_checkpoint_is_not_run(checkpoints, tmp_path):
     assert not (tmp_path / "owned").exists()
 
 
-def test_an_existing_folder_is_kept_unless_told_otherwise(checkpoints, tmp_path):
-    out = tmp_path / "out"
-    out.mkdir()
-    (out / "precious").write_text("x")
-    with pytest.raises(InputError, match="exists already"):
-        export_checkpoint(checkpoints["bert"], out)
-    assert (out / "precious").read_text() == "x"
-    export_checkpoint(checkpoints["bert"], out, overwrite=True)
-    assert sorted(path.name for path in out.iterdir()) == ["manifest.json", "model.onnx", "tokenizer.json"]
+def test_only_a_bundle_is_ever_replaced(checkpoints, bundles, tmp_path, monkeypatch):
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "notes").write_text("x")
+    monkeypatch.chdir(precious)
+    for out in (precious, Path(), checkpoints["bert"]):
+        with pytest.raises(InputError, match="holds other things"):
+            export_checkpoint(checkpoints["bert"], out, overwrite=True)
+    assert (precious / "notes").read_text() == "x"
+    assert (checkpoints["bert"] / "config.json").exists()
+
+    old = shutil.copytree(bundles["roberta"].path, tmp_path / "old")
+    (tmp_path / "link").symlink_to(old)
+    for out in (old, tmp_path / "link"):
+        with pytest.raises(InputError, match="exists already"):
+            export_checkpoint(checkpoints["bert"], out)
+        assert load_bundle(old).manifest.architecture == "roberta 2x32"
+    export_checkpoint(checkpoints["bert"], tmp_path / "link", overwrite=True)
+    assert load_bundle(old).manifest.architecture == "bert 2x32"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "old", "precious"]
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_the_work(checkpoints):
+    stages = []
+    with pytest.raises(InputError, match="can't be written"):
+        export_checkpoint(checkpoints["bert"], "/proc/nowhere/out", on_stage=stages.append)
+    assert stages == []
+
+
+def test_a_checkpoint_that_scores_all_alike_is_not_judged(checkpoints, tmp_path):
+    folder = shutil.copytree(checkpoints["bert"], tmp_path / "checkpoint")
+    weights = loaded(folder)
+    weights["classifier.weight"] *= 1e-4
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ExportError, match="can't be judged"):
+        export_checkpoint(folder, tmp_path / "out", precision="int8")
+    assert export_checkpoint(folder, tmp_path / "out").manifest.precision == "fp32"
 
 
 def test_scores_outside_the_gate_are_refused(checkpoints, tmp_path, monkeypatch):
@@ -237,7 +275,12 @@ def test_a_killed_export_leaves_no_bundle(checkpoints, tmp_path):
     done = subprocess.run([sys.executable, "-c", script, str(checkpoints["bert"]), str(out)], capture_output=True)
     assert done.returncode == -9
     assert not out.exists()
-    assert load_bundle(export_checkpoint(checkpoints["bert"], out).path)
+    assert not list(tmp_path.rglob("manifest.json"))  # not even in what the kill left behind
+    (left,) = tmp_path.iterdir()
+    long_ago = time.time() - 7200
+    os.utime(left, (long_ago, long_ago))
+    export_checkpoint(checkpoints["bert"], out)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_without_the_extra_the_error_names_it(checkpoints, tmp_path):

@@ -87,16 +87,97 @@ async def test_retries_end():
     assert down.calls == gathered.failures[0].attempts == 2
 
 
-async def test_retry_after_is_obeyed_but_not_beyond_the_deadline():
+async def test_retry_after_is_obeyed():
     soon = Scripted("soon", error("rate_limit", retry_after_s=0.3), "yes")
-    never = Scripted("never", error("rate_limit", retry_after_s=60.0), "no")
-    gathered = await fan_out(calls(soon, never), FanOutConfig(deadline_s=1.0))
-    assert [c.model for c in gathered.candidates] == ["soon"]
+    gathered = await fan_out(calls(soon), FanOutConfig(deadline_s=5.0))
     assert gathered.candidates[0].latency_s >= 0.3
+
+
+async def test_a_retry_after_beyond_the_deadline_is_not_waited_for():
+    never = Scripted("never", error("rate_limit", retry_after_s=60.0), "no")
+    started = time.perf_counter()
+    gathered = await fan_out(calls(never, Scripted("good", "yes")), FanOutConfig(deadline_s=10.0))
+    assert time.perf_counter() - started < 5
+    (failure,) = gathered.failures
+    assert (failure.kind, failure.message) == ("rate_limit", "a rate_limit")
+    assert never.calls == 1
+
+
+async def test_an_attempt_that_was_retried_stays_on_the_bill():
+    lost = error("timeout", usage=Usage(prompt_tokens=7), cost=0.25)
+    gathered = await fan_out(calls(Scripted("flaky", lost, "yes")), FanOutConfig())
+    assert gathered.failures == ()
+    assert gathered.usage == Usage(prompt_tokens=12, completion_tokens=2)
+    assert gathered.cost == 0.75
+
+
+async def test_a_failure_says_when_it_happened_not_when_the_others_were_done():
+    gathered = await fan_out(calls(Scripted("bad", error("auth")), Scripted("slow", 0.4)), FanOutConfig())
+    assert gathered.failures[0].latency_s < 0.3
+
+
+@pytest.mark.parametrize(("kind", "billed"), [("connection", True), ("invalid_response", True), ("auth", False)])
+async def test_an_answer_lost_on_the_way_is_perhaps_billed(kind, billed):
+    gathered = await fan_out(calls(Scripted("bad", error(kind)), Scripted("good", "yes")), FanOutConfig(max_retries=0))
+    assert gathered.failures[0].usage.estimated is billed
+    assert gathered.cost == (None if billed else 0.5)
+
+
+async def test_a_call_cut_off_while_it_waits_to_try_again_is_not_billed_twice():
+    waiting = Scripted("waiting", error("rate_limit", retry_after_s=0.8), "no")
+    gathered = await fan_out(calls(waiting, Scripted("good", "yes")), FanOutConfig(deadline_s=1.0, max_retries=1))
+    assert {c.model for c in gathered.candidates} == {"waiting", "good"}
+    late = Scripted("late", error("server"), 60.0)
+    gathered = await fan_out(calls(late, Scripted("good", "yes")), FanOutConfig(deadline_s=1.5))
     (failure,) = gathered.failures
     assert failure.kind == "timeout"
-    assert "the attempt before failed: rate_limit: a rate_limit" in failure.message
-    assert never.calls == 1
+    assert "the attempt before failed: server: a server" in failure.message
+    assert failure.attempts == 2
+
+
+@pytest.mark.parametrize("answer", [None, [], "text", [None], [{"role": "assistant"}]])
+async def test_a_provider_that_returns_no_candidates_is_a_failure_by_name(answer):
+    class Odd:
+        model = "odd"
+
+        async def complete(self, request):
+            return answer
+
+    gathered = await fan_out(calls(Odd(), Scripted("good", "yes")), FanOutConfig())
+    (failure,) = gathered.failures
+    assert (failure.model, failure.kind) == ("odd", "invalid_response")
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"content": 7},
+        {"content": [None]},
+        {"content": [{"type": "image_url"}]},
+        {"tool_calls": [{"function": None}]},
+        {"tool_calls": [None]},
+        {"tool_calls": 3},
+        {},
+    ],
+)
+async def test_a_malformed_answer_does_not_sink_the_others(message):
+    class Odd:
+        model = "odd"
+
+        async def complete(self, request):
+            return [Candidate(model="odd", message=message)]
+
+    gathered = await fan_out(calls(Odd(), Scripted("good", "yes")), FanOutConfig())
+    assert gathered.candidates[0].rejected == "empty answer"
+    assert gathered.candidates[1].rejected is None
+
+
+async def test_a_cancelled_caller_logs_nothing_of_a_call_that_had_failed():
+    task = asyncio.create_task(fan_out(calls(Scripted("bad", error("auth")), Scripted("slow", 60.0)), FanOutConfig()))
+    await asyncio.sleep(0.1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
 
 
 async def test_the_deadline_cancels_stragglers():
@@ -161,6 +242,7 @@ async def test_no_candidates_names_every_failure_and_carries_the_bill():
     assert group.usage.prompt_tokens > 5
     assert group.usage.completion_tokens == 2
     assert group.cost is None
+    assert group.exceptions[-1].cost == 0.5
     for part in ("auth", "no answer within", "empty answer"):
         assert part in str(group)
     timeouts, others = group.split(lambda e: isinstance(e, ProviderError) and e.kind == "timeout")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from fakehub import COMMIT, serve_hub
@@ -51,8 +52,8 @@ def test_a_hub_bundle_loads_without_torch_and_from_the_cache_when_the_hub_is_awa
 def test_a_hub_checkpoint_is_exported_once(hub, bundles):
     first = hub(SHOW.format("checkpoint"))
     assert first.returncode == 0, first.stderr
-    (export,) = (hub.cache / "exports").iterdir()
-    assert export.name == f"org--checkpoint@{COMMIT[:12]}-fp32"
+    (export,) = [path for path in (hub.cache / "exports").iterdir() if path.is_dir()]
+    assert export.name == f"org--checkpoint@{COMMIT[:12]}-fp32-v1"
     made = (export / "manifest.json").stat().st_mtime_ns
     again = hub("import sys; sys.modules['torch'] = None\n" + SHOW.format("checkpoint"))
     assert again.stdout == first.stdout, again.stderr
@@ -60,9 +61,17 @@ def test_a_hub_checkpoint_is_exported_once(hub, bundles):
     assert f'"revision": "{COMMIT}"' in (export / "manifest.json").read_text()
 
 
+def test_workers_that_start_together_export_once(hub):
+    with ThreadPoolExecutor(3) as pool:
+        done = list(pool.map(lambda _: hub(SHOW.format("checkpoint")), range(3)))
+    assert len({run.stdout for run in done}) == 1
+    assert all(run.returncode == 0 for run in done), [run.stderr for run in done]
+    assert len([path for path in (hub.cache / "exports").iterdir() if path.is_dir()]) == 1
+
+
 def test_a_damaged_cached_export_is_noticed(hub):
     assert hub(SHOW.format("checkpoint")).returncode == 0
-    (export,) = (hub.cache / "exports").iterdir()
+    (export,) = [path for path in (hub.cache / "exports").iterdir() if path.is_dir()]
     (export / "tokenizer.json").write_text("{}")
     assert "BundleDamaged" in hub(SHOW.format("checkpoint")).stderr
 

@@ -79,6 +79,30 @@ def test_a_conversation_and_a_tool_call_survive(loopback, chat):
     assert [m["role"] for m in loopback.requests[0]["messages"]] == ["system", "user", "assistant", "user"]
 
 
+def test_a_tool_call_cut_off_in_its_arguments_is_invalid_and_not_lost(loopback, chat):
+    call = {"id": "1", "type": "function", "function": {"name": "find", "arguments": '{"q": "riv'}}
+    for name in "ab":
+        loopback.replies[name] = [Reply(message={"role": "assistant", "content": None, "tool_calls": [call]})]
+    message = chat().invoke("q")
+    assert message.tool_calls == []
+    assert message.invalid_tool_calls[0]["args"] == '{"q": "riv'
+
+
+def test_a_copy_with_other_fields_uses_them(loopback, chat):
+    model = chat(temperature=0.1)
+    copy = model.model_copy(update={"temperature": 0.9, "samples": 2})
+    copy.invoke("q")
+    assert [request["temperature"] for request in loopback.requests] == [0.9] * 4
+    model.invoke("q")
+    assert loopback.requests[-1]["temperature"] == 0.1
+    assert copy._identifying_params != model._identifying_params
+
+
+def test_what_was_cut_is_in_the_metadata(loopback, chat):
+    message = chat().invoke([HumanMessage("word " * 900)])
+    assert message.response_metadata["tokens_cut"]["instruction"] > 300
+
+
 def test_no_answer_is_an_error_and_never_an_answer(loopback, chat):
     for name in "ab":
         loopback.replies[name] = [Reply(status=401)]

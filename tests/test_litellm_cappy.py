@@ -36,6 +36,14 @@ async def test_litellm_acompletion_too(preset):
     assert response.choices[0].message.content == RIGHT
 
 
+async def test_it_serves_behind_a_router(preset):
+    router = litellm.Router(
+        model_list=[{"model_name": "best", "litellm_params": {"model": "cappy/two"}}], num_retries=0
+    )
+    response = await router.acompletion(model="best", messages=ASK, n=1, stream=False, timeout=20)
+    assert response.choices[0].message.content == RIGHT
+
+
 def test_no_answer_is_an_error(preset, loopback):
     for name in "ab":
         loopback.replies[name] = [Reply(status=401)]

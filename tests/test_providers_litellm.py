@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import pytest
-from loopback import Reply
+from loopback import Reply, completion
 
 from cappy_select import InputError, LiteLLMProvider, ProviderError, Request, Usage
 from cappy_select.providers import as_providers
+from cappy_select.types import estimated_usage
 
 ASK = ({"role": "user", "content": "Name a river."},)
 
@@ -116,6 +118,41 @@ async def test_cancelling_a_call_passes_through(loopback, provider):
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_what_else_the_response_carries_is_kept(loopback, provider):
+    body = completion("m", Reply()) | {"citations": ["https://example.org"], "system_fingerprint": "fp_1"}
+    loopback.replies["m"] = [Reply(body=json.dumps(body).encode())]
+    (candidate,) = await complete(provider("m"))
+    assert candidate.response_fields["citations"] == ["https://example.org"]
+    assert candidate.response_fields["system_fingerprint"] == "fp_1"
+
+
+async def test_a_call_without_choices_is_billed_what_it_says(loopback, provider):
+    body = completion("m", Reply()) | {"choices": []}
+    loopback.replies["m"] = [Reply(body=json.dumps(body).encode())]
+    with pytest.raises(ProviderError) as caught:
+        await complete(provider("m"))
+    assert caught.value.usage == Usage(prompt_tokens=10, completion_tokens=4)
+    assert caught.value.cost == pytest.approx(18e-6)
+
+
+async def test_no_key_is_in_a_message(loopback, provider, monkeypatch):
+    monkeypatch.setenv("SOME_API_KEY", "from-the-environment")
+    pad = "x" * 490
+    for error in ("sk-secret-1234", "from-the-environment", "sk-another-key-1234", "Bearer abcdefgh123"):
+        loopback.replies["m"] = [Reply(status=401, error=f"{pad} {error}")]
+        with pytest.raises(ProviderError) as caught:
+            await complete(provider("m"))
+        assert "xxxx" in caught.value.message
+        assert error.split()[-1][:4] not in caught.value.message.replace("x", "")
+
+
+def test_images_are_not_counted_as_text():
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 1_000_000}}
+    usage = estimated_usage([{"role": "user", "content": [{"type": "text", "text": "What is this?"}, image]}])
+    assert usage.prompt_tokens == 4
+    assert usage.estimated
 
 
 def test_a_name_without_a_provider_is_an_error_at_construction():

@@ -31,7 +31,7 @@ class CappyLLM(CustomLLM):
     ) -> ModelResponse:
         """`litellm.completion`; the other arguments of the seam carry nothing for a fan-out."""
         try:
-            selection = self._preset(model).select(messages, **optional_params)
+            selection = self._preset(model).select(messages, **_params(optional_params))
         except CappyError as error:
             raise _as_litellm_error(error) from error
         return _fill(model_response, f"cappy/{model}", selection)
@@ -41,7 +41,7 @@ class CappyLLM(CustomLLM):
     ) -> ModelResponse:
         """`litellm.acompletion`."""
         try:
-            selection = await self._preset(model).aselect(messages, **optional_params)
+            selection = await self._preset(model).aselect(messages, **_params(optional_params))
         except CappyError as error:
             raise _as_litellm_error(error) from error
         return _fill(model_response, f"cappy/{model}", selection)
@@ -51,6 +51,19 @@ class CappyLLM(CustomLLM):
             known = ", ".join(f"cappy/{preset}" for preset in sorted(self._presets))
             raise CustomLLMError(404, f"there is no preset 'cappy/{name}'; there is {known}")
         return self._presets[name]
+
+
+def _params(optional_params: Mapping[str, Any]) -> dict[str, Any]:
+    """What of LiteLLM's parameters goes to the models. Its Router adds its own; the selector has its limits."""
+    return {
+        name: value
+        for name, value in optional_params.items()
+        if name not in _LITELLMS_OWN and (name, value) not in _DEFAULTS
+    }
+
+
+_LITELLMS_OWN = {"max_retries", "num_retries", "timeout", "request_timeout"}
+_DEFAULTS = [("n", 1), ("n", None), ("stream", False), ("stream", None)]
 
 
 def register(presets: Mapping[str, Selector]) -> CappyLLM:

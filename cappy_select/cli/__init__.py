@@ -7,15 +7,17 @@ Each verb is a module of this package, loaded when it is called. Exit codes: 0 d
 from __future__ import annotations
 
 import importlib
+import io
 import json
 import os
 import sys
+import warnings
 from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
-from cappy_select.errors import CappyError
+from cappy_select.errors import CappyError, TruncationWarning
 
 VERBS = {
     "score": "Score responses to one instruction, or a file of pairs.",
@@ -66,6 +68,10 @@ def _top(
 
 def main() -> NoReturn:
     """The console script."""
+    warnings.simplefilter("ignore", TruncationWarning)  # each verb says it in words
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # arguments and answers may hold what the terminal can't show
     try:
         app()
     except CappyError as error:

@@ -17,7 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from cappy_select.cli.output import Json, new_app, note, print_json, print_table
-from cappy_select.cli.select import print_selection
+from cappy_select.cli.select import as_json, print_selection
 from cappy_select.providers import LiteLLMProvider, Provider
 from cappy_select.scorer import Scorer
 from cappy_select.select import Selector
@@ -60,7 +60,7 @@ def demo(json: Json = False) -> None:
     ranked = scorer.rank(HEADLINE, LABELS)
     if json:
         ranking = [{"index": row.index, "response": row.response, "score": row.score} for row in ranked]
-        print_json({"selection": selection.model_dump(mode="json"), "classification": ranking})
+        print_json({"selection": as_json(selection), "classification": ranking})
         return
     print(f"\n1. Best of several models (their answers were written for this demo)\n\n{PROMPT}\n")
     print_selection(selection)

@@ -66,7 +66,7 @@ def _print(report: SelectionReport) -> None:
     print_table(
         f"{report.file}: {report.n} instances, {report.candidates:.1f} candidates each\nscorer: {report.scorer}",
         ("picked by", "quality"),
-        [(name, "answers do not compare" if value is None else f"{value:.1%}") for name, value in rows],
+        [(name, "no majority in most" if value is None else f"{value:.1%}") for name, value in rows],
         right=(1,),
     )
     if report.cut_pairs:

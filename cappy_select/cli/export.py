@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import typer
 from pydantic import ValidationError
 
+from cappy_select.bundle import MODEL
 from cappy_select.cli.output import Json, Revision, new_app, note, print_json
 from cappy_select.errors import InputError
 from cappy_select.export import Card, export_checkpoint
@@ -45,7 +46,7 @@ def export(
         print_json({"path": str(bundle.path), "digest": bundle.digest} | bundle.manifest.model_dump(mode="json"))
         return
     gates = bundle.manifest.gates
-    print(f"{bundle.path}: {bundle}, {bundle.model.stat().st_size / 1e6:.1f} MB")
+    print(f"{bundle.path}: {bundle}, {(bundle.path / MODEL).stat().st_size / 1e6:.1f} MB")
     measured = f"max |Δscore| {gates['max_abs_diff']:.2g}, winner agreement {gates['winner_agreement']:.3f}"
     print(f"{measured}, against torch fp32")
 

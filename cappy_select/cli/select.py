@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from cappy_select.cli.output import Json, ScorerSource, new_app, note, one_line, print_json, print_table
+from cappy_select.cli.output import Json, Revision, ScorerSource, new_app, note, one_line, print_json, print_table
 from cappy_select.errors import InputError
+from cappy_select.scorer import Scorer
 from cappy_select.select import Selector
 from cappy_select.types import Prompt, Selection
 
@@ -31,6 +32,7 @@ def select(
     max_tokens: Annotated[int | None, typer.Option(help="Most tokens of an answer.")] = None,
     api_base: Annotated[str | None, typer.Option(help="Address of an OpenAI-compatible server.")] = None,
     scorer: ScorerSource = None,
+    revision: Revision = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Also print all candidates, on stderr.")] = False,
     json: Json = False,
 ) -> None:
@@ -42,7 +44,7 @@ def select(
     selector = Selector(
         model,
         samples=samples,
-        scorer=scorer,
+        scorer=Scorer.load(scorer, revision=revision),
         deadline_s=deadline,
         min_usable=min_usable,
         api_base=api_base,
@@ -51,10 +53,13 @@ def select(
     text = sys.stdin.read() if prompt == "-" else prompt
     selection = selector.select(_messages(text) if messages else text)
     if json:
-        print_json(selection.model_dump(mode="json"))
+        print_json(as_json(selection))
         return
     if verbose:
         print_selection(selection, to_stderr=True)
+    cut = selection.instruction.tokens_cut or max(candidate.tokens_cut for candidate in selection.candidates)
+    if cut:
+        note("prompt and answers did not all fit the scorer's window and were cut (--json says how much)")
     for failure in selection.failures:
         note(f"{failure.model}: {failure.kind}: {one_line(failure.message)}")
     print(selection.text or jsonlib.dumps(selection.best.message, ensure_ascii=False))
@@ -68,6 +73,11 @@ def _messages(text: str) -> Prompt:
     if not isinstance(value, list):
         raise InputError(f"--messages: expected a list of messages, got {type(value).__name__}")
     return value
+
+
+def as_json(selection: Selection) -> dict[str, Any]:
+    """The selection as it is, with the winner's text in front."""
+    return {"text": selection.text} | selection.model_dump(mode="json")
 
 
 def print_selection(selection: Selection, *, to_stderr: bool = False) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ class SelectionReport(BaseModel):
     """Mean quality of each way to pick one of the recorded answers, as a fraction of 1.
 
     Quality is correctness, or a human rating scaled to [0, 1]. `random` is the expectation; `vote` is None
-    where the answers do not compare.
+    where most instances have no two answers alike.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -102,17 +103,14 @@ def _instances(path: str | Path, limit: int | None) -> list[RecordedInstance]:
 
 
 def _best_single(instances: Sequence[RecordedInstance]) -> tuple[str, float]:
-    """The model with the best mean, over the instances it answered; its first answer counts."""
-    answers: dict[str, list[float]] = {}
+    """The model with the best mean over all instances; its first answer counts, a missing one as wrong."""
+    totals: dict[str, float] = {}
     for row in instances:
-        seen: set[str] = set()
-        for answer in row.candidates:
-            if answer.model not in seen:
-                seen.add(answer.model)
-                answers.setdefault(answer.model, []).append(answer.quality or 0.0)
-    means = {model: _mean(values) for model, values in answers.items()}
-    best = max(means, key=lambda model: means[model])
-    return best, means[best]
+        firsts = {answer.model: answer.quality or 0.0 for answer in reversed(row.candidates)}
+        for model, quality in firsts.items():
+            totals[model] = totals.get(model, 0.0) + quality
+    best = max(totals, key=lambda model: totals[model])
+    return best, totals[best] / len(instances)
 
 
 def _vote(instances: Sequence[RecordedInstance]) -> float | None:
@@ -128,7 +126,7 @@ def _vote(instances: Sequence[RecordedInstance]) -> float | None:
     return _mean(picks) if majorities * 2 >= len(instances) else None
 
 
-_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
+_NUMBER = re.compile(r"(?<![\d.])-?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?")
 
 
 def final_answer(answer: Recorded, references: Sequence[str]) -> str:
@@ -141,7 +139,7 @@ def final_answer(answer: Recorded, references: Sequence[str]) -> str:
         return _plain(answer.answer)
     if references and all(_NUMBER.fullmatch(reference.strip()) for reference in references):
         numbers = _NUMBER.findall(answer.response)
-        return f"{float(numbers[-1].replace(',', '')):g}" if numbers else ""
+        return str(Decimal(numbers[-1].replace(",", "")).normalize()) if numbers else ""
     return _plain(answer.response)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from cappy_select.bundle import MODEL, TOKENIZER, Bundle, Precision, load_bundle, new_folder, save_bundle
+from cappy_select.bundle import MODEL, TOKENIZER, Bundle, Precision, draft_bundle, load_bundle, new_folder, save_bundle
 from cappy_select.errors import MissingExtra
 
 
@@ -44,12 +44,13 @@ def export_checkpoint(
         precision: `fp32`; `fp16`, for devices that compute in it; `int8`, for CPUs (a quarter of the size).
         revision: Branch, tag or commit of a hub repository.
         card: Name, version, provenance and licences for the manifest.
-        overwrite: Replace a folder that exists.
+        overwrite: Replace a bundle that exists; a folder that holds anything else never is.
         on_stage: Called with a few words before each long step.
 
     Raises:
         ExportError: wrong architecture, several labels, no tokenizer, damaged weights, attention that did
             not fuse, or scores outside the gate of the precision (`cappy_select.export.gates`).
+        InputError: `out` exists, or can't be written.
         BundleNotFound: there is no such folder or hub repository.
         MissingExtra: torch, transformers or onnx is not installed.
     """
@@ -76,7 +77,7 @@ def export_checkpoint(
         stage(f"writing the model in {precision}")
         write_model(loaded.model, folder / MODEL, precision)
         stage("comparing its scores with torch's")
-        gates = measure(save_bundle(folder, fields), loaded, precision)
+        gates = measure(draft_bundle(folder, fields), loaded, precision)
         save_bundle(folder, fields | {"gates": gates})
     return load_bundle(out)
 

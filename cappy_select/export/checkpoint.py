@@ -55,7 +55,7 @@ def load_checkpoint(source: str | Path, revision: str | None = None) -> Checkpoi
         model=model,
         tokenizer=tokenizer,
         architecture=f"{config['model_type']} {model.config.num_hidden_layers}x{model.config.hidden_size}",
-        max_length=min(positions, int(min(tokenizer.model_max_length, positions))),
+        max_length=int(min(tokenizer.model_max_length, positions)),
         provenance=provenance
         | {"weights": weights, "torch": torch.__version__, "transformers": transformers.__version__},
     )
@@ -70,9 +70,9 @@ def _locate(source: str | Path, revision: str | None) -> tuple[Path, str, dict[s
     if not text.startswith(hub.PREFIX) and (text.count("/") != 1 or text.startswith((".", "/", "~"))):
         raise BundleNotFound(f"no checkpoint at {text!r}: it is no folder, and a hub id is written hf://org/name")
     repo = hub.repo_id(text)
-    safe = hub.fetch(repo, revision, ["config.json", *_TOKENIZER_FILES, "model*.safetensors", *_SAFETENSORS])
+    safe = hub.fetch(repo, revision, ["config.json", *_TOKENIZER_FILES, *_SAFETENSORS, "model-*-of-*.safetensors"])
     if not any((safe.path / name).exists() for name in _SAFETENSORS):
-        hub.fetch(repo, safe.commit, [*_PICKLED, "pytorch_model-*.bin", "*.msgpack"])
+        hub.fetch(repo, safe.commit, [*_PICKLED, "pytorch_model-*-of-*.bin"])
     return safe.path, repo.split("/")[1], {"checkpoint": f"hf://{repo}", "revision": safe.commit}
 
 
@@ -102,12 +102,10 @@ def _weights_file(folder: Path) -> str:
     for name in (*_SAFETENSORS, *_PICKLED):
         if (folder / name).is_file():
             return name
-    if list(folder.glob("*.msgpack")):
-        raise ExportError(
-            f"{folder} has Flax weights (.msgpack) only, which can't be read yet: "
-            "convert them to safetensors with transformers 4"
-        )
-    raise ExportError(f"{folder} has no weights: expected {' or '.join((_SAFETENSORS[0], _PICKLED[0]))}")
+    raise ExportError(
+        f"{folder} has no weights: expected {_SAFETENSORS[0]} or {_PICKLED[0]} (Flax weights, .msgpack, can't be "
+        "read yet: convert them with transformers 4)"
+    )
 
 
 def _tokenizer(folder: Path) -> Any:

@@ -42,6 +42,12 @@ def measure(bundle: Bundle, checkpoint: Checkpoint, precision: Precision) -> dic
     difference = float(np.abs(expected - found).max() / max(1.0, float(np.abs(expected).max())))
     agreement = _winner_agreement([len(responses) for _, responses in groups], expected, found)
     gate = GATES[precision]
+    if agreement is None and precision != "fp32":
+        raise ExportError(
+            f"{precision} can't be judged: the checkpoint scores all calibration responses alike (within {MARGIN}); "
+            "export it in fp32"
+        )
+    agreement = 1.0 if agreement is None else agreement
     if not difference <= gate.max_abs_diff or not agreement >= gate.winner_agreement:  # NaN fails too
         raise ExportError(
             f"{precision} changes the scores too much: max |Δscore| {difference:.2g} (at most {gate.max_abs_diff:g}), "
@@ -75,7 +81,10 @@ def calibration_groups() -> list[tuple[str, list[str]]]:
     return [(row["instruction"], row["responses"]) for row in map(json.loads, lines)]
 
 
-def _winner_agreement(sizes: list[int], expected: npt.NDArray[np.float32], found: npt.NDArray[np.float32]) -> float:
+def _winner_agreement(
+    sizes: list[int], expected: npt.NDArray[np.float32], found: npt.NDArray[np.float32]
+) -> float | None:
+    """None when no group has a clear winner."""
     agreed, start = [], 0
     for size in sizes:
         ours, theirs = found[start : start + size], expected[start : start + size]
@@ -83,4 +92,4 @@ def _winner_agreement(sizes: list[int], expected: npt.NDArray[np.float32], found
         first, second = np.sort(theirs)[::-1][:2]
         if first - second > MARGIN:
             agreed.append(bool(np.argmax(ours) == np.argmax(theirs)))
-    return float(np.mean(agreed)) if agreed else 1.0
+    return float(np.mean(agreed)) if agreed else None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Iterable, Sequence
+from typing import Protocol, runtime_checkable
 
 from cappy_select.errors import InputError
 from cappy_select.providers.litellm import LiteLLMProvider
@@ -39,30 +39,40 @@ class Priced(Protocol):
 
 
 def as_providers(
-    models: Sequence[str | Provider],
-    *,
-    api_key: str | None = None,
-    api_base: str | None = None,
-    params: Mapping[str, Any] | None = None,
+    models: Sequence[str | Provider], *, api_key: str | None = None, api_base: str | None = None
 ) -> list[Provider]:
     """Providers for LiteLLM model names (`openai/gpt-5-mini`), `replay:FILE[#MODEL]`, or providers.
 
-    Key, address and parameters go to every model that is given by its name.
+    Key and address go to the models that are given by their LiteLLM name. Raises InputError when a key would
+    go to several vendors, or nowhere.
     """
-    if isinstance(models, str) or not models:
+    if isinstance(models, str) or not isinstance(models, Iterable) or not (given := list(models)):
         raise InputError(f"models must be a non-empty list of model names or providers, got {models!r}")
-    providers: list[Provider] = []
-    for model in models:
-        if not isinstance(model, str):
-            if not isinstance(model, Provider):
-                raise InputError(
-                    f"a model is a name such as 'openai/gpt-5-mini' or an object with `model` and `complete`, "
-                    f"got {type(model).__name__}"
-                )
-            providers.append(model)
-        elif model.startswith("replay:"):
-            file, _, name = model.removeprefix("replay:").partition("#")
-            providers.append(ReplayProvider(file, name or None))
-        else:
-            providers.append(LiteLLMProvider(model, api_key=api_key, api_base=api_base, **(params or {})))
-    return providers
+    for model in given:
+        if not isinstance(model, str | Provider):
+            raise InputError(
+                "a model is a name such as 'openai/gpt-5-mini' or an object with `model` and `complete`, "
+                f"got {type(model).__name__}"
+            )
+    named = [model for model in given if isinstance(model, str) and not model.startswith(_REPLAY)]
+    vendors = sorted({name.partition("/")[0] for name in named})
+    if api_key is not None and api_base is None and len(vendors) > 1:
+        raise InputError(
+            f"one api_key can't serve {' and '.join(vendors)}: use each provider's environment variable, or "
+            "LiteLLMProvider(model, api_key=...)"
+        )
+    if (api_key is not None or api_base is not None) and not named:
+        raise InputError("api_key and api_base are for models given by name, and there are none")
+    return [_as_provider(model, api_key, api_base) for model in given]
+
+
+_REPLAY = "replay:"
+
+
+def _as_provider(model: str | Provider, api_key: str | None, api_base: str | None) -> Provider:
+    if not isinstance(model, str):
+        return model
+    if model.startswith(_REPLAY):
+        file, _, name = model.removeprefix(_REPLAY).partition("#")
+        return ReplayProvider(file, name or None)
+    return LiteLLMProvider(model, api_key=api_key, api_base=api_base)

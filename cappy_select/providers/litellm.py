@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from functools import cache
 from importlib.util import find_spec
 from typing import Any
@@ -37,6 +38,10 @@ _KINDS: dict[str, FailureKind] = {
 
 # LiteLLM wraps a message in the names of its classes: "litellm.RateLimitError: RateLimitError: OpenAIException - "
 _WRAPPERS = re.compile(r"^(?:(?:litellm\.)?\w*(?:Error|Exception|Timeout)(?::| -) )+")
+
+_KEY_LIKE = re.compile(r"\b(?:sk|pk|rk)-[\w*.-]{8,}|(?<=Bearer )\S{8,}")
+_SHORTEST_KEY = 8  # a shorter one is a placeholder, and would mask parts of words
+_KNOWN_FIELDS = {"id", "object", "created", "model", "choices", "usage"}
 
 
 class LiteLLMProvider:
@@ -94,7 +99,7 @@ class LiteLLMProvider:
         try:
             response = await self._litellm.acompletion(
                 model=self._model,
-                messages=list(request.messages),
+                messages=deepcopy(list(request.messages)),  # LiteLLM may change them, and calls share them
                 api_key=self._api_key,
                 api_base=self._api_base,
                 timeout=request.timeout_s,
@@ -124,9 +129,17 @@ class LiteLLMProvider:
     def _candidates(self, request: Request, response: Any) -> list[Candidate]:
         choices = getattr(response, "choices", None)
         if not choices:
-            raise ProviderError("the response has no choices", kind="invalid_response", model=self._model)
-        usage = self._usage(request, response)
+            usage = self._usage(request, response, ())
+            raise ProviderError(
+                "the response has no choices",
+                kind="invalid_response",
+                model=self._model,
+                usage=usage,
+                cost=self._cost(response, usage),
+            )
+        usage = self._usage(request, response, choices)
         cost = self._cost(response, usage)
+        others = {name: value for name, value in response.model_dump(mode="json").items() if name not in _KNOWN_FIELDS}
         return [
             Candidate(
                 model=self._model,
@@ -140,17 +153,19 @@ class LiteLLMProvider:
                 ),
                 cost=None if cost is None else cost / len(choices),
                 logprobs=_as_dict(getattr(choice, "logprobs", None)),
+                response_fields={name: value for name, value in others.items() if value is not None},
             )
             for position, choice in enumerate(choices)
         ]
 
-    def _usage(self, request: Request, response: Any) -> Usage:
+    def _usage(self, request: Request, response: Any, choices: Sequence[Any]) -> Usage:
         reported = getattr(response, "usage", None)
         prompt = int(getattr(reported, "prompt_tokens", 0) or 0)
         completion = int(getattr(reported, "completion_tokens", 0) or 0)
         if prompt or completion:
             return Usage(prompt_tokens=prompt, completion_tokens=completion)
-        return estimated_usage(request.messages, [choice.message.model_dump() for choice in response.choices])
+        answers = [choice.message.model_dump() for choice in choices]
+        return estimated_usage(request.messages, answers, request.params.get("tools"))
 
     def _cost(self, response: Any, usage: Usage) -> float | None:
         if self._prices[0] is not None:
@@ -168,8 +183,13 @@ class LiteLLMProvider:
         )
 
     def _without_secrets(self, text: str) -> str:
-        text = _WRAPPERS.sub("", " ".join(text.split()))[:500]
-        return text.replace(self._api_key, "***") if self._api_key else text
+        """The message for a log: no key of this provider or of the environment, no wrappers, not endless."""
+        keys = [value for name, value in os.environ.items() if name.endswith(("_API_KEY", "_TOKEN", "_SECRET"))]
+        for key in (self._api_key, *keys):
+            if key and len(key) >= _SHORTEST_KEY:
+                text = text.replace(key, "***")
+        text = _KEY_LIKE.sub("***", " ".join(text.split()))
+        return _WRAPPERS.sub("", text)[:500]
 
 
 def _import_litellm() -> Any:

@@ -9,21 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from tokenizers import Encoding, Tokenizer
 
+from cappy_select.bundle import TOKENIZER, Bundle
 from cappy_select.errors import BundleDamaged, InputError
 from cappy_select.types import CutSide
 
 Ids = npt.NDArray[np.int64]
-_T = TypeVar("_T")
 
-_TEXTS_AT_ONCE = 256  # an Encoding takes ~100 bytes a token: keep only a few alive at a time
+_CHARS_AT_ONCE = 500_000  # an Encoding takes about 100 bytes a character: a longer text is alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +45,19 @@ class EncodedPair:
 class PairEncoder:
     """Encodes as the checkpoint's own tokenizer encodes a pair, `longest_first`, for any length of text."""
 
-    def __init__(self, tokenizer_json: Path, max_length: int) -> None:
+    def __init__(self, bundle: Bundle) -> None:
+        path, content = bundle.path / TOKENIZER, bundle.read(TOKENIZER)
         try:
-            self._tokenizer = Tokenizer.from_file(str(tokenizer_json))
+            self._tokenizer = Tokenizer.from_buffer(content)
         except Exception as error:  # tokenizers raises bare Exception
-            raise BundleDamaged(f"{tokenizer_json} is not a tokenizer this version reads: {error}") from error
+            raise BundleDamaged(f"{path} is not a tokenizer this version reads: {error}") from error
         self._tokenizer.no_truncation()  # the file may carry both
         self._tokenizer.no_padding()
-        self._read_template(tokenizer_json)
-        self.room = max_length - sum(len(ids) for ids, _ in self._specials)
+        self._read_template(path)
+        self._special_count = sum(len(ids) for ids, _ in self._specials)
+        self.room = bundle.manifest.max_length - self._special_count
         if self.room < 2:
-            raise BundleDamaged(f"{tokenizer_json}: the special tokens alone fill the window of {max_length} tokens")
+            raise BundleDamaged(f"{path}: the special tokens fill the window of {bundle.manifest.max_length} tokens")
 
     def _read_template(self, path: Path) -> None:
         """Learn from one pair where the special tokens stand and which type ids each part has."""
@@ -80,11 +80,15 @@ class PairEncoder:
 
     def tokens(self, texts: Iterable[str], side: CutSide = "right") -> Iterator[Tokens]:
         """Each text's tokens, in order; a cut from `side` spares the other end."""
-        for chunk in _chunks(texts, _TEXTS_AT_ONCE):
+        for chunk in _chunks(texts, _CHARS_AT_ONCE):
             for encoding in self._encode_batch(chunk):
                 ids = encoding.ids
                 kept = ids[: self.room] if side == "right" else ids[-self.room :]
                 yield Tokens(len(ids), np.array(kept, np.int64))
+
+    def length(self, instruction: Tokens, response: Tokens) -> int:
+        """Tokens of the pair as `join` makes it, special ones included."""
+        return sum(longest_first(instruction.length, response.length, self.room)) + self._special_count
 
     def join(self, instruction: Tokens, response: Tokens, instruction_side: CutSide = "right") -> EncodedPair:
         """The pair with its special tokens, cut `longest_first`; the response is cut on its right."""
@@ -154,7 +158,15 @@ def _without_surrogates(text: str) -> str:
     return text
 
 
-def _chunks(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
-    iterator = iter(items)
-    while chunk := list(islice(iterator, size)):
+def _chunks(texts: Iterable[str], characters: int) -> Iterator[list[str]]:
+    """Runs of texts that have at most so many characters together, or are one text."""
+    chunk: list[str] = []
+    size = 0
+    for text in texts:
+        if chunk and size + len(text) > characters:
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(text)
+        size += len(text) + 1
+    if chunk:
         yield chunk

@@ -60,7 +60,7 @@ class Scorer:
         if threads is not None and threads < 1:
             raise InputError(f"threads must be at least 1, got {threads}")
         self.bundle = bundle
-        self._encoder = PairEncoder(bundle.tokenizer, bundle.manifest.max_length)
+        self._encoder = PairEncoder(bundle)
         self._session = Session(bundle, providers=providers, threads=threads)
 
     @classmethod
@@ -104,10 +104,13 @@ class Scorer:
         return self._scores(self.score_detailed(pairs))
 
     def rank(self, instruction: str, responses: Iterable[str]) -> list[Ranked]:
-        """The responses, best first; the earlier one first on a tie, NaN last."""
+        """The responses, best first; the earlier one first on a tie, NaN last.
+
+        Warns `TruncationWarning` when a pair did not fit the window.
+        """
         pairs = _against(instruction, responses)
         scored = self.score_detailed(pairs)
-        order = np.argsort(-scored.scores, kind="stable")  # NaN sorts last
+        order = np.argsort(-self._scores(scored), kind="stable")  # NaN sorts last
         return [Ranked(int(i), pairs[i][1], float(scored.scores[i]), int(scored.cut[i])) for i in order]
 
     def score_detailed(
@@ -130,20 +133,19 @@ class Scorer:
         instructions = self._tokens((instruction for instruction, _ in distinct), side)
         responses = self._tokens((response for _, response in distinct), "right")
 
-        rows = [self._encoder.join(instructions[a], responses[b], side) for a, b in distinct]
-        scores = np.empty(len(rows), np.float32)
-        for batch in plan([len(row.ids) for row in rows]):
-            scores[batch] = self._session.run([rows[i] for i in batch])
+        lengths = [self._encoder.length(instructions[a], responses[b]) for a, b in distinct]
+        scores = np.empty(len(distinct), np.float32)
+        cut = np.empty((len(distinct), 2), np.int64)  # [pairs, instruction and response]
+        for batch in plan(lengths):
+            rows = [self._encoder.join(instructions[distinct[i][0]], responses[distinct[i][1]], side) for i in batch]
+            scores[batch] = self._session.run(rows)
+            cut[batch] = [(row.instruction_cut, row.response_cut) for row in rows]
             if on_progress:
                 on_progress(len(batch))
 
         place = {pair: number for number, pair in enumerate(distinct)}
         back = np.array([place[pair] for pair in checked], np.int64)
-        return ScoredPairs(
-            scores=scores[back],
-            instruction_cut=np.array([row.instruction_cut for row in rows], np.int64)[back],
-            response_cut=np.array([row.response_cut for row in rows], np.int64)[back],
-        )
+        return ScoredPairs(scores[back], instruction_cut=cut[back, 0], response_cut=cut[back, 1])
 
     def _scores(self, scored: ScoredPairs) -> npt.NDArray[np.float32]:
         """The bare scores; what they don't show, truncation, becomes a warning at the caller's line."""

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from cappy_select.bundle import Bundle
+from cappy_select.bundle import MODEL, Bundle
 from cappy_select.errors import BundleDamaged
 from cappy_select.scorer.encoding import EncodedPair
 from cappy_select.scorer.planning import padded_length
+
+_INPUTS = {"input_ids", "attention_mask", "token_type_ids"}
 
 
 class Session:
@@ -23,13 +26,18 @@ class Session:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads or usable_cores()
         options.log_severity_level = 3
+        path, model = bundle.path / MODEL, bundle.read(MODEL)
         try:
-            self._session = ort.InferenceSession(
-                str(bundle.model), options, providers=list(providers or ["CPUExecutionProvider"])
-            )
+            self._session = ort.InferenceSession(model, options, providers=list(providers or ["CPUExecutionProvider"]))
         except Exception as error:  # onnxruntime's exceptions share no public base class
-            raise BundleDamaged(f"{bundle.model} can't be loaded by onnxruntime {ort.__version__}: {error}") from error
+            raise BundleDamaged(f"{path} can't be loaded by onnxruntime {ort.__version__}: {error}") from error
         self._inputs = {node.name for node in self._session.get_inputs()}
+        outputs = [node.name for node in self._session.get_outputs()]
+        if not {"input_ids", "attention_mask"} <= self._inputs <= _INPUTS or outputs != ["score"]:
+            raise BundleDamaged(
+                f"{path} is no scorer: it takes {sorted(self._inputs)} and gives {outputs}, "
+                f"expected {sorted(_INPUTS)} and ['score']"
+            )
         self._max_length = bundle.manifest.max_length
 
     def run(self, rows: Sequence[EncodedPair]) -> npt.NDArray[np.float32]:
@@ -48,7 +56,20 @@ class Session:
 
 
 def usable_cores() -> int:
-    """Cores this process may run on, not those of the host."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Cores this process may use: its affinity, and its cgroup's quota (a container's `--cpus`), rounded up."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, cgroup_quota(Path("/sys/fs/cgroup")) or cores))
+
+
+def cgroup_quota(root: Path) -> int | None:
+    """Cores of the CPU quota under a cgroup v2 or v1 mount; None when there is none."""
+    try:
+        quota, period = (root / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        try:
+            quota, period = ((root / "cpu" / f"cpu.cfs_{name}_us").read_text().strip() for name in ("quota", "period"))
+        except OSError:
+            return None
+    if quota in ("max", "-1"):
+        return None
+    return -(-int(quota) // int(period))
