@@ -162,6 +162,28 @@ def test_eval_selection(tmp_path):
         assert name in table
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_people_see_a_progress_bar_and_machines_do_not(tmp_path):
+    import pty
+
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("".join(f'{{"instruction": "q {i}", "response": "a"}}\n' for i in range(2000)))
+    terminal, inner = pty.openpty()
+    command = [sys.executable, "-m", "cappy_select.cli", "score", "--pairs", str(file)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=inner, env={**os.environ, "TERM": "xterm"})
+    os.close(inner)
+    seen = b""
+    try:
+        while part := os.read(terminal, 65536):
+            seen += part
+    except OSError:  # Linux says so when the other end is closed
+        pass
+    os.close(terminal)
+    assert process.wait(timeout=60) == 0
+    assert b"/2000" in seen
+    assert ok("score", "--pairs", file).stderr == ""
+
+
 def test_the_demo_runs_without_key_and_network():
     proxies = dict.fromkeys(("HTTPS_PROXY", "ALL_PROXY"), "http://127.0.0.1:9")
     done = ok("demo", OPENAI_API_KEY="", **proxies)
