@@ -59,10 +59,19 @@ def _running_loop() -> asyncio.AbstractEventLoop:
     with _lock:
         if _loop is None:
             _loop = asyncio.new_event_loop()
-            _thread = threading.Thread(target=_loop.run_forever, name="cappy-select", daemon=True)
+            _thread = threading.Thread(target=_serve, args=(_loop,), name="cappy-select", daemon=True)
             _thread.start()
             atexit.register(_close)
         return _loop
+
+
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    """Run the loop until it is stopped. What makes a loop give up is its task's result, and reaches the caller."""
+    while True:
+        try:
+            return loop.run_forever()
+        except (KeyboardInterrupt, SystemExit):
+            continue
 
 
 def _close() -> None:

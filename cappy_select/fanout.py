@@ -151,7 +151,10 @@ async def _attempt(call: Call, state: _Progress) -> list[Candidate]:
     except ProviderError as error:
         _note_failure(call, state, error)
         raise
-    except Exception as error:
+    except (Exception, SystemExit, asyncio.CancelledError) as error:
+        task = asyncio.current_task()
+        if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+            raise  # by us, or by the caller
         # A provider's own defect must not cost the answers of the others: it is one more failure, named.
         failure = _invalid(call, f"{type(error).__name__}: {error}")
         _note_failure(call, state, failure)

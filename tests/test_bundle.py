@@ -155,5 +155,11 @@ def test_a_new_folder_appears_whole_or_not_at_all(tmp_path):
     assert (out / "model.onnx").read_text() == "whole"
 
 
+def test_a_manifest_that_promises_more_than_the_model_has(bundle):
+    edit(bundle, max_length=4096)
+    with pytest.raises(BundleDamaged, match=r"the manifest allows 4096"):
+        Scorer.load(bundle).score_detailed([("river " * 3000, "yes")])
+
+
 def test_every_bundle_error_is_a_bundle_error():
     assert all(issubclass(kind, BundleError) for kind in (BundleDamaged, BundleFormatError, BundleNotFound))

@@ -148,6 +148,25 @@ async def test_a_provider_that_returns_no_candidates_is_a_failure_by_name(answer
     assert (failure.model, failure.kind) == ("odd", "invalid_response")
 
 
+@pytest.mark.parametrize("raised", [SystemExit(3), StopIteration(), asyncio.CancelledError(), ZeroDivisionError()])
+async def test_whatever_a_provider_raises_is_its_own_failure(raised):
+    started = time.perf_counter()
+    gathered = await fan_out(calls(Raising(raised), Scripted("good", "yes")), FanOutConfig(deadline_s=20.0))
+    (failure,) = gathered.failures
+    assert (failure.model, failure.kind) == ("raising", "invalid_response")
+    assert time.perf_counter() - started < 5
+
+
+class Raising:
+    model = "raising"
+
+    def __init__(self, raised):
+        self.raised = raised
+
+    async def complete(self, request):
+        raise self.raised
+
+
 @pytest.mark.parametrize(
     "message",
     [

@@ -88,6 +88,9 @@ def test_rank_reports_what_was_cut(tiny):
         (lambda s: s.score(3, ["yes"]), "instruction must be a str"),
         (lambda s: s.score("q", ["yes", None]), "pair 1 must be"),
         (lambda s: s.score_pairs([("q", 1)]), "pair 0 must be"),
+        (lambda s: s.score_pairs(3), "got int"),
+        (lambda s: s.score("q", None), "got NoneType"),
+        (lambda s: s.score("q", [b"yes"]), "pair 0 must be"),
     ],
 )
 def test_bad_input_is_named(tiny, call, message):

@@ -326,3 +326,15 @@ def test_a_strategy_must_return_what_it_was_given(provider, tiny):
 
     with pytest.raises(InputError, match="'lossy' must return the candidates"):
         Selector([provider("m")], scorer=tiny, strategy=Lossy()).select("q")
+
+
+def test_an_interrupt_inside_a_provider_reaches_the_caller_and_the_next_call_works(provider, loopback, tiny):
+    class Interrupting:
+        model = "interrupting"
+
+        async def complete(self, request):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Selector([Interrupting()], samples=1, scorer=tiny).select("q")
+    assert Selector([provider("m")], samples=1, scorer=tiny).select("q").text == "ok"

@@ -138,6 +138,8 @@ def longest_first(first: int, second: int, room: int) -> tuple[int, int]:
 
 def check_pairs(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     """The pairs as a list. Raises InputError naming the first that is not two strings."""
+    if not isinstance(pairs, Iterable):
+        raise InputError(f"pairs must be (instruction, response) tuples, got {type(pairs).__name__}")
     checked = []
     for position, pair in enumerate(pairs):
         is_pair = isinstance(pair, Sequence) and not isinstance(pair, str) and len(pair) == 2

@@ -170,4 +170,6 @@ def _against(instruction: str, responses: Iterable[str]) -> list[tuple[str, str]
         raise InputError(f"the instruction must be a str, got {type(instruction).__name__}")
     if isinstance(responses, str):
         raise InputError("responses must be several strings, got one str: put it in a list")
+    if not isinstance(responses, Iterable):
+        raise InputError(f"responses must be several strings, got {type(responses).__name__}")
     return [(instruction, response) for response in responses]

@@ -25,7 +25,7 @@ class Session:
 
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads or usable_cores()
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # what goes wrong is raised
         path, model = bundle.path / MODEL, bundle.read(MODEL)
         try:
             self._session = ort.InferenceSession(model, options, providers=list(providers or ["CPUExecutionProvider"]))
@@ -51,7 +51,13 @@ class Session:
             types[number, : len(row.ids)] = row.type_ids
             mask[number, : len(row.ids)] = 1
         feeds = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
-        (scores,) = self._session.run(["score"], {name: feeds[name] for name in self._inputs})
+        try:
+            (scores,) = self._session.run(["score"], {name: feeds[name] for name in self._inputs})
+        except Exception as error:
+            raise BundleDamaged(
+                f"the model can't score {len(rows)} rows of {longest} tokens (the manifest allows {self._max_length}): "
+                f"{error}"
+            ) from error
         return np.asarray(scores, np.float32)
 
 
