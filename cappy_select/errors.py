@@ -16,6 +16,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -152,7 +153,10 @@ class NoCandidates(CappyError, ExceptionGroup[ProviderError]):
         return partial(type(self), usage=self.usage, cost=self.cost), (self.message, list(self.exceptions))
 
     def __str__(self) -> str:
-        return "\n".join([self.message, *(f"  - {failure}" for failure in self.exceptions)])
+        # Eight samples of a model that is down fail alike: one line for them.
+        counts = Counter(str(failure) for failure in self.exceptions)
+        lines = [f"  - {failure}" + (f" (×{count})" if count > 1 else "") for failure, count in counts.items()]
+        return "\n".join([self.message, *lines])
 
 
 class TruncationWarning(UserWarning):

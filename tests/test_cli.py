@@ -95,9 +95,7 @@ def test_select_prints_the_winner_and_names_what_failed(loopback):
     arguments = ("select", SENTIMENT, "-m", "openai/good", "-m", "openai/bad", "-n", 2, "--api-base", loopback.base)
     done = ok(*arguments, OPENAI_API_KEY="k")
     assert done.stdout == "Business\n"
-    lines = done.stderr.splitlines()
-    assert len(lines) == 2, "the failures and no library's noise"
-    assert all(line.startswith("cappy: openai/bad: auth: ") for line in lines)
+    assert done.stderr == "cappy: openai/bad: auth: told to fail (×2)\n"  # and no library's noise
     dumped = json.loads(ok(*arguments, "--json", OPENAI_API_KEY="k").stdout)
     assert dumped["text"] == "Business"
     assert [failure["kind"] for failure in dumped["failures"]] == ["auth", "auth"]
@@ -113,6 +111,15 @@ def test_select_with_no_answer_is_an_error_and_prints_no_answer(loopback):
     assert "openai/bad: auth" in done.stderr
     as_json = cappy(*arguments, "--json", OPENAI_API_KEY="k")
     assert json.loads(as_json.stderr)["error"]["type"] == "NoCandidates"
+
+
+def test_a_missing_key_is_said_at_once():
+    env = {name: "" for name in os.environ if name.endswith("_API_KEY")}
+    done = cappy("select", "q", "-m", "openai/x", "-n", 3, OPENAI_API_KEY="", **env)
+    assert done.returncode == 2
+    assert done.stderr.count("openai/x: auth") == 1
+    assert "(×3)" in done.stderr
+    assert "OPENAI_API_KEY" in done.stderr
 
 
 def test_select_takes_messages_and_replays_files(tmp_path):

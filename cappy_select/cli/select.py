@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as jsonlib
 import sys
+from collections import Counter
 from typing import Annotated, Any
 
 import typer
@@ -60,8 +61,9 @@ def select(
     cut = selection.instruction.tokens_cut or max(candidate.tokens_cut for candidate in selection.candidates)
     if cut:
         note("prompt and answers did not all fit the scorer's window and were cut (--json says how much)")
-    for failure in selection.failures:
-        note(f"{failure.model}: {failure.kind}: {one_line(failure.message)}")
+    for reason, count in Counter((f.model, f.kind, f.message) for f in selection.failures).items():
+        model_name, kind, message = reason
+        note(f"{model_name}: {kind}: {one_line(message)}" + (f" (×{count})" if count > 1 else ""))
     print(selection.text or jsonlib.dumps(selection.best.message, ensure_ascii=False))
 
 

@@ -234,6 +234,8 @@ def _kind(error: Exception) -> FailureKind:
             return "invalid_response"
         if "APIConnectionError" in inner:
             return "connection"
+        if "missing credentials" in str(error).lower() or "api_key client option must be set" in str(error):
+            return "auth"  # the OpenAI client's plain error for a missing key, by its two wordings
     return kind or "invalid_response"
 
 
