@@ -51,7 +51,14 @@ async def score(work: Callable[[], _T]) -> _T:
     global _workers
     with _lock:
         _workers = _workers or ThreadPoolExecutor(max_workers=2, thread_name_prefix="cappy-score")
-    return await asyncio.get_running_loop().run_in_executor(_workers, work)
+
+    def finite() -> _T:
+        try:
+            return work()
+        except StopIteration as error:  # a future can't carry it, and would never be done
+            raise RuntimeError("StopIteration in a policy or scorer") from error
+
+    return await asyncio.get_running_loop().run_in_executor(_workers, finite)
 
 
 def _running_loop() -> asyncio.AbstractEventLoop:

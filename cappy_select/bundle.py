@@ -161,9 +161,9 @@ def new_folder(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
     Only a bundle, or an empty folder, is ever replaced. Raises InputError when `out` holds anything else, is
     a bundle and `overwrite` is false, or can't be written.
     """
-    out = out.resolve()
-    _check_replaceable(out, overwrite)
     try:
+        out = out.resolve()
+        _check_replaceable(out, overwrite)
         out.parent.mkdir(parents=True, exist_ok=True)
         _sweep(out)
         scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent))

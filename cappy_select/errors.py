@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
     from typing import Self
@@ -106,6 +106,8 @@ class ProviderError(CappyError):
         cost: float | None = None,
     ) -> None:
         super().__init__(message)
+        if kind not in get_args(FailureKind):
+            raise ValueError(f"kind must be one of {', '.join(get_args(FailureKind))}, got {kind!r}")
         self.kind: FailureKind = kind
         self.model = model
         self.retry_after_s = retry_after_s

@@ -239,7 +239,10 @@ def _bill(call: Call, error: ProviderError) -> Bill:
 def _estimate(call: Call) -> Bill:
     """A lower bound for an attempt that reported nothing: its prompt was read, what it wrote is unknown."""
     usage = estimated_usage(call.request.messages, tools=call.request.params.get("tools"))
-    return Bill(usage, call.provider.price(usage) if isinstance(call.provider, Priced) else None)
+    try:
+        return Bill(usage, call.provider.price(usage) if isinstance(call.provider, Priced) else None)
+    except Exception:  # a provider's defect, and a price that is not known
+        return Bill(usage, None)
 
 
 def _no_candidates(gathered: Gathered, usable: int, needed: int) -> NoCandidates:

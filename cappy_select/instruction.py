@@ -8,6 +8,7 @@ the left.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from typing import Any, cast
 
 from cappy_select.errors import InputError
@@ -36,7 +37,7 @@ def as_messages(prompt: Prompt) -> tuple[dict[str, Any], ...]:
             raise InputError(
                 f"message {position}: 'content' must be a str, a list of parts or None, got {_what(content)}"
             )
-    return tuple(dict(cast(Message, message)) for message in prompt)
+    return tuple(deepcopy(dict(cast(Message, message))) for message in prompt)  # a provider can't change the caller's
 
 
 def check_policy(policy: InstructionPolicy | None) -> None:
@@ -91,7 +92,9 @@ def build_instruction(
         )
 
     system = "\n\n".join(
-        text for message, text in zip(messages, texts, strict=True) if message["role"] in _SYSTEM_ROLES and text
+        text
+        for position, (message, text) in enumerate(zip(messages, texts, strict=True))
+        if position != question_at and message["role"] in _SYSTEM_ROLES and text
     )
     turns = [
         f"{_SPEAKERS.get(message['role'], message['role'].title())}: {text}"

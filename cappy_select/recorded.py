@@ -63,11 +63,11 @@ def read_recorded(path: str | Path) -> Iterator[RecordedInstance]:
 def _instance(line: str, where: str) -> RecordedInstance:
     try:
         return RecordedInstance.model_validate(json.loads(line))
-    except json.JSONDecodeError as error:
-        raise InputError(f"{where} is not JSON: {error}") from error
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "the line"
         raise InputError(
             f"{where}: {key}: {first['msg']} (expected id, instruction, candidates[{{model, response}}])"
         ) from error
+    except (ValueError, RecursionError) as error:  # not JSON, a number without end, nested without end
+        raise InputError(f"{where} is not JSON: {error}") from error

@@ -20,6 +20,8 @@ from cappy_select.scorer import Scorer
 from cappy_select.strategies import Argmax, Strategy
 from cappy_select.types import Candidate, Instruction, InstructionPolicy, Prompt, Request, Selection, response_text
 
+MAX_SAMPLES = 1000  # of one model; each is a paid call
+
 FIXED = frozenset(
     {
         *("model", "messages", "n", "stream", "num_retries", "max_retries"),
@@ -69,8 +71,8 @@ class Selector:
             InputError: an argument is out of range, or a model's name means nothing.
             BundleError: the scorer can't be loaded.
         """
-        if not isinstance(samples, int) or samples < 1:
-            raise InputError(f"samples must be a whole number from 1, got {samples!r}")
+        if not isinstance(samples, int) or not 1 <= samples <= MAX_SAMPLES:
+            raise InputError(f"samples must be a whole number from 1 to {MAX_SAMPLES}, got {samples!r}")
         try:
             self._config = FanOutConfig(deadline_s=deadline_s, min_usable=min_usable, max_retries=max_retries)
         except ValidationError as error:
@@ -87,7 +89,9 @@ class Selector:
         self.samples = samples
         self.scorer = scorer if isinstance(scorer, Scorer) else Scorer.load(scorer)
         self._policy = instruction
-        self._strategy: Strategy = strategy or Argmax()
+        self._strategy: Strategy = Argmax() if strategy is None else strategy
+        if not isinstance(self._strategy, Strategy):
+            raise InputError(f"a strategy is an object with `name` and `order`, such as Argmax(), got {strategy!r}")
 
     def select(self, prompt: Prompt, **params: Any) -> Selection:
         """The best answer to a prompt or to OpenAI-style messages.

@@ -46,6 +46,11 @@ def test_rank_reads_standard_input():
         rows = json.loads(ok("rank", SENTIMENT, *dash, "--json", stdin="Sports\nBusiness\n").stdout)
         assert rows[0]["response"] == "Business"
     assert cappy("rank", SENTIMENT, stdin="").returncode == 2
+    rows = json.loads(ok("rank", SENTIMENT, "--json", stdin="one\u2028response\r\nBusiness\n").stdout)
+    assert {row["response"] for row in rows} == {"one\u2028response", "Business"}
+    closed = [sys.executable, "-c", "import os, sys; os.close(0); os.execv(sys.argv[1], sys.argv[1:])", sys.executable]
+    done = subprocess.run([*closed, "-m", "cappy_select.cli", "rank", "q"], capture_output=True, text=True)
+    assert (done.returncode, "no responses" in done.stderr) == (2, True)
 
 
 def test_rank_says_what_was_cut():

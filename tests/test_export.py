@@ -148,6 +148,8 @@ DAMAGES = {
     "a broken tokenizer": (lambda f: (f / "tokenizer.json").write_text("{"), "tokenizer of .* can't be read"),
     "another kind of model": (lambda f: edit_config(f, model_type="t5"), "of type 't5'"),
     "another task": (lambda f: edit_config(f, architectures=["BertForMaskedLM"]), "BertForMaskedLM"),
+    "labels that are no number": (lambda f: edit_config(f, num_labels="x", id2label=5), "x labels"),
+    "architectures that are no list": (lambda f: edit_config(f, architectures=7, model_type="x"), "unnamed"),
     "no config": (lambda f: (f / "config.json").unlink(), "no config.json"),
     "a config that is no JSON": (lambda f: (f / "config.json").write_text("x"), "is not JSON"),
     "cut weights": (cut_weights, "can't be loaded"),
@@ -232,8 +234,9 @@ def test_only_a_bundle_is_ever_replaced(checkpoints, bundles, tmp_path, monkeypa
 
 def test_a_folder_that_cannot_be_written_is_said_before_the_work(checkpoints):
     stages = []
-    with pytest.raises(InputError, match="can't be written"):
-        export_checkpoint(checkpoints["bert"], "/proc/nowhere/out", on_stage=stages.append)
+    for out in ("/proc/nowhere/out", "x" * 300, f"{checkpoints['bert'] / 'config.json'}/out"):
+        with pytest.raises(InputError, match="can't be written"):
+            export_checkpoint(checkpoints["bert"], out, on_stage=stages.append)
     assert stages == []
 
 

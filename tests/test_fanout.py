@@ -148,6 +148,15 @@ async def test_a_provider_that_returns_no_candidates_is_a_failure_by_name(answer
     assert (failure.model, failure.kind) == ("odd", "invalid_response")
 
 
+async def test_a_price_that_fails_is_an_unknown_price():
+    class Unpriced(Scripted):
+        def price(self, usage):
+            raise ZeroDivisionError
+
+    gathered = await fan_out(calls(Unpriced("late", 60.0), Scripted("good", "yes")), FanOutConfig(deadline_s=0.1))
+    assert gathered.cost is None
+
+
 @pytest.mark.parametrize("raised", [SystemExit(3), StopIteration(), asyncio.CancelledError(), ZeroDivisionError()])
 async def test_whatever_a_provider_raises_is_its_own_failure(raised):
     started = time.perf_counter()

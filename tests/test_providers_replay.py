@@ -66,6 +66,8 @@ def test_gzip_is_read_whatever_the_name(file, tmp_path):
     ("content", "message"),
     [
         (b"{", ":1 is not JSON"),
+        (b"[" * 200_000, ":1 is not JSON"),
+        (b'{"id": ' + b"9" * 5000 + b"}", ":1 is not JSON"),
         (b'{"id": "1"}', ":1: instruction: Field required"),
         (json.dumps(ROW).encode() + b'\n{"id": 3}', ":2: "),
         (b"\xff\xfe", "can't be read"),

@@ -138,6 +138,12 @@ def test_int8_scores_do_not_depend_on_neighbours(default):
     np.testing.assert_allclose(together, alone, atol=2e-3)
 
 
+@pytest.mark.parametrize("providers", [["Nope"], "CPUExecutionProvider"])
+def test_an_execution_provider_that_is_not_there_is_an_error_and_no_silent_cpu(providers):
+    with pytest.raises(InputError, match="CPUExecutionProvider"):
+        Scorer.load(providers=providers)
+
+
 def test_threads_must_be_positive():
     with pytest.raises(InputError, match="threads"):
         Scorer.load(threads=0)

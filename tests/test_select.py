@@ -235,6 +235,8 @@ def test_argmax_refuses_what_has_no_score():
         ({"max_retries": -1}, "max_retries"),
         ({"instruction": "newest"}, "paper, chat, last_user"),
         ({"api_key": "k"}, "given by name"),
+        ({"strategy": "argmax"}, "a strategy is an object"),
+        ({"samples": 10**9}, "from 1 to 1000"),
     ],
 )
 def test_a_bad_setting_fails_at_construction(provider, tiny, options, message):
@@ -338,3 +340,9 @@ def test_an_interrupt_inside_a_provider_reaches_the_caller_and_the_next_call_wor
     with pytest.raises(KeyboardInterrupt):
         Selector([Interrupting()], samples=1, scorer=tiny).select("q")
     assert Selector([provider("m")], samples=1, scorer=tiny).select("q").text == "ok"
+
+
+def test_a_policy_that_stops_an_iteration_is_an_error_and_no_hang(loopback, provider, tiny):
+    selector = Selector([provider("m")], scorer=tiny, instruction=lambda messages: next(iter([])))
+    with pytest.raises(RuntimeError, match="StopIteration in a policy"):
+        selector.select("q")

@@ -104,6 +104,10 @@ class ChatCappy(BaseChatModel):
         given = {name: value for name, value in fields.items() if value is not None}
         return {**given, **self.model_kwargs, **kwargs}
 
+    def get_num_tokens(self, text: str) -> int:
+        """Tokens as the scorer counts them; LangChain's default would fetch a tokenizer from a hub."""
+        return self._selector.scorer.count_tokens(text)
+
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         """What tracing shows; there is no one model, so the name lists them."""
         params = super()._get_ls_params(stop=stop, **kwargs)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from cappy_select import CappyError, NoCandidates, Selection, Selector
+from cappy_select import CappyError, InputError, NoCandidates, Selection, Selector
 
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # no network at LiteLLM's import
 
@@ -24,6 +24,9 @@ class CappyLLM(CustomLLM):
 
     def __init__(self, presets: Mapping[str, Selector]) -> None:
         super().__init__()
+        for name, selector in presets.items():
+            if not isinstance(selector, Selector):
+                raise InputError(f"the preset {name!r} must be a Selector, got {type(selector).__name__}")
         self._presets = dict(presets)
 
     def completion(  # type: ignore[override]

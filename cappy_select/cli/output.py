@@ -34,7 +34,8 @@ def note(message: str) -> None:
 
 def one_line(text: str, width: int = 120) -> str:
     """A text on one line, for people; `--json` has it whole."""
-    flat = " ".join(text.split())
+    # A model's answer must not move the cursor: control characters are not printed.
+    flat = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return flat if len(flat) <= width else flat[: width - 1] + "…"
 
 

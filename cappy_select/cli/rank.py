@@ -44,9 +44,10 @@ def read_responses(responses: list[str] | None) -> list[str]:
     """The responses named, or the lines of standard input."""
     if responses and responses != ["-"]:
         return responses
-    if sys.stdin.isatty():
+    if sys.stdin is None or sys.stdin.isatty():
         raise InputError("no responses: name them after the instruction, or pipe them in, one a line")
-    lines = sys.stdin.read().splitlines()
-    if not lines:
+    # Not splitlines(), which also breaks at form feeds and U+2028 inside a response.
+    lines = [line.removesuffix("\r") for line in sys.stdin.read().removesuffix("\n").split("\n")]
+    if lines == [""]:
         raise InputError("no responses: standard input was empty")
     return lines

@@ -83,7 +83,7 @@ def _parse(lines: Iterable[str], name: str) -> Iterable[tuple[str, str]]:
             continue
         try:
             row = jsonlib.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"{name}:{number} is not JSON: {error}") from error
         if not isinstance(row, dict) or not all(isinstance(row.get(k), str) for k in ("instruction", "response")):
             raise InputError(f"{name}:{number} must be an object with the strings 'instruction' and 'response'")

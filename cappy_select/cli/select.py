@@ -41,6 +41,11 @@ def select(
 
     Keys come from each provider's own environment variable (OPENAI_API_KEY, ANTHROPIC_API_KEY, ...).
     """
+    text = prompt
+    if prompt == "-":
+        text = sys.stdin.read().removesuffix("\n") if sys.stdin else ""
+    if not text.strip():
+        raise InputError("the prompt is empty")
     params: dict[str, Any] = {"temperature": temperature, "max_tokens": max_tokens}
     selector = Selector(
         model,
@@ -51,7 +56,6 @@ def select(
         api_base=api_base,
         **{name: value for name, value in params.items() if value is not None},
     )
-    text = sys.stdin.read() if prompt == "-" else prompt
     selection = selector.select(_messages(text) if messages else text)
     if json:
         print_json(as_json(selection))

@@ -47,15 +47,18 @@ def load_checkpoint(source: str | Path, revision: str | None = None) -> Checkpoi
     weights = _weights_file(folder)
     tokenizer = _tokenizer(folder)
     model = _model(folder, weights)
-    # RoBERTa's positions start behind the padding id, so its table is that much longer than its window.
-    unused = model.config.pad_token_id + 1 if config["model_type"] == "roberta" else 0
-    positions = model.config.max_position_embeddings - unused
+    try:
+        # RoBERTa's positions start behind the padding id, so its table is that much longer than its window.
+        unused = model.config.pad_token_id + 1 if config["model_type"] == "roberta" else 0
+        max_length = int(min(tokenizer.model_max_length, model.config.max_position_embeddings - unused))
+    except (TypeError, ValueError) as error:
+        raise ExportError(f"{folder}: the configuration gives no window length: {error}") from error
     return Checkpoint(
         name=name,
         model=model,
         tokenizer=tokenizer,
         architecture=f"{config['model_type']} {model.config.num_hidden_layers}x{model.config.hidden_size}",
-        max_length=int(min(tokenizer.model_max_length, positions)),
+        max_length=max_length,
         provenance=provenance
         | {"weights": weights, "torch": torch.__version__, "transformers": transformers.__version__},
     )
@@ -86,13 +89,15 @@ def _config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise ExportError(f"{folder / 'config.json'} must hold an object, it holds {type(config).__name__}")
     kind = config.get("model_type")
-    classes = config.get("architectures") or []
+    named = config.get("architectures")
+    classes = named if isinstance(named, list) else []
     if kind not in ARCHITECTURES or not all(str(name).endswith("ForSequenceClassification") for name in classes):
         raise ExportError(
             f"{folder} holds {', '.join(map(str, classes)) or 'an unnamed architecture'} of type {kind!r}: "
             f"a scorer is a sequence classifier of type {' or '.join(ARCHITECTURES)}"
         )
-    labels = len(config.get("id2label") or range(config.get("num_labels", 2)))
+    names = config.get("id2label")
+    labels = len(names) if isinstance(names, dict) and names else config.get("num_labels", 2)
     if labels != 1:
         raise ExportError(f"{folder} has {labels} labels: a scorer has one (num_labels=1, a regression head)")
     return config

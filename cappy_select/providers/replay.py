@@ -27,7 +27,8 @@ class ReplayProvider:
             self._answers.setdefault(instance.instruction, []).extend(wanted)
         if not any(self._answers.values()):
             known = sorted({answer.model for instance in read_recorded(file) for answer in instance.candidates})
-            raise InputError(f"{file} has no answers of {recorded_model!r}; it has those of {', '.join(known)}")
+            wanted_model = f" of {recorded_model!r}" if recorded_model else ""
+            raise InputError(f"{file} has no answers{wanted_model}; it has those of {', '.join(known) or 'no model'}")
 
     @property
     def model(self) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cappy_select.bundle import MODEL, Bundle
-from cappy_select.errors import BundleDamaged
+from cappy_select.errors import BundleDamaged, InputError
 from cappy_select.scorer.encoding import EncodedPair
 from cappy_select.scorer.planning import padded_length
 
@@ -23,12 +23,19 @@ class Session:
     def __init__(self, bundle: Bundle, *, providers: Sequence[str] | None = None, threads: int | None = None) -> None:
         import onnxruntime as ort
 
+        wanted = list(providers or ["CPUExecutionProvider"]) if not isinstance(providers, str) else []
+        names = [provider if isinstance(provider, str) else provider[0] for provider in wanted]
+        if not wanted or not set(names) <= set(ort.get_available_providers()):
+            raise InputError(
+                f"providers must be a list of this onnxruntime's execution providers "
+                f"({', '.join(ort.get_available_providers())}), got {providers!r}"
+            )
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads or usable_cores()
         options.log_severity_level = 4  # what goes wrong is raised
         path, model = bundle.path / MODEL, bundle.read(MODEL)
         try:
-            self._session = ort.InferenceSession(model, options, providers=list(providers or ["CPUExecutionProvider"]))
+            self._session = ort.InferenceSession(model, options, providers=wanted)
         except Exception as error:  # onnxruntime's exceptions share no public base class
             raise BundleDamaged(f"{path} can't be loaded by onnxruntime {ort.__version__}: {error}") from error
         self._inputs = {node.name for node in self._session.get_inputs()}
