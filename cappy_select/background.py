@@ -1,11 +1,11 @@
-"""Threads of the online line: one event loop for synchronous callers, a few workers that score.
+"""Threads of the online line: one event loop for synchronous callers, a few workers for what would block a loop.
 
 A synchronous `select` must work where a loop already runs (Jupyter, a web handler), and the HTTP clients of
 a provider must stay on the loop that made them: so all synchronous calls of a process share one loop, in a
 daemon thread.
 
-Scoring has workers of its own: the loop's default executor also resolves host names, and scorings queued in
-front of those would eat into the deadline of other selections.
+Policies (a user's code) and tokenising have workers of their own: the loop's default executor also resolves
+host names, and work queued in front of those would eat into the deadline of other selections.
 """
 
 from __future__ import annotations
@@ -46,17 +46,17 @@ def run(coroutine: Coroutine[Any, Any, _T]) -> _T:
         raise
 
 
-async def score(work: Callable[[], _T]) -> _T:
-    """Run scoring work off the event loop. One batch uses all cores, so two workers keep them busy."""
+async def work(task: Callable[[], _T]) -> _T:
+    """Run a task off the event loop."""
     global _workers
     with _lock:
-        _workers = _workers or ThreadPoolExecutor(max_workers=2, thread_name_prefix="cappy-score")
+        _workers = _workers or ThreadPoolExecutor(max_workers=2, thread_name_prefix="cappy-work")
 
     def finite() -> _T:
         try:
-            return work()
+            return task()
         except StopIteration as error:  # a future can't carry it, and would never be done
-            raise RuntimeError("StopIteration in a policy or scorer") from error
+            raise RuntimeError("StopIteration in a policy") from error
 
     return await asyncio.get_running_loop().run_in_executor(_workers, finite)
 

@@ -114,9 +114,9 @@ class Selector:
         _refuse_fixed(params)
         messages = as_messages(prompt)
         # Before the calls: a prompt or policy that can't be read must not be found out after they are paid for.
-        instruction = await background.score(lambda: self._instruction(prompt, self.scorer.window))
+        instruction = await background.work(lambda: self._instruction(prompt, self.scorer.window))
         gathered = await fan_out(self._calls(messages, {**self._params, **params}), self._config)
-        instruction, candidates = await background.score(lambda: self._score(prompt, instruction, gathered))
+        instruction, candidates = await self._score(prompt, instruction, gathered)
         able = [candidate for candidate in candidates if candidate.rejected is None]
         if not able:
             raise NoCandidates(
@@ -238,17 +238,20 @@ class Selector:
             paper_side=self.scorer.bundle.manifest.cut_side,
         )
 
-    def _score(
+    def _fitted(self, prompt: Prompt, responses: list[str]) -> Instruction:
+        longest = max(self.scorer.count_tokens(response) for response in responses)
+        window = self.scorer.window
+        return self._instruction(prompt, max(window // 2, window - longest))
+
+    async def _score(
         self, prompt: Prompt, instruction: Instruction, gathered: Gathered
     ) -> tuple[Instruction, list[Candidate]]:
         """Score the usable candidates, reject those without a finite score."""
         usable = [candidate for candidate in gathered.candidates if candidate.rejected is None]
         responses = [response_text(candidate.message) for candidate in usable]
         if instruction.policy == "chat":  # the turns it has room for depend on how long the answers are
-            longest = max(self.scorer.count_tokens(response) for response in responses)
-            window = self.scorer.window
-            instruction = self._instruction(prompt, max(window // 2, window - longest))
-        scored = self.scorer.score_detailed(
+            instruction = await background.work(lambda: self._fitted(prompt, responses))
+        scored = await self.scorer.ascore_detailed(
             [(instruction.text, response) for response in responses], instruction_side=instruction.cut_side
         )
         by_index = {

@@ -15,7 +15,7 @@ from tiny import awkward_pairs
 from tokenizers import Tokenizer
 
 from cappy_select.errors import InputError
-from cappy_select.scorer.encoding import PairEncoder, check_pairs, longest_first
+from cappy_select.scorer.encoding import PairEncoder, checked, longest_first
 
 
 @pytest.fixture(scope="module", params=["bert", "roberta"])
@@ -28,7 +28,7 @@ def both(request, checkpoints, bundles):
 
 
 def _ours(encoder, pairs):
-    return [encoder.join(*encoder.tokens(pair)) for pair in pairs]
+    return [encoder.pair(*encoder.tokens(pair)) for pair in pairs]
 
 
 def test_ids_and_type_ids_equal_those_of_transformers(both):
@@ -39,15 +39,17 @@ def test_ids_and_type_ids_equal_those_of_transformers(both):
         expected = reference(
             [pair[0]], [pair[1]], truncation="longest_first", max_length=512, return_token_type_ids=True
         )
-        assert row.ids.tolist() == expected["input_ids"][0]
-        assert row.type_ids.tolist() == expected["token_type_ids"][0]
+        ids, type_ids = encoder.join(row)
+        assert ids.tolist() == expected["input_ids"][0]
+        assert type_ids.tolist() == expected["token_type_ids"][0]
 
 
 def test_what_was_cut_is_counted(both):
     reference, encoder = both
     for pair, row in zip(pairs := awkward_pairs(60, seed=3), _ours(encoder, pairs), strict=True):
         whole = [len(reference(text, add_special_tokens=False)["input_ids"]) for text in pair]
-        kept = len(row.ids) - (512 - encoder.room)
+        kept = len(encoder.join(row)[0]) - (512 - encoder.room)
+        assert row.length == len(encoder.join(row)[0])
         assert sum(whole) == kept + row.instruction_cut + row.response_cut
 
 
@@ -83,10 +85,11 @@ def test_a_cut_from_the_left_keeps_the_end_of_the_instruction(both):
         for text, side in ((instruction, "left"), (instruction, "right"), ("no", "right"))
     )
     end = next(iter(encoder.tokens([" which answer"]))).kept
-    from_left, from_right = encoder.join(left, response, "left"), encoder.join(right, response, "right")
+    from_left, from_right = encoder.pair(left, response, "left"), encoder.pair(right, response, "right")
     assert from_left.instruction_cut == from_right.instruction_cut > 0
-    assert end.tolist() == from_left.ids[-len(end) - len(response.kept) - _after(encoder) :][: len(end)].tolist()
-    assert end.tolist() != from_right.ids[-len(end) - len(response.kept) - _after(encoder) :][: len(end)].tolist()
+    tail = -len(end) - len(response.kept) - _after(encoder)
+    assert end.tolist() == encoder.join(from_left)[0][tail:][: len(end)].tolist()
+    assert end.tolist() != encoder.join(from_right)[0][tail:][: len(end)].tolist()
 
 
 def _after(encoder):
@@ -103,7 +106,7 @@ def test_lone_surrogates_are_encoded_as_replacement_characters(both):
 @pytest.mark.parametrize("pair", ["ab", ("a",), ("a", 3), ("a", None), ("a", "b", "c"), 7, None])
 def test_a_pair_that_is_not_two_strings_is_named(pair):
     with pytest.raises(InputError, match="pair 1 must be"):
-        check_pairs([("fine", "fine"), pair])
+        list(checked([("fine", "fine"), pair]))
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak memory from /proc")

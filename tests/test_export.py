@@ -254,7 +254,7 @@ def test_scores_outside_the_gate_are_refused(checkpoints, tmp_path, monkeypatch)
     """The gate is the release's promise; a narrower one stands for weights that quantise badly."""
     from cappy_select.export import gates
 
-    monkeypatch.setitem(gates.GATES, "int8", gates.Gate(1e-6, 1.0))
+    monkeypatch.setitem(gates.GATES, "int8", gates.Gate(1e-6, 0.0))
     with pytest.raises(ExportError, match="int8 changes the scores too much"):
         export_checkpoint(checkpoints["bert"], tmp_path / "out", precision="int8")
     assert list(tmp_path.iterdir()) == []

@@ -11,6 +11,16 @@ from tiny import awkward_pairs
 from cappy_select import InputError, Scorer, TruncationWarning
 
 
+class Counting(Scorer):
+    """Counts the rows that the model really runs."""
+
+    rows = 0
+
+    def _run(self, batch):
+        self.rows += len(batch)
+        return super()._run(batch)
+
+
 def test_scores_are_float32_in_the_order_given(tiny):
     pairs = awkward_pairs(60)
     together = tiny.score_detailed(pairs).scores
@@ -30,10 +40,12 @@ def test_the_order_of_the_pairs_does_not_change_their_scores(tiny, order):
 
 
 def test_an_identical_pair_is_scored_once_and_gets_the_same_bits(tiny):
-    done = []
+    scorer = Counting(tiny.bundle, cache=False)
+    done: list[int] = []
     pairs = [("a question", "yes"), ("a question", "no")] * 50
-    scored = tiny.score_detailed(pairs, on_progress=done.append)
-    assert sum(done) == 2
+    scored = scorer.score_detailed(pairs, on_progress=done.append)
+    assert scorer.rows == 2
+    assert sum(done) == 100
     assert len(set(scored.scores.tolist())) == 2
 
 

@@ -105,13 +105,13 @@ async def test_the_event_loop_stays_free_while_scoring(loopback, provider, defau
 
     class Slow(Scorer):
         def __init__(self) -> None:
-            self.__dict__.update(default.__dict__)
+            super().__init__(default.bundle)
 
-        def score_detailed(self, *args, **kwargs):
+        def _run(self, batch):
             spans.append(time.perf_counter())
             time.sleep(0.5)  # as a large model does
             spans.append(time.perf_counter())
-            return super().score_detailed(*args, **kwargs)
+            return super()._run(batch)
 
     await Selector([provider("m")], samples=2, scorer=Slow()).aselect("q")
     ticker.cancel()
@@ -201,7 +201,7 @@ class Fixed(Scorer):
         self.__dict__.update(like.__dict__)
         self.values = np.array(scores, np.float32)
 
-    def score_detailed(self, pairs, **_):
+    async def ascore_detailed(self, pairs, **_):
         zeros = np.zeros(len(pairs), np.int64)
         return ScoredPairs(self.values[: len(pairs)], zeros, zeros)
 

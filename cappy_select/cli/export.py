@@ -10,7 +10,7 @@ import typer
 from pydantic import ValidationError
 
 from cappy_select.bundle import MODEL
-from cappy_select.cli.output import Json, Revision, new_app, note, print_json
+from cappy_select.cli.output import Json, Revision, new_app, note, print_json, progress
 from cappy_select.errors import InputError
 from cappy_select.export import Card, export_checkpoint
 
@@ -26,6 +26,10 @@ def export(
     card: Annotated[
         Path | None, typer.Option(help="JSON with name, version, provenance and licenses for the manifest.")
     ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(help="Recorded answers to compare the scores on, as `cappy eval selection` reads; default: ours."),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")] = False,
     json: Json = False,
 ) -> None:
@@ -33,22 +37,27 @@ def export(
 
     The bundle's scores are compared with torch's before it appears; needs the `export` extra.
     """
-    bundle = export_checkpoint(
-        checkpoint,
-        out,
-        precision=precision,
-        revision=revision,
-        card=_read_card(card) if card else None,
-        overwrite=overwrite,
-        on_stage=None if json else note,
-    )
+    with progress("comparing", shown=not json) as advance:
+        bundle = export_checkpoint(
+            checkpoint,
+            out,
+            precision=precision,
+            revision=revision,
+            card=_read_card(card) if card else None,
+            calibration=calibration,
+            overwrite=overwrite,
+            on_stage=None if json else note,
+            on_progress=advance,
+        )
     if json:
         print_json({"path": str(bundle.path), "digest": bundle.digest} | bundle.manifest.model_dump(mode="json"))
         return
     gates = bundle.manifest.gates
     print(f"{bundle.path}: {bundle}, {(bundle.path / MODEL).stat().st_size / 1e6:.1f} MB")
-    measured = f"max |Δscore| {gates['max_abs_diff']:.2g}, winner agreement {gates['winner_agreement']:.3f}"
-    print(f"{measured}, against torch fp32")
+    print(
+        f"against torch fp32: max |Δscore| {gates['max_abs_diff']:.2g} of {gates['pairs']:.0f} pairs, "
+        f"winner agreement {gates['winner_agreement']:.3f} of {gates['clear_groups']:.0f} clear groups"
+    )
 
 
 def _read_card(path: Path) -> Card:

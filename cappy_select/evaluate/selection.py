@@ -53,13 +53,13 @@ def evaluate_selection(
         path: JSONL (plain or `.gz`) of `id, instruction, candidates[{model, response, correct | human}]`.
         scorer: Whose picks are judged.
         limit: Only the first instances.
-        on_progress: Called with (distinct pairs scored in this step, distinct pairs in all).
+        on_progress: Called with (pairs that became known in this step, pairs in all).
 
     Raises InputError, naming the file, when an answer has no `correct` and no `human`.
     """
     instances = _instances(path, limit)
     pairs = [(row.instruction, answer.response) for row in instances for answer in row.candidates]
-    total = len(set(pairs))
+    total = len(pairs)
     scored = scorer.score_detailed(pairs, on_progress=(lambda done: on_progress(done, total)) if on_progress else None)
     per_instance = np.split(scored.scores, np.cumsum([len(row.candidates) for row in instances])[:-1])
     quality = [np.array([answer.quality for answer in row.candidates], float) for row in instances]

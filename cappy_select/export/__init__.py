@@ -33,8 +33,10 @@ def export_checkpoint(
     precision: Precision = "fp32",
     revision: str | None = None,
     card: Card | None = None,
+    calibration: str | Path | None = None,
     overwrite: bool = False,
     on_stage: Callable[[str], None] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> Bundle:
     """Make a bundle of a RoBERTa or BERT sequence-classification checkpoint with one label.
 
@@ -44,23 +46,27 @@ def export_checkpoint(
         precision: `fp32`; `fp16`, for devices that compute in it; `int8`, for CPUs (a quarter of the size).
         revision: Branch, tag or commit of a hub repository.
         card: Name, version, provenance and licences for the manifest.
+        calibration: Recorded answers (JSONL of `id, instruction, candidates[{model, response}]`, plain or `.gz`)
+            to compare the scores on; default: 100 pairs of our own. Answers like those it will score are better.
         overwrite: Replace a bundle that exists; a folder that holds anything else never is.
         on_stage: Called with a few words before each long step.
+        on_progress: Called for each calibration pair with (pairs in this step, pairs in all).
 
     Raises:
         ExportError: wrong architecture, several labels, no tokenizer, damaged weights, attention that did
             not fuse, or scores outside the gate of the precision (`cappy_select.export.gates`).
-        InputError: `out` exists, or can't be written.
+        InputError: `out` exists, or can't be written; `calibration` can't be read.
         BundleNotFound: there is no such folder or hub repository.
         MissingExtra: torch, transformers or onnx is not installed.
     """
     for module in ("torch", "transformers", "onnx", "sympy"):
         _require(module)
     from cappy_select.export.checkpoint import load_checkpoint
-    from cappy_select.export.gates import measure
+    from cappy_select.export.gates import calibration_groups, measure
     from cappy_select.export.graph import write_model
 
     card, stage = card or Card(), on_stage or (lambda _: None)
+    groups = calibration_groups(calibration)
     with new_folder(Path(out), overwrite=overwrite) as folder:
         stage("loading the checkpoint")
         loaded = load_checkpoint(checkpoint, revision)
@@ -70,14 +76,16 @@ def export_checkpoint(
             "architecture": loaded.architecture,
             "max_length": loaded.max_length,
             "precision": precision,
-            "provenance": loaded.provenance | card.provenance,
+            "provenance": loaded.provenance
+            | {"calibration": Path(calibration).name if calibration else "built-in"}
+            | card.provenance,
             "licenses": card.licenses,
         }
         (folder / TOKENIZER).write_text(loaded.tokenizer.backend_tokenizer.to_str(), encoding="utf-8")
         stage(f"writing the model in {precision}")
         write_model(loaded.model, folder / MODEL, precision)
         stage("comparing its scores with torch's")
-        gates = measure(draft_bundle(folder, fields), loaded, precision)
+        gates = measure(draft_bundle(folder, fields), loaded, precision, groups, on_progress)
         save_bundle(folder, fields | {"gates": gates})
     return load_bundle(out)
 

@@ -15,6 +15,7 @@ from onnxruntime.transformers.fusion_options import FusionOptions
 
 from cappy_select.bundle import Precision
 from cappy_select.errors import ExportError
+from cappy_select.export.cpu import split_for_cpu
 from cappy_select.export.quantize import to_int8
 
 _OPSET = 17  # the newest that the fusions of onnxruntime 1.20 to 1.31 all know
@@ -48,6 +49,8 @@ def write_model(model: Any, path: Path, precision: Precision) -> None:
         fused = _fuse(traced, model.config, split_projections=precision == "int8")
     if precision == "fp16":
         fused.convert_float_to_float16(keep_io_types=True)
+    else:
+        split_for_cpu(fused.model.graph)
     graph = to_int8(fused.model) if precision == "int8" else fused.model
     try:
         onnx.save(graph, path)

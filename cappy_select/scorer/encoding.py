@@ -33,13 +33,24 @@ class Tokens:
 
 
 @dataclass(frozen=True, slots=True)
-class EncodedPair:
-    """One pair, cut to the window."""
+class Pair:
+    """One pair as it will be cut to the window; `PairEncoder.join` makes its ids when its batch runs."""
 
-    ids: Ids  # [tokens]
-    type_ids: Ids  # [tokens]
-    instruction_cut: int
-    response_cut: int
+    instruction: Tokens
+    response: Tokens
+    keep: tuple[int, int]  # tokens of each that stay
+    side: CutSide  # where the instruction is cut; the response is cut on its right
+    length: int  # tokens, special ones included
+
+    @property
+    def instruction_cut(self) -> int:
+        """Tokens of the instruction that did not fit."""
+        return self.instruction.length - self.keep[0]
+
+    @property
+    def response_cut(self) -> int:
+        """Tokens of the response that did not fit."""
+        return self.response.length - self.keep[1]
 
 
 class PairEncoder:
@@ -86,33 +97,30 @@ class PairEncoder:
                 kept = ids[: self.room] if side == "right" else ids[-self.room :]
                 yield Tokens(len(ids), np.array(kept, np.int64))
 
-    def length(self, instruction: Tokens, response: Tokens) -> int:
-        """Tokens of the pair as `join` makes it, special ones included."""
-        return sum(longest_first(instruction.length, response.length, self.room)) + self._special_count
+    def pair(self, instruction: Tokens, response: Tokens, side: CutSide = "right") -> Pair:
+        """The pair cut `longest_first`; `side` is where the instruction loses what it must."""
+        keep = longest_first(instruction.length, response.length, self.room)
+        return Pair(instruction, response, keep, side, sum(keep) + self._special_count)
 
-    def join(self, instruction: Tokens, response: Tokens, instruction_side: CutSide = "right") -> EncodedPair:
-        """The pair with its special tokens, cut `longest_first`; the response is cut on its right."""
-        keep_first, keep_second = longest_first(instruction.length, response.length, self.room)
-        first = (
-            instruction.kept[:keep_first]
-            if instruction_side == "right"
-            else instruction.kept[len(instruction.kept) - keep_first :]
-        )
-        second = response.kept[:keep_second]
+    def join(self, pair: Pair) -> tuple[Ids, Ids]:
+        """The token ids and the type ids of a pair, with its special tokens: int64[length] each."""
+        keep_first, keep_second = pair.keep
+        kept = pair.instruction.kept
+        first = kept[:keep_first] if pair.side == "right" else kept[len(kept) - keep_first :]
+        second = pair.response.kept[:keep_second]
         before, between, after = self._specials
-        return EncodedPair(
-            ids=np.concatenate([before[0], first, between[0], second, after[0]]),
-            type_ids=np.concatenate(
+        first_type, second_type = self._type_of
+        return (
+            np.concatenate([before[0], first, between[0], second, after[0]]),
+            np.concatenate(
                 [
                     before[1],
-                    np.full(keep_first, self._type_of[0]),
+                    np.full(keep_first, first_type),
                     between[1],
-                    np.full(keep_second, self._type_of[1]),
+                    np.full(keep_second, second_type),
                     after[1],
                 ]
             ),
-            instruction_cut=instruction.length - keep_first,
-            response_cut=response.length - keep_second,
         )
 
     def _encode_batch(self, texts: Sequence[str]) -> list[Encoding]:
@@ -136,19 +144,15 @@ def longest_first(first: int, second: int, room: int) -> tuple[int, int]:
     return (larger_half, half) if first > second else (half, larger_half)
 
 
-def check_pairs(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The pairs as a list. Raises InputError naming the first that is not two strings."""
-    if not isinstance(pairs, Iterable):
-        raise InputError(f"pairs must be (instruction, response) tuples, got {type(pairs).__name__}")
-    checked = []
+def checked(pairs: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """The pairs, one by one. Raises InputError at the first that is not two strings."""
     for position, pair in enumerate(pairs):
         is_pair = isinstance(pair, Sequence) and not isinstance(pair, str) and len(pair) == 2
         if not is_pair or not all(isinstance(text, str) for text in pair):
             raise InputError(
                 f"pair {position} must be (instruction, response), two strings, got {type(pair).__name__} {pair!r:.80}"
             )
-        checked.append((pair[0], pair[1]))
-    return checked
+        yield pair[0], pair[1]
 
 
 def _without_surrogates(text: str) -> str:

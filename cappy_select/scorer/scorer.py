@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from cappy_select.bundle import Bundle, resolve
 from cappy_select.errors import InputError, TruncationWarning
-from cappy_select.scorer.encoding import PairEncoder, Tokens, check_pairs
-from cappy_select.scorer.planning import plan
-from cappy_select.scorer.session import Session
+from cappy_select.scorer.batching import Batcher
+from cappy_select.scorer.cache import CacheInfo, Known, ScoreCache, text_digest
+from cappy_select.scorer.encoding import Pair, PairEncoder, Tokens, checked
+from cappy_select.scorer.planning import shares, tokens_per_batch, windows
+from cappy_select.scorer.session import Session, usable_cores
 from cappy_select.types import CutSide
+
+_T = TypeVar("_T")
+_TextPair = tuple[str, str]
+# What scoring waits for: a future, or work that an async caller hands to a thread.
+_Steps = Generator["Future[Any] | Callable[[], Any]", Any, _T]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,19 +61,37 @@ class Scorer:
     Tan et al. 2023, section 3.1). Compare scores of responses to the same instruction.
     """
 
-    def __init__(self, bundle: Bundle, *, providers: Sequence[str] | None = None, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        providers: Sequence[str] | None = None,
+        threads: int | None = None,
+        cache: ScoreCache | bool = True,
+    ) -> None:
         """Load a verified bundle; see `Scorer.load` for the usual way.
 
         Args:
             bundle: From `cappy_select.bundle.load_bundle` or `resolve`.
-            providers: onnxruntime execution providers, best first; default CPU.
+            providers: onnxruntime execution providers, best first; default CPU. On others a score may depend on
+                its batch in the last bits, so there is no cache.
             threads: Threads for one batch; default the cores this process may use.
+            cache: False for none; a `ScoreCache` to set its size or to share it between scorers.
         """
         if threads is not None and threads < 1:
             raise InputError(f"threads must be at least 1, got {threads}")
+        threads = threads or usable_cores()
         self.bundle = bundle
         self._encoder = PairEncoder(bundle)
         self._session = Session(bundle, providers=providers, threads=threads)
+        if isinstance(cache, ScoreCache) and not self._session.exact:
+            raise InputError(
+                f"a score from {', '.join(self._session.providers)} may depend on its batch, so it can't be cached: "
+                "leave cache out, or use the CPU"
+            )
+        own = ScoreCache() if cache is True and self._session.exact else None
+        self._cache = cache if isinstance(cache, ScoreCache) else own
+        self._batcher = Batcher(self._run, tokens_per_batch(threads))
 
     @classmethod
     def load(
@@ -71,14 +101,17 @@ class Scorer:
         revision: str | None = None,
         providers: Sequence[str] | None = None,
         threads: int | None = None,
+        cache: ScoreCache | bool = True,
     ) -> Scorer:
         """Load the embedded default (None), a bundle folder, or a hub id written `hf://org/name`.
+
+        The other arguments are those of `Scorer`.
 
         Raises:
             BundleError: the bundle is missing, damaged, or of a newer format.
             MissingExtra: a hub checkpoint has to be exported first, and the `export` extra is missing.
         """
-        return cls(resolve(source, revision=revision), providers=providers, threads=threads)
+        return cls(resolve(source, revision=revision), providers=providers, threads=threads, cache=cache)
 
     @property
     def window(self) -> int:
@@ -89,6 +122,10 @@ class Scorer:
         """Length of a text in this scorer's tokens, special tokens not counted."""
         return self._encoder.count(text)
 
+    def cache_info(self) -> CacheInfo | None:
+        """The counters of the score cache; None when there is none."""
+        return self._cache.info() if self._cache else None
+
     def score(self, instruction: str, responses: Iterable[str]) -> npt.NDArray[np.float32]:
         """Scores of several responses to one instruction: float32[responses], in their order.
 
@@ -96,12 +133,21 @@ class Scorer:
         """
         return self._scores(self.score_detailed(_against(instruction, responses)))
 
+    async def ascore(self, instruction: str, responses: Iterable[str]) -> npt.NDArray[np.float32]:
+        """`score` for async callers: those that score at the same time share batches."""
+        return self._scores(await self.ascore_detailed(_against(instruction, responses)))
+
     def score_pairs(self, pairs: Iterable[tuple[str, str]]) -> npt.NDArray[np.float32]:
         """Scores of any mix of (instruction, response) pairs: float32[pairs], in their order.
 
+        Any number of them: of a generator only a window is held at a time.
         Warns `TruncationWarning` when a pair did not fit the window.
         """
         return self._scores(self.score_detailed(pairs))
+
+    async def ascore_pairs(self, pairs: Iterable[tuple[str, str]]) -> npt.NDArray[np.float32]:
+        """`score_pairs` for async callers: those that score at the same time share batches."""
+        return self._scores(await self.ascore_detailed(pairs))
 
     def rank(self, instruction: str, responses: Iterable[str]) -> list[Ranked]:
         """The responses, best first; the earlier one first on a tie, NaN last.
@@ -109,9 +155,12 @@ class Scorer:
         Warns `TruncationWarning` when a pair did not fit the window.
         """
         pairs = _against(instruction, responses)
-        scored = self.score_detailed(pairs)
-        order = np.argsort(-self._scores(scored), kind="stable")  # NaN sorts last
-        return [Ranked(int(i), pairs[i][1], float(scored.scores[i]), int(scored.cut[i])) for i in order]
+        return self._ranked(pairs, self.score_detailed(pairs))
+
+    async def arank(self, instruction: str, responses: Iterable[str]) -> list[Ranked]:
+        """`rank` for async callers: those that score at the same time share batches."""
+        pairs = _against(instruction, responses)
+        return self._ranked(pairs, await self.ascore_detailed(pairs))
 
     def score_detailed(
         self,
@@ -125,29 +174,101 @@ class Scorer:
         Args:
             pairs: (instruction, response), any strings, empty ones too.
             instruction_side: Where a too long instruction loses tokens; default as the manifest says.
-            on_progress: Called after each batch with the number of distinct pairs it scored.
+            on_progress: Called every few batches with the number of pairs, repeated ones too, that became known.
         """
-        checked = check_pairs(pairs)
+        return _joined(list(self.stream(pairs, instruction_side=instruction_side, on_progress=on_progress)))
+
+    async def ascore_detailed(
+        self,
+        pairs: Iterable[tuple[str, str]],
+        *,
+        instruction_side: CutSide | None = None,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> ScoredPairs:
+        """`score_detailed` for async callers. Cancelling it disturbs no other caller."""
         side = instruction_side or self.bundle.manifest.cut_side
-        distinct = list(dict.fromkeys(checked))
-        instructions = self._tokens((instruction for instruction, _ in distinct), side)
-        responses = self._tokens((response for _, response in distinct), "right")
+        return _joined(
+            [await _alone(self._score_window(window, side, on_progress)) for window in windows(_checked(pairs))]
+        )
 
-        lengths = [self._encoder.length(instructions[a], responses[b]) for a, b in distinct]
-        scores = np.empty(len(distinct), np.float32)
-        cut = np.empty((len(distinct), 2), np.int64)  # [pairs, instruction and response]
-        for batch in plan(lengths):
-            rows = [self._encoder.join(instructions[distinct[i][0]], responses[distinct[i][1]], side) for i in batch]
-            scores[batch] = self._session.run(rows)
-            cut[batch] = [(row.instruction_cut, row.response_cut) for row in rows]
-            if on_progress:
-                on_progress(len(batch))
+    def stream(
+        self,
+        pairs: Iterable[tuple[str, str]],
+        *,
+        instruction_side: CutSide | None = None,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> Iterator[ScoredPairs]:
+        """`score_detailed` piece by piece, in order: for more pairs than should be held at once.
 
-        place = {pair: number for number, pair in enumerate(distinct)}
-        back = np.array([place[pair] for pair in checked], np.int64)
-        return ScoredPairs(scores[back], instruction_cut=cut[back, 0], response_cut=cut[back, 1])
+        Of the pairs and of their results one window (4,096 pairs, or 4 million characters) is held at a time.
+        """
+        side = instruction_side or self.bundle.manifest.cut_side
+        for window in windows(_checked(pairs)):
+            yield _blocking(self._score_window(window, side, on_progress))
 
-    def _scores(self, scored: ScoredPairs) -> npt.NDArray[np.float32]:
+    def _score_window(
+        self, window: list[_TextPair], side: CutSide, on_progress: Callable[[int], None] | None
+    ) -> _Steps[ScoredPairs]:
+        """Score each distinct pair once; yields what has to be waited for."""
+        self._batcher.after_fork()
+        repeats: dict[_TextPair, int] = {}
+        for pair in window:
+            repeats[pair] = repeats.get(pair, 0) + 1
+        keys = self._keys(repeats, side) if self._cache else {}
+        cached = self._cache.find(keys.values()) if self._cache else {}
+        known = {pair: cached[key] for pair, key in keys.items() if key in cached}
+        if on_progress and known:
+            on_progress(sum(repeats[pair] for pair in known))
+
+        new = [pair for pair in repeats if pair not in known]
+        if new:
+            room = self._batcher.room
+            ticket = room.enter(len(new))
+            try:
+                yield ticket
+                rows: list[Pair] = yield partial(self._encode, new, side)
+                order = sorted(range(len(rows)), key=lambda row: -rows[row].length)
+                for share in shares([rows[row].length for row in order], self._batcher.tokens_per_batch):
+                    taken = order[share]
+                    scores = yield self._batcher.submit([rows[row] for row in taken])
+                    for row, score in zip(taken, scores.tolist(), strict=True):
+                        known[new[row]] = Known(score, rows[row].instruction_cut, rows[row].response_cut)
+                    if on_progress:
+                        on_progress(sum(repeats[new[row]] for row in taken))
+            finally:
+                room.leave(len(new), ticket)
+            if self._cache:
+                self._cache.keep({keys[pair]: known[pair] for pair in new})
+
+        found = [known[pair] for pair in window]
+        return ScoredPairs(
+            np.array([one.score for one in found], np.float32),
+            np.array([one.instruction_cut for one in found], np.int64),
+            np.array([one.response_cut for one in found], np.int64),
+        )
+
+    def _keys(self, pairs: Iterable[_TextPair], side: CutSide) -> dict[_TextPair, Any]:
+        digests = {text: text_digest(text) for pair in pairs for text in pair}
+        return {pair: (self.bundle.digest, side, digests[pair[0]], digests[pair[1]]) for pair in pairs}
+
+    def _encode(self, pairs: Sequence[_TextPair], side: CutSide) -> list[Pair]:
+        """Each distinct text encoded once."""
+        instructions = self._tokens((instruction for instruction, _ in pairs), side)
+        responses = self._tokens((response for _, response in pairs), "right")
+        return [self._encoder.pair(instructions[a], responses[b], side) for a, b in pairs]
+
+    def _tokens(self, texts: Iterable[str], side: CutSide) -> dict[str, Tokens]:
+        distinct = list(dict.fromkeys(texts))
+        return dict(zip(distinct, self._encoder.tokens(distinct, side), strict=True))
+
+    def _run(self, batch: Sequence[Pair]) -> npt.NDArray[np.float32]:
+        return self._session.run([self._encoder.join(pair) for pair in batch])
+
+    def _ranked(self, pairs: list[_TextPair], scored: ScoredPairs) -> list[Ranked]:
+        order = np.argsort(-self._scores(scored, stacklevel=4), kind="stable")  # NaN sorts last
+        return [Ranked(int(i), pairs[i][1], float(scored.scores[i]), int(scored.cut[i])) for i in order]
+
+    def _scores(self, scored: ScoredPairs, stacklevel: int = 3) -> npt.NDArray[np.float32]:
         """The bare scores; what they don't show, truncation, becomes a warning at the caller's line."""
         number_cut = int(np.count_nonzero(scored.cut))
         if number_cut:
@@ -155,17 +276,79 @@ class Scorer:
                 f"{number_cut} of {len(scored.scores)} pairs did not fit the scorer's window of "
                 f"{self.bundle.manifest.max_length} tokens and were cut (at most {scored.cut.max()} tokens of one)",
                 TruncationWarning,
-                stacklevel=3,
+                stacklevel=stacklevel,
             )
         return scored.scores
 
-    def _tokens(self, texts: Iterable[str], side: CutSide) -> dict[str, Tokens]:
-        """Each distinct text encoded once."""
-        distinct = list(dict.fromkeys(texts))
-        return dict(zip(distinct, self._encoder.tokens(distinct, side), strict=True))
+
+def _blocking(steps: _Steps[_T]) -> _T:
+    """Go through the steps, waiting in this thread."""
+    step: Future[Any] | Callable[[], Any] | None = None
+    try:
+        step = next(steps)
+        while True:
+            step = steps.send(step.result() if isinstance(step, Future) else step())
+    except StopIteration as done:
+        result: _T = done.value
+        return result
+    finally:
+        if isinstance(step, Future):
+            step.cancel()  # an interrupt: nobody waits for it any more
+        steps.close()
 
 
-def _against(instruction: str, responses: Iterable[str]) -> list[tuple[str, str]]:
+async def _alone(steps: _Steps[_T]) -> _T:
+    """Go through the steps, off the event loop."""
+    loop = asyncio.get_running_loop()
+    try:
+        step = next(steps)
+        while True:
+            if isinstance(step, Future):
+                step = steps.send(await asyncio.wrap_future(step))
+            else:
+                step = steps.send(await loop.run_in_executor(_encoder_threads(), step))
+    except StopIteration as done:
+        result: _T = done.value
+        return result
+    finally:
+        steps.close()
+
+
+_encoders: ThreadPoolExecutor | None = None  # tokenising for async callers; made when first needed
+
+
+def _encoder_threads() -> ThreadPoolExecutor:
+    global _encoders
+    _encoders = _encoders or ThreadPoolExecutor(max_workers=2, thread_name_prefix="cappy-encode")
+    return _encoders
+
+
+def _forget_threads() -> None:
+    """A forked child has the pool, but not its threads."""
+    global _encoders
+    _encoders = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_threads)
+
+
+def _joined(pieces: list[ScoredPairs]) -> ScoredPairs:
+    return ScoredPairs(
+        np.concatenate([np.empty(0, np.float32), *(piece.scores for piece in pieces)]),
+        np.concatenate([np.empty(0, np.int64), *(piece.instruction_cut for piece in pieces)]),
+        np.concatenate([np.empty(0, np.int64), *(piece.response_cut for piece in pieces)]),
+    )
+
+
+def _checked(pairs: Iterable[_TextPair]) -> Iterable[_TextPair]:
+    """Checked before any is scored when they can be read twice, else as they come."""
+    if not isinstance(pairs, Iterable):
+        raise InputError(f"pairs must be (instruction, response) tuples, got {type(pairs).__name__}")
+    return list(checked(pairs)) if isinstance(pairs, Sequence) else checked(pairs)
+
+
+def _against(instruction: str, responses: Iterable[str]) -> list[_TextPair]:
     if not isinstance(instruction, str):
         raise InputError(f"the instruction must be a str, got {type(instruction).__name__}")
     if isinstance(responses, str):

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from cappy_select.bundle import MODEL, Bundle
 from cappy_select.errors import BundleDamaged, InputError
-from cappy_select.scorer.encoding import EncodedPair
+from cappy_select.scorer.encoding import Ids
 from cappy_select.scorer.planning import padded_length
 
 _INPUTS = {"input_ids", "attention_mask", "token_type_ids"}
@@ -20,7 +20,7 @@ _INPUTS = {"input_ids", "attention_mask", "token_type_ids"}
 class Session:
     """An onnxruntime session over a bundle's model. Safe to share between threads."""
 
-    def __init__(self, bundle: Bundle, *, providers: Sequence[str] | None = None, threads: int | None = None) -> None:
+    def __init__(self, bundle: Bundle, *, threads: int, providers: Sequence[str] | None = None) -> None:
         import onnxruntime as ort
 
         wanted = list(providers or ["CPUExecutionProvider"]) if not isinstance(providers, str) else []
@@ -30,9 +30,12 @@ class Session:
                 f"providers must be a list of this onnxruntime's execution providers "
                 f"({', '.join(ort.get_available_providers())}), got {providers!r}"
             )
+        self.providers = names
         options = ort.SessionOptions()
-        options.intra_op_num_threads = threads or usable_cores()
+        options.intra_op_num_threads = threads
         options.log_severity_level = 4  # what goes wrong is raised
+        # Threads spin while a batch runs and sleep between batches: a server at rest uses no core.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         path, model = bundle.path / MODEL, bundle.read(MODEL)
         try:
             self._session = ort.InferenceSession(model, options, providers=wanted)
@@ -47,16 +50,21 @@ class Session:
             )
         self._max_length = bundle.manifest.max_length
 
-    def run(self, rows: Sequence[EncodedPair]) -> npt.NDArray[np.float32]:
-        """Scores of a batch, in its order: float32[rows]. Rows are padded on the right."""
-        longest = min(padded_length(max(len(row.ids) for row in rows)), self._max_length)
+    @property
+    def exact(self) -> bool:
+        """Whether a pair's score is the same, bit for bit, in every batch: so it is on a CPU."""
+        return self.providers == ["CPUExecutionProvider"]
+
+    def run(self, rows: Sequence[tuple[Ids, Ids]]) -> npt.NDArray[np.float32]:
+        """Scores of a batch of (ids, type ids), in its order: float32[rows]. Rows are padded on the right."""
+        longest = min(padded_length(max(len(row[0]) for row in rows)), self._max_length)
         ids = np.zeros((len(rows), longest), np.int64)
         types = np.zeros_like(ids)
         mask = np.zeros_like(ids)
-        for number, row in enumerate(rows):
-            ids[number, : len(row.ids)] = row.ids
-            types[number, : len(row.ids)] = row.type_ids
-            mask[number, : len(row.ids)] = 1
+        for number, (row_ids, row_types) in enumerate(rows):
+            ids[number, : len(row_ids)] = row_ids
+            types[number, : len(row_ids)] = row_types
+            mask[number, : len(row_ids)] = 1
         feeds = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
         try:
             (scores,) = self._session.run(["score"], {name: feeds[name] for name in self._inputs})

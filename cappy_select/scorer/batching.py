@@ -1,0 +1,162 @@
+"""Concurrent callers share batches.
+
+Each caller hands in a share of its rows and waits. One worker thread, which lives while there is work, takes
+the rows that go well together, whoever's they are. A lone caller waits for nothing; when several have just
+been served, the worker gives them a moment to come back, so that they meet in one batch again.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+
+import numpy as np
+import numpy.typing as npt
+
+from cappy_select.scorer.encoding import Pair
+from cappy_select.scorer.planning import next_batch
+
+Scores = npt.NDArray[np.float32]
+
+ROOM_PAIRS = 16_384  # pairs that are encoded or waiting at a time; who comes then waits outside
+_REUNION_S = 0.002
+
+
+class _Job:
+    """One caller's share."""
+
+    def __init__(self, rows: Sequence[Pair]) -> None:
+        self.future: Future[Scores] = Future()
+        self.rows = rows
+        self.waiting = list(range(len(rows)))  # rows not yet taken, longest first
+        self.tokens = sum(row.length for row in rows)  # of those
+        self.missing = len(rows)  # scores
+        self.scores = np.empty(len(rows), np.float32)
+
+
+class Room:
+    """A first-come-first-served bound on the pairs under way. Its tickets are futures: wait, or cancel."""
+
+    def __init__(self, pairs: int) -> None:
+        self._free = self._size = pairs
+        self._queue: deque[tuple[int, Future[None]]] = deque()
+        self._lock = threading.Lock()
+
+    def enter(self, pairs: int) -> Future[None]:
+        """A ticket that is done when so many pairs (or, if they are more, the whole room) are free."""
+        ticket: Future[None] = Future()
+        with self._lock:
+            self._queue.append((min(pairs, self._size), ticket))
+            self._admit()
+        return ticket
+
+    def leave(self, pairs: int, ticket: Future[None]) -> None:
+        """Give back what was entered for, or give up waiting."""
+        with self._lock:
+            if not ticket.cancel():  # it had been let in
+                self._free += min(pairs, self._size)
+            self._admit()
+
+    def _admit(self) -> None:
+        while self._queue and (self._queue[0][1].cancelled() or self._queue[0][0] <= self._free):
+            pairs, ticket = self._queue.popleft()
+            if ticket.set_running_or_notify_cancel():
+                self._free -= pairs
+                ticket.set_result(None)
+
+
+class Batcher:
+    """Runs the rows of all callers, a batch at a time, in one worker thread."""
+
+    def __init__(self, run: Callable[[Sequence[Pair]], Scores], tokens_per_batch: int) -> None:
+        self._run = run
+        self.tokens_per_batch = tokens_per_batch
+        self._start_anew()
+
+    def _start_anew(self) -> None:
+        self._pid = os.getpid()
+        self.room = Room(ROOM_PAIRS)
+        self._jobs: list[_Job] = []  # in order of arrival
+        self._changed = threading.Condition()
+        self._worker: threading.Thread | None = None
+
+    def after_fork(self) -> None:
+        """A forked child has neither the worker nor the callers it served: start anew there."""
+        if self._pid != os.getpid():
+            self._start_anew()
+
+    def submit(self, rows: Sequence[Pair]) -> Future[Scores]:
+        """Hand in rows, longest first. The future holds float32[rows]; cancelling it takes back what can be."""
+        job = _Job(rows)
+        with self._changed:
+            if self._worker is None:
+                # No daemon: a process must not end inside onnxruntime. It ends by itself when there is no work.
+                worker = threading.Thread(target=self._work, name="cappy-scorer")
+                worker.start()  # it waits for this lock
+                self._worker = worker
+            self._jobs.append(job)
+            self._changed.notify()
+        return job.future
+
+    def _work(self) -> None:
+        served = 0
+        while True:
+            with self._changed:
+                if served > 1:
+                    self._reunite(served)
+                self._jobs = [job for job in self._jobs if not job.future.cancelled()]
+                taken = self._take()
+                if not taken:
+                    self._worker = None
+                    return
+                callers = len(self._jobs)
+            self._score(taken)
+            with self._changed:
+                self._jobs = [job for job in self._jobs if job.missing]
+                served = callers if len(self._jobs) < callers else 0
+
+    def _reunite(self, callers: int) -> None:
+        """Wait a moment, until so many callers are here again or a batch is full."""
+        self._changed.wait_for(
+            lambda: len(self._jobs) >= callers or sum(job.tokens for job in self._jobs) >= self.tokens_per_batch,
+            timeout=_REUNION_S,
+        )
+
+    def _take(self) -> list[tuple[_Job, list[int]]]:
+        """The next batch, taken off its jobs."""
+        able = [job for job in self._jobs if job.waiting]
+        if not able:
+            return []
+        lengths = [[job.rows[row].length for row in job.waiting] for job in able]
+        taken: dict[int, list[int]] = {}
+        for caller, place in next_batch(lengths, self.tokens_per_batch):
+            taken.setdefault(caller, []).append(place)
+        batch = []
+        for caller, places in taken.items():
+            job = able[caller]
+            rows = [job.waiting[place] for place in places]
+            batch.append((job, rows))
+            gone = set(rows)
+            job.waiting = [row for row in job.waiting if row not in gone]
+            job.tokens -= sum(job.rows[row].length for row in rows)
+        return batch
+
+    def _score(self, batch: list[tuple[_Job, list[int]]]) -> None:
+        try:
+            scores = self._run([job.rows[row] for job, rows in batch for row in rows])
+        except BaseException as error:  # its callers', and no reason to leave others waiting for ever
+            for job, _ in batch:
+                job.missing = 0
+                if job.future.set_running_or_notify_cancel():
+                    job.future.set_exception(error)
+            return
+        start = 0
+        for job, rows in batch:
+            job.scores[rows] = scores[start : start + len(rows)]
+            start += len(rows)
+            job.missing -= len(rows)
+            if not job.missing and job.future.set_running_or_notify_cancel():
+                job.future.set_result(job.scores)

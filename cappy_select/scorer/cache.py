@@ -1,0 +1,82 @@
+"""Scores that were computed before. Exact: the int8 and fp32 scores of a CPU depend on the pair alone."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from cappy_select.errors import InputError
+
+Key = tuple[str, str, bytes, bytes]  # bundle digest, side of the instruction's cut, the two texts' digests
+
+
+class Known(NamedTuple):
+    """What is kept of a scored pair."""
+
+    score: float
+    instruction_cut: int
+    response_cut: int
+
+
+class CacheInfo(NamedTuple):
+    """Counters of a `ScoreCache`, in pairs."""
+
+    hits: int
+    misses: int
+    evictions: int
+    pairs: int
+    max_pairs: int
+
+
+class ScoreCache:
+    """The most recently used scores, in memory. Safe to share between threads and scorers.
+
+    It holds 128-bit digests of the texts, not the texts: about 0.4 kB a pair, however long they are.
+    """
+
+    def __init__(self, max_pairs: int = 20_000) -> None:
+        if not isinstance(max_pairs, int) or max_pairs < 1:
+            raise InputError(f"max_pairs must be at least 1, got {max_pairs!r}; to have no cache pass cache=False")
+        self._max_pairs = max_pairs
+        self._known: OrderedDict[Key, Known] = OrderedDict()
+        self._lock = threading.Lock()
+        self._hits = self._misses = self._evictions = 0
+
+    def info(self) -> CacheInfo:
+        """How often a pair was found, was not, and had to make room."""
+        with self._lock:
+            return CacheInfo(self._hits, self._misses, self._evictions, len(self._known), self._max_pairs)
+
+    def clear(self) -> None:
+        """Forget all scores; the counters go on."""
+        with self._lock:
+            self._known.clear()
+
+    def find(self, keys: Iterable[Key]) -> dict[Key, Known]:
+        """Those of the keys that are known."""
+        found = {}
+        with self._lock:
+            for key in keys:
+                if (known := self._known.get(key)) is None:
+                    self._misses += 1
+                else:
+                    self._hits += 1
+                    self._known.move_to_end(key)
+                    found[key] = known
+        return found
+
+    def keep(self, scored: Mapping[Key, Known]) -> None:
+        """Remember scores, and forget the least recently used beyond the bound."""
+        with self._lock:
+            self._known.update(scored)
+            while len(self._known) > self._max_pairs:
+                self._known.popitem(last=False)
+                self._evictions += 1
+
+
+def text_digest(text: str) -> bytes:
+    """128 bits of a text, for a key."""
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
