@@ -14,7 +14,7 @@ from cappy_select.errors import (
     TruncationWarning,
 )
 from cappy_select.providers import LiteLLMProvider, Priced, Provider, ReplayProvider
-from cappy_select.scorer import Ranked, Scorer
+from cappy_select.scorer import Ranked, ScoreCache, Scorer
 from cappy_select.select import Selector
 from cappy_select.strategies import Argmax, Strategy
 from cappy_select.types import Candidate, Failure, Instruction, Request, Selection, Usage
@@ -42,6 +42,7 @@ __all__ = [
     "Ranked",
     "ReplayProvider",
     "Request",
+    "ScoreCache",
     "Scorer",
     "Selection",
     "Selector",

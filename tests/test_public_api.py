@@ -19,8 +19,8 @@ def test_the_public_names_are_sorted_and_these():
     assert set(cappy_select.__all__) == {
         "Argmax", "BundleDamaged", "BundleError", "BundleFormatError", "BundleNotFound", "Candidate", "CappyError",
         "ExportError", "Failure", "InputError", "Instruction", "LiteLLMProvider", "MissingExtra", "NoCandidates",
-        "Priced", "Provider", "ProviderError", "Ranked", "ReplayProvider", "Request", "Scorer", "Selection",
-        "Selector", "Strategy", "TruncationWarning", "Usage",
+        "Priced", "Provider", "ProviderError", "Ranked", "ReplayProvider", "Request", "ScoreCache", "Scorer",
+        "Selection", "Selector", "Strategy", "TruncationWarning", "Usage",
     }  # fmt: skip
     assert all(hasattr(cappy_select, name) for name in cappy_select.__all__)
 

@@ -102,21 +102,21 @@ class Batcher:
         return job.future
 
     def _work(self) -> None:
-        served = 0
+        callers = 0
         while True:
             with self._changed:
-                if served > 1:
-                    self._reunite(served)
+                if callers > 1:
+                    self._reunite(callers)
                 self._jobs = [job for job in self._jobs if not job.future.cancelled()]
                 taken = self._take()
                 if not taken:
                     self._worker = None
                     return
-                callers = len(self._jobs)
             self._score(taken)
             with self._changed:
+                served = sum(not job.missing for job in self._jobs)
+                callers = len(self._jobs) if served else 0  # those now free to come back, and those who wait
                 self._jobs = [job for job in self._jobs if job.missing]
-                served = callers if len(self._jobs) < callers else 0
 
     def _reunite(self, callers: int) -> None:
         """Wait a moment, until so many callers are here again or a batch is full."""
