@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import importlib.metadata
+import itertools
 import json
 import multiprocessing
 import multiprocessing.connection
@@ -55,35 +56,35 @@ class Engine:
 
     name: str
     precision: str
-    start: Callable[[dict[str, Path], Pairs], Callable[[], Any]]  # bundles and pairs -> one pass over them
-    part: int = 1  # it is given only every so many-th prompt: padded to 512, all of them would take too long
+    start: Callable[[dict[str, Path]], Callable[[Pairs], Any]]  # bundles -> scoring
+    answers: int = ANSWERS  # of each prompt; padded to 512, all of them would take too long
 
 
 # ---------------------------------------------------------------- engines, each in its own process
 
 
-def crossencoder(folders: dict[str, Path], pairs: Pairs, **options: Any) -> Callable[[], Any]:
+def crossencoder(folders: dict[str, Path], **options: Any) -> Callable[[Pairs], Any]:
     from sentence_transformers import CrossEncoder
 
     # A checkpoint saved in fp16 would be run in fp16, which a CPU does several times more slowly.
     exact = {} if options else {"model_kwargs": {"dtype": "float32"}}
     model = CrossEncoder(str(folders["checkpoint"]), device="cpu", local_files_only=True, **exact, **options)
-    return lambda: model.predict(pairs)
+    return model.predict
 
 
-def crossencoder_onnx(folders: dict[str, Path], pairs: Pairs) -> Callable[[], Any]:
-    return crossencoder(folders, pairs, backend="onnx")
+def crossencoder_onnx(folders: dict[str, Path]) -> Callable[[Pairs], Any]:
+    return crossencoder(folders, backend="onnx")
 
 
-def padded(width: int | None) -> Callable[[dict[str, Path], Pairs], Callable[[], Any]]:
-    def start(folders: dict[str, Path], pairs: Pairs) -> Callable[[], Any]:
+def padded(width: int | None) -> Callable[[dict[str, Path]], Callable[[Pairs], Any]]:
+    def start(folders: dict[str, Path]) -> Callable[[Pairs], Any]:
         import onnxruntime as ort
 
         bundle = load_bundle(folders["fp32"])
         encoder = PairEncoder(bundle)
         options = ort.SessionOptions()
         options.intra_op_num_threads = usable_cores()
-        session = ort.InferenceSession(bundle.read(MODEL), options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(bundle.path / MODEL, options, providers=["CPUExecutionProvider"])
         names = {node.name for node in session.get_inputs()}
 
         def batch(texts: Pairs) -> Any:
@@ -97,24 +98,24 @@ def padded(width: int | None) -> Callable[[dict[str, Path], Pairs], Callable[[],
                 feeds["attention_mask"][number, : len(ids)] = 1
             return session.run(["score"], {name: feeds[name] for name in names})
 
-        return lambda: [batch(pairs[start : start + ANSWERS]) for start in range(0, len(pairs), ANSWERS)]
+        def score(pairs: Pairs) -> None:
+            for _, prompt in itertools.groupby(pairs, key=lambda pair: pair[0]):
+                batch(list(prompt))
+
+        return score
 
     return start
 
 
-def cappy(precision: str) -> Callable[[dict[str, Path], Pairs], Callable[[], Any]]:
-    def start(folders: dict[str, Path], pairs: Pairs) -> Callable[[], Any]:
-        scorer = Scorer.load(folders[precision], cache=False)
-        return lambda: scorer.score_pairs(pairs)
-
-    return start
+def cappy(precision: str) -> Callable[[dict[str, Path]], Callable[[Pairs], Any]]:
+    return lambda folders: Scorer.load(folders[precision], cache=False).score_pairs
 
 
 ENGINES = [
     Engine("crossencoder", "fp32", crossencoder),
     Engine("crossencoder-onnx", "fp32", crossencoder_onnx),
     Engine("onnxruntime-batch", "fp32", padded(None)),
-    Engine("onnxruntime-512", "fp32", padded(512), part=4),
+    Engine("onnxruntime-512", "fp32", padded(512), answers=4),
     Engine("cappy", "fp32", cappy("fp32")),
     Engine("cappy", "int8", cappy("int8")),
 ]
@@ -124,15 +125,15 @@ def serve(pipe: Any, number: int, folders: dict[str, Path], pairs: Pairs) -> Non
     """In the engine's process: time one pass whenever asked, then say what memory it took at most."""
     warnings.simplefilter("ignore")
     try:
-        run = ENGINES[number].start(folders, pairs)
-        run()  # the first pass is slower for everyone
+        score = ENGINES[number].start(folders)
+        score(pairs[:3])  # the first is slower for everyone
     except Exception as error:
         pipe.send(f"{type(error).__name__}: {error}".splitlines()[0])
         return
     pipe.send(None)
     while pipe.recv():
         started = time.perf_counter()
-        run()
+        score(pairs)
         pipe.send(time.perf_counter() - started)
     peak = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
     pipe.send(round(int(peak.group(1)) / 1024) if peak else None)
@@ -170,8 +171,9 @@ def checkpoint_of(model: str, cache: Path) -> Path:
         shutil.copyfile(EMBEDDED / TOKENIZER, partial / TOKENIZER)
         (partial / "tokenizer_config.json").write_text(
             json.dumps({
-                "tokenizer_class": "BertTokenizer", "model_max_length": 512, "pad_token": "[PAD]",
-                "cls_token": "[CLS]", "sep_token": "[SEP]", "unk_token": "[UNK]", "mask_token": "[MASK]",
+                "tokenizer_class": "BertTokenizer", "model_max_length": 512,
+                "pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]", "unk_token": "[UNK]",
+                "mask_token": "[MASK]",
             })
         )  # fmt: skip
         partial.rename(folder)
@@ -304,7 +306,7 @@ def compare(model: str, name: str, folders: dict[str, Path], pairs: Pairs, round
     gemm = Gemm(folders["fp32"])
     workers = []
     for number, engine in enumerate(ENGINES):
-        share = [pair for i, pair in enumerate(pairs) if i // ANSWERS % engine.part == 0]
+        share = [pair for i, pair in enumerate(pairs) if i % ANSWERS < engine.answers]
         ours, theirs = context.Pipe()
         process = context.Process(target=serve, args=(theirs, number, folders, share), daemon=True)
         process.start()
@@ -407,7 +409,7 @@ def main() -> None:
     parser.add_argument("--models", default="default,roberta-large")
     parser.add_argument("--workloads", default="distinct,repeats")
     parser.add_argument("--candidates", type=Path, default=SHARED / "data" / "candidates", help="recorded answers")
-    parser.add_argument("--rounds", type=int, help="default: 5, or 2 with --quick")
+    parser.add_argument("--rounds", type=int, help="default: 7 and 3, or 1 with --quick")
     parser.add_argument("--json", type=Path, help="write the figures as a list of objects")
     parser.add_argument("--plot", type=Path, help="write a bar chart (SVG or PNG)")
     options = parser.parse_args()
@@ -419,10 +421,11 @@ def main() -> None:
     results = []
     for model in options.models.split(","):
         folders = bundles_of(model, cache)
-        number = {"default": 12, "roberta-large": 4}[model] // (4 if options.quick else 1)
+        number = {"default": 12, "roberta-large": 3}[model] // (3 if options.quick else 1)
         for name in options.workloads.split(","):
             pairs = workload(name, number, options.candidates)
-            results += compare(model, name, folders, pairs, options.rounds or (2 if options.quick else 5))
+            rounds = options.rounds or (1 if options.quick else {"default": 7, "roberta-large": 3}[model])
+            results += compare(model, name, folders, pairs, rounds)
     if options.json:
         options.json.write_text(json.dumps(results, indent=1) + "\n")
     if options.plot:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 import time
@@ -73,18 +74,40 @@ class Bundle:
 
         Raises BundleDamaged when it is not what the manifest describes.
         """
-        path, expected = self.path / name, self.manifest.files[name]
+        path = self.path / name
         try:
             content = path.read_bytes()
         except OSError as error:
             raise BundleDamaged(f"{path} can't be read: {error.strerror}") from error
-        found = _record(content)
-        if found != expected:
+        self._check(name, hashlib.sha256(content).hexdigest(), len(content))
+        return content
+
+    @contextmanager
+    def verified(self, name: str) -> Iterator[Path]:
+        """A file's path, for a reader that takes it by name: verified before, and not replaced until the end.
+
+        onnxruntime needs half the memory for a file that it does for bytes: 1.8 against 4.1 GB for RoBERTa-large.
+        Raises BundleDamaged as `read` does.
+        """
+        path = self.path / name
+        try:
+            with path.open("rb") as file:
+                before = os.fstat(file.fileno())
+                self._check(name, hashlib.file_digest(file, "sha256").hexdigest(), before.st_size)
+            yield path
+            after = path.stat()
+        except OSError as error:
+            raise BundleDamaged(f"{path} can't be read: {error.strerror}") from error
+        if (before.st_ino, before.st_size, before.st_mtime_ns) != (after.st_ino, after.st_size, after.st_mtime_ns):
+            raise BundleDamaged(f"{path} was replaced while it was loaded: load the bundle again")
+
+    def _check(self, name: str, sha256: str, size_bytes: int) -> None:
+        expected = self.manifest.files[name]
+        if (sha256, size_bytes) != (expected.sha256, expected.size_bytes):
             raise BundleDamaged(
-                f"{path} is damaged: {found.size_bytes} bytes with SHA-256 {found.sha256[:12]}…, the manifest "
+                f"{self.path / name} is damaged: {size_bytes} bytes with SHA-256 {sha256[:12]}…, the manifest "
                 f"says {expected.size_bytes} bytes with {expected.sha256[:12]}…: fetch or export the bundle again"
             )
-        return content
 
     def __str__(self) -> str:
         return f"{self.manifest.name} {self.manifest.version} ({self.manifest.precision}, {self.digest[:12]})"

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from cappy_select import BundleDamaged, BundleError, BundleFormatError, BundleNotFound, InputError, Scorer
-from cappy_select.bundle import new_folder
+from cappy_select.bundle import load_bundle, new_folder
 from cappy_select.scorer.session import cgroup_quota
 
 
@@ -66,6 +66,14 @@ def test_the_command_line_exits_with_2_and_no_traceback(bundle, case):
     assert done.stdout == ""
     assert done.stderr.startswith("cappy: ")
     assert "Traceback" not in done.stderr
+
+
+def test_a_file_that_is_replaced_while_it_is_loaded_is_an_error(bundle):
+    """As by an export into the same folder."""
+    other = bundle.parent / "other.onnx"
+    other.write_bytes((bundle / "model.onnx").read_bytes())
+    with pytest.raises(BundleDamaged, match="replaced while it was loaded"), load_bundle(bundle).verified("model.onnx"):
+        other.replace(bundle / "model.onnx")
 
 
 def test_a_manifest_whose_hashes_match_a_file_onnxruntime_cannot_read(bundle):

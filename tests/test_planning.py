@@ -30,16 +30,28 @@ def test_a_batch_is_filled_with_rows_of_like_length_whoever_s_they_are():
     assert batch == [(0, 0), (1, 0), (1, 1), (1, 2)]
 
 
+def test_a_share_is_four_batches_when_there_are_as_many():
+    assert [piece.stop - piece.start for piece in shares([64] * 100, 640)] == [40, 40, 20]
+
+
+def test_a_batch_ends_where_padding_would_cost_more_than_another_batch():
+    assert len(next_batch([[200, 196, 100, 100, 96]], 1024)) == 2
+    assert len(next_batch([[24, 20, 16, 12]], 1024)) == 4
+
+
 def test_rows_of_one_length_fill_the_budget():
     assert len(next_batch([[64] * 100], 640)) == 10
 
 
 @given(lengths, st.integers(64, 4096))
-def test_shares_are_consecutive_and_whole(rows, budget):
+def test_shares_are_consecutive_and_at_most_four_batches(rows, budget):
     pieces = list(shares(rows, budget))
     assert [row for piece in pieces for row in rows[piece]] == rows
-    for piece in pieces[:-1]:  # four full batches, so that nothing is lost by cutting here
-        assert sum(map(padded_length, rows[piece])) > budget or len(rows[piece]) == 4
+    for piece in pieces:
+        waiting, batches = rows[piece], 0
+        while waiting:
+            waiting, batches = waiting[len(next_batch([waiting], budget)) :], batches + 1
+        assert 1 <= batches <= 4
 
 
 @given(st.integers(1, 512))

@@ -36,11 +36,11 @@ class Session:
         options.log_severity_level = 4  # what goes wrong is raised
         # Threads spin while a batch runs and sleep between batches: a server at rest uses no core.
         options.add_session_config_entry("session.force_spinning_stop", "1")
-        path, model = bundle.path / MODEL, bundle.read(MODEL)
-        try:
-            self._session = ort.InferenceSession(model, options, providers=wanted)
-        except Exception as error:  # onnxruntime's exceptions share no public base class
-            raise BundleDamaged(f"{path} can't be loaded by onnxruntime {ort.__version__}: {error}") from error
+        with bundle.verified(MODEL) as path:
+            try:
+                self._session = ort.InferenceSession(path, options, providers=wanted)
+            except Exception as error:  # onnxruntime's exceptions share no public base class
+                raise BundleDamaged(f"{path} can't be loaded by onnxruntime {ort.__version__}: {error}") from error
         self._inputs = {node.name for node in self._session.get_inputs()}
         outputs = [node.name for node in self._session.get_outputs()]
         if not {"input_ids", "attention_mask"} <= self._inputs <= _INPUTS or outputs != ["score"]:
