@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test check prove wheel clean
+.PHONY: demo test check prove bench wheel clean
 
 demo: .venv/demo.installed  ## the online line at work, without a key or a network
 	$(BIN)/cappy demo
@@ -18,6 +18,10 @@ check: .venv/dev.installed  ## lint, format, types
 
 prove: .venv/dev.installed  ## what is too slow for every commit: models of real size
 	$(BIN)/python -m pytest -m slow
+
+bench: .venv/dev.installed  ## how fast pairs are scored, beside sentence-transformers and plain onnxruntime
+	$(PIP) --editable '.[dev,bench]'
+	$(BIN)/python benchmarks/scoring.py --quick
 
 wheel: .venv/dev.installed
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import hashlib
 import importlib.metadata
 import itertools
 import json
@@ -121,17 +122,17 @@ ENGINES = [
 ]
 
 
-def serve(pipe: Any, number: int, folders: dict[str, Path], pairs: Pairs) -> None:
-    """In the engine's process: time one pass whenever asked, then say what memory it took at most."""
+def serve(pipe: Any, number: int, folders: dict[str, Path]) -> None:
+    """In the engine's process: time the scoring of the pairs that come, until none do; then say what memory it took."""
     warnings.simplefilter("ignore")
     try:
         score = ENGINES[number].start(folders)
-        score(pairs[:3])  # the first is slower for everyone
+        score([("Which two rivers?", "The Marañón and the Ucayali.")])  # the first is slower for everyone
     except Exception as error:
         pipe.send(f"{type(error).__name__}: {error}".splitlines()[0])
         return
     pipe.send(None)
-    while pipe.recv():
+    while pairs := pipe.recv():
         started = time.perf_counter()
         score(pairs)
         pipe.send(time.perf_counter() - started)
@@ -181,14 +182,17 @@ def checkpoint_of(model: str, cache: Path) -> Path:
 
 
 def bundles_of(model: str, cache: Path) -> dict[str, Path]:
-    from cappy_select.export import export_checkpoint
+    from cappy_select import export
 
     folders = {"checkpoint": checkpoint_of(model, cache)}
+    weights = folders["checkpoint"] / "model.safetensors"
+    made_by = sorted((Path(export.__file__).parent).glob("*.py"))
+    key = hashlib.sha256(b"".join(file.read_bytes() for file in made_by) + str(weights.stat().st_size).encode())
     for precision in ("fp32", "int8"):
-        folders[precision] = cache / model / precision
+        folders[precision] = cache / model / f"{precision}-{key.hexdigest()[:8]}"
         if not (folders[precision] / MANIFEST).exists():
             print(f"exporting {model} in {precision}, once", file=sys.stderr)
-            export_checkpoint(folders["checkpoint"], folders[precision], precision=precision)
+            export.export_checkpoint(folders["checkpoint"], folders[precision], precision=precision)
     return folders
 
 
@@ -300,16 +304,52 @@ class Gemm:
 # ---------------------------------------------------------------- the run
 
 
-def compare(model: str, name: str, folders: dict[str, Path], pairs: Pairs, rounds: int) -> list[dict[str, Any]]:
-    """All engines on one workload, turn by turn."""
+def compare(model: str, workloads: dict[str, Pairs], folders: dict[str, Path], rounds: int) -> list[dict[str, Any]]:
+    """All engines on all workloads, turn by turn."""
+    gemm, workers = Gemm(folders["fp32"]), started(folders)
+    results = []
+    for name, pairs in workloads.items():
+        shares = {engine: [pair for i, pair in enumerate(pairs) if i % ANSWERS < engine.answers] for engine in workers}
+        speeds: dict[Engine, list[float]] = {engine: [] for engine in workers}
+        rates: dict[str, list[float]] = {"fp32": [], "int8": []}
+        for count in range(rounds):
+            print(f"{model}, {name}: round {count + 1} of {rounds}", file=sys.stderr)
+            for engine, pipe in workers.items():
+                pipe.send(shares[engine])
+                speeds[engine].append(len(shares[engine]) / pipe.recv())
+            for precision, found in rates.items():
+                found.append(gemm.rate(precision))
+        base = next((found for engine, found in speeds.items() if engine.name == "crossencoder"), None)
+        for engine, found in speeds.items():
+            each = flops(folders["fp32"], shares[engine]) / len(shares[engine])
+            peak = rates[engine.precision]
+            results.append({
+                "model": model,
+                "workload": name,
+                "engine": engine.name,
+                "precision": engine.precision,
+                "pairs_per_s": statistics.median(found),
+                "ratio_to_crossencoder": base and statistics.median(a / b for a, b in zip(found, base, strict=True)),
+                "gemm_fraction": statistics.median(a * each / b for a, b in zip(found, peak, strict=True)),
+                "gemm_gop_per_s": statistics.median(peak) / 1e9,
+                "rounds_pairs_per_s": found,
+            })  # fmt: skip
+    for engine, pipe in workers.items():
+        pipe.send(None)
+        memory = pipe.recv()
+        for row in results:
+            if (row["engine"], row["precision"]) == (engine.name, engine.precision):
+                row["peak_rss_mib"] = memory
+    return results
+
+
+def started(folders: dict[str, Path]) -> dict[Engine, Any]:
+    """The engines that can be had here, each in its process, loaded and warm."""
     context = multiprocessing.get_context("spawn")
-    gemm = Gemm(folders["fp32"])
-    workers = []
+    workers = {}
     for number, engine in enumerate(ENGINES):
-        share = [pair for i, pair in enumerate(pairs) if i % ANSWERS < engine.answers]
         ours, theirs = context.Pipe()
-        process = context.Process(target=serve, args=(theirs, number, folders, share), daemon=True)
-        process.start()
+        context.Process(target=serve, args=(theirs, number, folders), daemon=True).start()
         theirs.close()
         try:
             failure = ours.recv()
@@ -317,34 +357,9 @@ def compare(model: str, name: str, folders: dict[str, Path], pairs: Pairs, round
             failure = "its process died"
         if failure:
             print(f"{engine.name}: skipped: {failure}", file=sys.stderr)
-            continue
-        workers.append((engine, share, ours, []))
-    rates: dict[str, list[float]] = {"fp32": [], "int8": []}
-    for count in range(rounds):
-        print(f"{model}, {name}: round {count + 1} of {rounds}", file=sys.stderr)
-        for _, share, pipe, speeds in workers:
-            pipe.send(True)
-            speeds.append(len(share) / pipe.recv())
-        for precision, found in rates.items():
-            found.append(gemm.rate(precision))
-    base = next((speeds for engine, _, _, speeds in workers if engine.name == "crossencoder"), None)
-    results = []
-    for engine, share, pipe, speeds in workers:
-        pipe.send(False)
-        rate = [speed * flops(folders["fp32"], share) / len(share) for speed in speeds]
-        results.append({
-            "model": model,
-            "workload": name,
-            "engine": engine.name,
-            "precision": engine.precision,
-            "pairs_per_s": statistics.median(speeds),
-            "ratio_to_crossencoder": base and statistics.median(a / b for a, b in zip(speeds, base, strict=True)),
-            "gemm_fraction": statistics.median(a / b for a, b in zip(rate, rates[engine.precision], strict=True)),
-            "peak_rss_mib": pipe.recv(),
-            "gemm_gop_per_s": statistics.median(rates[engine.precision]) / 1e9,
-            "rounds_pairs_per_s": speeds,
-        })  # fmt: skip
-    return results
+        else:
+            workers[engine] = ours
+    return workers
 
 
 def machine() -> dict[str, Any]:
@@ -355,8 +370,15 @@ def machine() -> dict[str, Any]:
         "cpu": (re.search(r"model name\s*: (.*)", found) or [None, platform.processor()])[1],
         "int8_instructions": [flag for flag in ("avx2", "avx_vnni", "avx512_vnni", "amx_int8") if flag in flags],
         "threads": usable_cores(),
-        **{name: importlib.metadata.version(name) for name in ("onnxruntime", "torch", "sentence-transformers")},
+        **{name: version(name) for name in ("onnxruntime", "torch", "sentence-transformers")},
     }
+
+
+def version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def show(results: list[dict[str, Any]]) -> None:
@@ -405,7 +427,11 @@ def plot(results: list[dict[str, Any]], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="fewer pairs and rounds: three minutes once exported")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="fewer pairs, one round, `repeats` for the default only: three minutes once exported",
+    )
     parser.add_argument("--models", default="default,roberta-large")
     parser.add_argument("--workloads", default="distinct,repeats")
     parser.add_argument("--candidates", type=Path, default=SHARED / "data" / "candidates", help="recorded answers")
@@ -422,12 +448,12 @@ def main() -> None:
     for model in options.models.split(","):
         folders = bundles_of(model, cache)
         number = {"default": 12, "roberta-large": 3}[model] // (3 if options.quick else 1)
-        for name in options.workloads.split(","):
-            pairs = workload(name, number, options.candidates)
-            rounds = options.rounds or (1 if options.quick else {"default": 7, "roberta-large": 3}[model])
-            results += compare(model, name, folders, pairs, rounds)
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=1) + "\n")
+        names = ["distinct"] if options.quick and model != "default" else options.workloads.split(",")
+        workloads = {name: workload(name, number, options.candidates) for name in names}
+        rounds = options.rounds or (1 if options.quick else {"default": 7, "roberta-large": 3}[model])
+        results += compare(model, workloads, folders, rounds)
+        if options.json:  # after every model: a long run may be stopped
+            options.json.write_text(json.dumps(results, indent=1) + "\n")
     if options.plot:
         plot(results, options.plot)
     show(results)

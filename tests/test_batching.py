@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -228,6 +229,56 @@ def test_an_error_of_the_model_reaches_its_callers_and_the_next_call_works(tiny)
     scorer._session.run = run
     assert scorer.score("q", ["a"]).shape == (1,)
     assert_idle(scorer)
+
+
+def test_one_caller_s_bad_row_fails_no_other(tiny):
+    class Picky(Slow):
+        def _run(self, batch):
+            if any(pair.response.length == 1 for pair in batch):
+                raise BundleDamaged("the model can't score this")
+            return super()._run(batch)
+
+    scorer = Picky(tiny)
+    scorer.gate.clear()
+    with ThreadPoolExecutor(9) as pool:
+        first = pool.submit(scorer.score, "q", ["yes no yes"])
+        while not scorer._batcher._jobs:
+            time.sleep(0.001)
+        good = [pool.submit(scorer.score, "q", [f"yes no {n}"]) for n in range(7)]
+        bad = pool.submit(scorer.score, "q", ["yes"])
+        while len(scorer._batcher._jobs) < 9:
+            time.sleep(0.001)
+        scorer.gate.set()
+        with pytest.raises(BundleDamaged, match="can't score this"):
+            bad.result(timeout=30)
+        for n, call in enumerate(good):
+            np.testing.assert_array_equal(call.result(timeout=30), tiny.score("q", [f"yes no {n}"]))
+        first.result(timeout=30)
+    assert_idle(scorer)
+
+
+def test_scores_of_another_shape_are_an_error_and_the_next_call_works(tiny):
+    """As of a model that gives logits of [rows, 1]."""
+    scorer = Slow(tiny)
+
+    class Column:
+        def run(self, names, feeds):
+            return [np.zeros((len(feeds["input_ids"]), 1), np.float32)]
+
+    real, scorer._session._session = scorer._session._session, Column()
+    with pytest.raises(BundleDamaged, match="expected one each"):
+        scorer.score("q", ["a", "b"])
+    scorer._session._session = real
+    assert scorer.score("q", ["a", "b"]).shape == (2,)
+    assert_idle(scorer)
+
+
+def test_a_scorer_that_is_dropped_frees_its_model_at_once(tiny):
+    scorer = Scorer(tiny.bundle)
+    scorer.score("q", ["a"])
+    session = weakref.ref(scorer._session)
+    del scorer
+    assert session() is None
 
 
 def test_a_rejected_batch_is_a_clear_error_for_every_caller(tiny):

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -68,12 +69,32 @@ def test_the_command_line_exits_with_2_and_no_traceback(bundle, case):
     assert "Traceback" not in done.stderr
 
 
-def test_a_file_that_is_replaced_while_it_is_loaded_is_an_error(bundle):
+@pytest.mark.skipif(not Path("/dev/fd").exists(), reason="the system has no /dev/fd")
+def test_what_was_hashed_is_what_is_loaded_even_if_it_is_replaced_meanwhile(bundle):
     """As by an export into the same folder."""
-    other = bundle.parent / "other.onnx"
-    other.write_bytes((bundle / "model.onnx").read_bytes())
-    with pytest.raises(BundleDamaged, match="replaced while it was loaded"), load_bundle(bundle).verified("model.onnx"):
-        other.replace(bundle / "model.onnx")
+    content = (bundle / "model.onnx").read_bytes()
+    with load_bundle(bundle).verified("model.onnx") as path:
+        (bundle / "other").write_bytes(b"other")
+        (bundle / "other").replace(bundle / "model.onnx")
+        assert path.read_bytes() == content
+
+
+@pytest.mark.skipif(not Path("/dev/fd").exists(), reason="the system has no /dev/fd")
+def test_a_model_with_weights_in_a_file_of_its_own_is_refused(bundle):
+    """No manifest lists that file, so nothing would verify it."""
+    import hashlib
+
+    import onnx
+
+    model = onnx.load(bundle / "model.onnx")
+    onnx.save(model, bundle / "model.onnx", save_as_external_data=True, location="weights.bin", size_threshold=64)
+    raw = (bundle / "model.onnx").read_bytes()
+    record = {"sha256": hashlib.sha256(raw).hexdigest(), "size_bytes": len(raw)}
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    edit(bundle, files=manifest["files"] | {"model.onnx": record})
+    assert (bundle / "weights.bin").stat().st_size > 1000
+    with pytest.raises(BundleDamaged, match="can't be loaded by onnxruntime"):
+        Scorer.load(bundle)
 
 
 def test_a_manifest_whose_hashes_match_a_file_onnxruntime_cannot_read(bundle):
@@ -118,7 +139,21 @@ def test_threads_follow_the_cgroup(tmp_path, files, cores):
     for name, content in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(content + "\n")
-    assert cgroup_quota(tmp_path) == cores
+    assert cgroup_quota(tmp_path, "0::/\n") == cores
+
+
+def test_a_quota_holds_for_the_cgroups_below_it(tmp_path):
+    """As of systemd's CPUQuota=, or of a container that sees the host's cgroups."""
+    for folder, quota in (("a", "max 100000"), ("a/b", "200000 100000"), ("a/b/c", "400000 100000")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "cpu.max").write_text(quota)
+    assert cgroup_quota(tmp_path, "0::/a/b/c\n") == 2
+    assert cgroup_quota(tmp_path, "0::/a\n") is None
+    legacy = tmp_path / "cpu" / "slice"
+    legacy.mkdir(parents=True)
+    (legacy / "cpu.cfs_quota_us").write_text("300000")
+    (legacy / "cpu.cfs_period_us").write_text("100000")
+    assert cgroup_quota(tmp_path, "4:memory:/other\n3:cpu,cpuacct:/slice\n0::/\n") == 3
 
 
 @pytest.mark.parametrize("source", ["nowhere/at/all", "/nonexistent", "cappy-large"])

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+
 import numpy as np
 import pytest
 from tiny import awkward_pairs
@@ -63,9 +65,22 @@ def test_a_shared_cache_keeps_bundles_and_sides_apart(bundles):
 
 
 def test_where_one_text_ends_and_the_other_begins_matters(tiny):
+    scorer, fresh = Counting(tiny.bundle), Scorer(tiny.bundle, cache=False)
+    for pair in (("river peru", "yes"), ("river", " peruyes"), ("river peruyes", ""), ("", "river peruyes")):
+        assert scorer.score_pairs([pair]) == fresh.score_pairs([pair])
+    assert scorer.rows == 4
+
+
+async def test_what_was_scored_before_a_cancel_is_known_after_it(tiny):
     scorer = Counting(tiny.bundle)
-    scorer.score_pairs([("ab", "c"), ("a", "bc"), ("abc", "")])
-    assert scorer.rows == 3
+    pairs = [("q", f"{n} {'word ' * 200}") for n in range(300)]
+    done = []
+    task = asyncio.create_task(scorer.ascore_detailed(pairs, on_progress=done.append))
+    while not done:
+        await asyncio.sleep(0.001)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert 0 < scorer.cache_info().pairs < 300
 
 
 def test_a_cache_of_nothing_is_refused():

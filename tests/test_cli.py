@@ -76,6 +76,20 @@ def test_score_takes_a_file_of_pairs(tmp_path):
     assert ok("score", "--pairs", "-", stdin=file.read_text()).stdout.splitlines() == [json.dumps(row) for row in rows]
 
 
+def test_pairs_are_scored_as_they_come(tmp_path):
+    """The first window's scores are out while more is still to be written."""
+    command = [sys.executable, "-m", "cappy_select.cli", "score", "--pairs", "-"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        for number in range(4096):
+            process.stdin.write(json.dumps({"instruction": "q", "response": str(number % 20)}) + "\n")
+        process.stdin.flush()
+        assert json.loads(process.stdout.readline())["response"] == "0"
+        process.stdin.write(json.dumps({"instruction": "q", "response": "last"}) + "\n")
+        process.stdin.close()
+        rows = process.stdout.read().splitlines()
+    assert (len(rows), json.loads(rows[-1])["response"]) == (4096, "last")
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [("{", ":1 is not JSON"), ("{}\n", ":1 must be an object"), ('{"instruction": 1, "response": "x"}', ":1 must be")],

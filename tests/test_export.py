@@ -7,7 +7,9 @@ import shutil
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -258,6 +260,67 @@ def test_scores_outside_the_gate_are_refused(checkpoints, tmp_path, monkeypatch)
     with pytest.raises(ExportError, match="int8 changes the scores too much"):
         export_checkpoint(checkpoints["bert"], tmp_path / "out", precision="int8")
     assert list(tmp_path.iterdir()) == []
+
+
+def recorded(path, groups):
+    rows = [
+        {"id": str(n), "instruction": asked, "candidates": [{"model": "m", "response": r} for r in responses]}
+        for n, (asked, responses) in enumerate(groups)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_calibration_on_recorded_answers_is_what_is_measured(checkpoints, tmp_path):
+    pairs = awkward_pairs(60)
+    answers = recorded(tmp_path / "answers.jsonl", [(pairs[n][0], [p[1] for p in pairs[n : n + 6]]) for n in range(40)])
+    seen = []
+    manifest = export_checkpoint(
+        checkpoints["bert"], tmp_path / "out", precision="int8", calibration=answers,
+        on_progress=lambda done, total: seen.append((done, total)),
+    ).manifest  # fmt: skip
+    assert manifest.gates["pairs"] == 240
+    assert 10 <= manifest.gates["clear_groups"] <= 40
+    assert manifest.provenance["calibration"] == "answers.jsonl"
+    assert seen == [(1, 240)] * 240
+
+
+@pytest.mark.parametrize(("content", "message"), [("", "no answers"), ("{", "is not JSON"), (None, "no such file")])
+def test_calibration_that_cannot_be_read_is_said_before_the_work(checkpoints, tmp_path, content, message):
+    file, stages = tmp_path / "answers.jsonl", []
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(InputError, match=message):
+        export_checkpoint(checkpoints["bert"], tmp_path / "out", calibration=file, on_stage=stages.append)
+    assert stages == []
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("groups", "flips", "refused"), [(20, 1, False), (20, 2, True), (300, 3, False), (300, 4, True)]
+)
+def test_one_winner_in_a_hundred_may_change_and_one_in_any_set(monkeypatch, groups, flips, refused):
+    from cappy_select.export import gates
+
+    expected = np.tile(np.float32([0.9, 0.8]), groups)
+    found = expected.copy()
+    for group in range(flips):
+        found[2 * group : 2 * group + 2] = [0.84, 0.86]
+
+    class Given:
+        def __init__(self, *_, **__): ...
+
+        def score_detailed(self, _):
+            return SimpleNamespace(scores=found)
+
+    monkeypatch.setattr(gates, "Scorer", Given)
+    monkeypatch.setattr(gates, "torch_scores", lambda *_: expected)
+    judged = partial(gates.measure, None, None, "int8", [("q", ["a", "b"])] * groups)
+    if refused:
+        with pytest.raises(ExportError, match=f"{flips} of {groups} winners changed"):
+            judged()
+    else:
+        assert judged()["winner_agreement"] == 1 - flips / groups
 
 
 @pytest.mark.parametrize("source", ["no/such/folder", "./nothing", "nothing"])

@@ -62,8 +62,10 @@ def test_padding_rounds_up_by_less_than_a_step(length):
 def test_a_window_is_so_many_pairs_or_so_many_characters():
     short = [("q", str(i)) for i in range(2 * WINDOW_PAIRS + 1)]
     assert [len(window) for window in windows(iter(short))] == [WINDOW_PAIRS, WINDOW_PAIRS, 1]
-    long = [("q" * 1_500_000, "a")] * 7
+    long = [(f"{n}" + "q" * 1_500_000, "a") for n in range(7)]
     assert [len(window) for window in windows(iter(long))] == [3, 3, 1]
+    shared = [("q" * 1_500_000, f"{n}") for n in range(50)]  # one text: it is held, and encoded, once
+    assert [len(window) for window in windows(iter(shared))] == [50]
     assert list(windows([])) == []
 
 

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import awkward_pairs, make_bert
 
-from cappy_select import InputError, Scorer, TruncationWarning
+from cappy_select import InputError, ScoreCache, Scorer, TruncationWarning
 from cappy_select.export import export_checkpoint
 from cappy_select.recorded import read_recorded
 from cappy_select.scorer.planning import WINDOW_PAIRS
@@ -115,6 +115,8 @@ def test_rank_reports_what_was_cut(tiny):
         (lambda s: s.score_pairs(3), "got int"),
         (lambda s: s.score("q", None), "got NoneType"),
         (lambda s: s.score("q", [b"yes"]), "pair 0 must be"),
+        (lambda s: s.score_detailed([("q", "a")], instruction_side="middle"), "'left' or 'right', got 'middle'"),
+        (lambda s: s.count_tokens(None), "must be a str"),
     ],
 )
 def test_bad_input_is_named(tiny, call, message):
@@ -163,7 +165,7 @@ def test_a_score_is_the_same_bits_alone_in_any_batch_and_reversed(default, bundl
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_500_real_pairs_have_the_same_bits_alone_in_any_batch_and_reversed(tmp_path, precision):
     folder = make_bert(tmp_path / "checkpoint", hidden_size=384, num_hidden_layers=6, num_attention_heads=12,
                        intermediate_size=1536)  # fmt: skip
@@ -241,6 +243,26 @@ async def test_the_async_twins_agree_with_the_blocking_ones(tiny):
         await fresh.ascore("q", "a")
 
 
+async def test_many_known_pairs_do_not_block_the_event_loop(tiny):
+    pairs = [("q", f"{n % 50}") for n in range(200_000)]
+    tiny.score_pairs(pairs[:50])
+    longest, last = 0.0, time.perf_counter()
+
+    async def tick() -> None:
+        nonlocal longest, last
+        while True:
+            await asyncio.sleep(0.001)
+            now = time.perf_counter()
+            longest, last = max(longest, now - last), now
+
+    ticker = asyncio.create_task(tick())
+    started = time.perf_counter()
+    await tiny.ascore_pairs(pairs)
+    spent = time.perf_counter() - started
+    ticker.cancel()
+    assert longest < max(spent / 3, 0.05)
+
+
 async def test_encoding_does_not_block_the_event_loop(tiny):
     gaps, last = [], time.perf_counter()
 
@@ -263,18 +285,38 @@ async def test_encoding_does_not_block_the_event_loop(tiny):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_forked_child_scores_too():
-    """As under a server that loads the scorer and then forks its workers."""
+def test_children_forked_while_the_parent_scores_score_too():
+    """As under a server that loads the scorer, serves, and forks workers that have threads of their own."""
     script = textwrap.dedent("""
-        import os, signal
+        import os, signal, threading
+        from concurrent.futures import ThreadPoolExecutor
         from cappy_select import Scorer
-        scorer = Scorer.load(cache=False)
-        before = scorer.score("Which river?", ["The Ucayali", "no"])
-        child = os.fork()
-        if not child:
-            signal.alarm(60)
-            os._exit(0 if (scorer.score("Which river?", ["The Ucayali", "no"]) == before).all() else 3)
-        raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        scorer = Scorer.load()
+        texts = [f"The Ucayali {n}" for n in range(12)]
+        expected = {text: scorer.score("Which river?", [text])[0] for text in texts}
+        busy = threading.Event()
+        def serve():
+            n = 0
+            while not busy.is_set():
+                scorer.score("Which river?", [f"{n}", f"{n + 1}"] * 50)
+                n += 1
+        threads = [threading.Thread(target=serve) for _ in range(4)]
+        for thread in threads: thread.start()
+        children = []
+        for _ in range(5):
+            child = os.fork()
+            if not child:
+                signal.alarm(90)
+                fresh = [f"{text}!" for text in texts]
+                with ThreadPoolExecutor(12) as pool:
+                    known = list(pool.map(lambda text: scorer.score("Which river?", [text])[0], texts))
+                    new = list(pool.map(lambda text: scorer.score("Which river?", [text])[0], fresh))
+                os._exit(0 if known == [expected[text] for text in texts] and len(new) == 12 else 3)
+            children.append(child)
+        codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+        busy.set()
+        for thread in threads: thread.join()
+        raise SystemExit(max(map(abs, codes)))
     """)
     environment = {name: value for name, value in os.environ.items() if name != "TOKENIZERS_PARALLELISM"}
     subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=True, env=environment)
@@ -321,6 +363,33 @@ def test_an_execution_provider_that_is_not_there_is_an_error_and_no_silent_cpu(p
         Scorer.load(providers=providers)
 
 
-def test_threads_must_be_positive():
-    with pytest.raises(InputError, match="threads"):
-        Scorer.load(threads=0)
+def test_off_the_cpu_a_score_may_depend_on_its_batch_so_there_is_no_cache(tiny):
+    import onnxruntime
+
+    others = [name for name in onnxruntime.get_available_providers() if name != "CPUExecutionProvider"]
+    if not others:
+        pytest.skip("this onnxruntime has the CPU only")
+    providers = [others[0], "CPUExecutionProvider"]
+    scorer = Scorer(tiny.bundle, providers=providers)
+    assert scorer.cache_info() is None
+    np.testing.assert_allclose(scorer.score("q", ["a", "b"]), tiny.score("q", ["a", "b"]), atol=1e-4)
+    with pytest.raises(InputError, match="can't be cached"):
+        Scorer(tiny.bundle, providers=providers, cache=ScoreCache())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"threads": 0}, "threads must be"),
+        ({"threads": "2"}, "threads must be"),
+        ({"threads": 1.5}, "threads must be"),
+        ({"cache": 5}, r"cache must be .* ScoreCache\(5\)"),
+        ({"cache": None}, "cache must be"),
+        ({"providers": 3}, "providers must be"),
+        ({"providers": [3]}, "providers must be"),
+        ({"providers": []}, "providers must be"),
+    ],
+)
+def test_options_that_make_no_sense_are_named(options, message):
+    with pytest.raises(InputError, match=message):
+        Scorer.load(**options)

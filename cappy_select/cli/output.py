@@ -66,8 +66,8 @@ def print_table(
 
 
 @contextmanager
-def progress(label: str, *, shown: bool = True) -> Iterator[Callable[[int, int], None]]:
-    """A bar on standard error with rate and ETA; yields `advance(done, total)`. Silent unless on a terminal."""
+def progress(label: str, *, shown: bool = True) -> Iterator[Callable[[int, int | None], None]]:
+    """A bar on standard error with rate and ETA; yields `advance(done, total or None)`. Silent unless on a terminal."""
     if not shown or not sys.stderr.isatty():
         yield lambda done, total: None
         return

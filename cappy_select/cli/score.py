@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json as jsonlib
 import sys
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -45,39 +46,61 @@ def score(
     """Score responses to one instruction, or a file of pairs, in the order given."""
     if (instruction is None) == (pairs is None):
         raise InputError("give an instruction with its responses, or --pairs FILE, and not both")
-    if pairs is not None:
-        rows = _read_pairs(pairs)
-    else:
-        rows = [(str(instruction), response) for response in read_responses(responses)]
     loaded = Scorer.load(scorer, revision=revision)
-    total = len(set(rows))
-    with progress("scoring", shown=pairs is not None) as advance:
-        scored = loaded.score_detailed(rows, on_progress=lambda done: advance(done, total))
-    cut = int((scored.cut > 0).sum())
-    if cut:
-        note(f"{cut} of {len(rows)} pairs did not fit the scorer's window and were cut")
-    results = zip(rows, scored.scores.tolist(), strict=True)
     if pairs is not None:
-        for (asked, response), value in results:
-            print(jsonlib.dumps({"instruction": asked, "response": response, "score": value}, ensure_ascii=False))
-    elif json:
+        _score_file(loaded, pairs)
+        return
+    rows = [(str(instruction), response) for response in read_responses(responses)]
+    scored = loaded.score_detailed(rows)
+    _note_cut(int((scored.cut > 0).sum()), len(rows))
+    if json:
+        results = zip(rows, scored.scores.tolist(), strict=True)
         print_json([{"index": i, "response": row[1], "score": value} for i, (row, value) in enumerate(results)])
     else:
-        for (_, response), value in results:
+        for (_, response), value in zip(rows, scored.scores.tolist(), strict=True):
             print(f"{value:8.4f}  {one_line(response)}")
 
 
-def _read_pairs(path: str) -> list[tuple[str, str]]:
+def _score_file(scorer: Scorer, path: str) -> None:
+    """Print a line for every pair as its window is scored, so a file of any size takes little memory."""
+    # A file (not a pipe) is read through first: a bad line is found before any pair is scored, and the bar has an end.
+    total = sum(1 for _ in _read_pairs(path)) if Path(path).is_file() else None
+    asked: deque[tuple[str, str]] = deque()
+
+    def remembered() -> Iterator[tuple[str, str]]:
+        for pair in _read_pairs(path):
+            asked.append(pair)
+            yield pair
+
+    cut = count = 0
+    with progress("scoring") as advance:
+        for piece in scorer.stream(remembered(), on_progress=lambda done: advance(done, total)):
+            for value in piece.scores.tolist():
+                instruction, response = asked.popleft()
+                row = {"instruction": instruction, "response": response, "score": value}
+                print(jsonlib.dumps(row, ensure_ascii=False))
+            cut += int((piece.cut > 0).sum())
+            count += len(piece.scores)
+    _note_cut(cut, count)
+
+
+def _note_cut(cut: int, count: int) -> None:
+    if cut:
+        note(f"{cut} of {count} pairs did not fit the scorer's window and were cut")
+
+
+def _read_pairs(path: str) -> Iterator[tuple[str, str]]:
     if path == "-":
-        return list(_parse(sys.stdin, "standard input"))
+        yield from _parse(sys.stdin, "standard input")
+        return
     try:
         with Path(path).open(encoding="utf-8") as lines:
-            return list(_parse(lines, path))
+            yield from _parse(lines, path)
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} can't be read: {error}") from error
 
 
-def _parse(lines: Iterable[str], name: str) -> Iterable[tuple[str, str]]:
+def _parse(lines: Iterable[str], name: str) -> Iterator[tuple[str, str]]:
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue

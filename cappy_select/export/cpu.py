@@ -35,7 +35,7 @@ def split_for_cpu(graph: Any) -> None:
 
 def _skip_layer_norm(node: Any) -> list[Any]:
     rows, skip, gamma, beta, *bias = node.input
-    (out,) = node.output
+    out = node.output[0]
     (epsilon,) = (attribute.f for attribute in node.attribute if attribute.name == "epsilon")
     nodes = []
     if bias:

@@ -27,6 +27,7 @@ class Gate(NamedTuple):
 
 
 MARGIN = 0.01
+_MIN_CLEAR_GROUPS = 10  # with fewer, one changed winner would be too much and none would say little
 GATES: dict[Precision, Gate] = {
     "fp32": Gate(1e-4, 0.0),
     "fp16": Gate(0.01, 0.0),
@@ -50,18 +51,21 @@ def measure(
     pairs = [(instruction, response) for instruction, responses in groups for response in responses]
     expected = torch_scores(checkpoint, pairs, on_progress)
     found = Scorer(bundle, cache=False).score_detailed(pairs).scores
-    difference = float(np.abs(expected - found).max() / max(1.0, float(np.abs(expected).max())))
+    difference = float(np.abs(expected - found).max())
+    relative = difference / max(1.0, float(np.abs(expected).max()))
     kept = _winners_kept([len(responses) for _, responses in groups], expected, found)
     gate = GATES[precision]
-    if not kept and precision != "fp32":
+    if len(kept) < _MIN_CLEAR_GROUPS and precision != "fp32":
         raise ExportError(
-            f"{precision} can't be judged: the checkpoint scores all calibration responses alike (within {MARGIN}); "
-            "export it in fp32, or bring answers it can tell apart (calibration)"
+            f"{precision} can't be judged: in {len(kept)} of {len(groups)} groups of calibration answers the "
+            f"checkpoint sees a best one (by more than {MARGIN}), {_MIN_CLEAR_GROUPS} are needed; export it in fp32, or "
+            "bring more answers that it can tell apart (calibration)"
         )
     flips, allowed = kept.count(False), max(1, int(gate.flips * len(kept))) if gate.flips else 0
-    if not difference <= gate.max_abs_diff or flips > allowed:  # NaN fails too
+    if not relative <= gate.max_abs_diff or flips > allowed:  # NaN fails too
         raise ExportError(
-            f"{precision} changes the scores too much: max |Δscore| {difference:.2g} (at most {gate.max_abs_diff:g}), "
+            f"{precision} changes the scores too much: max |Δscore| {relative:.2g} (at most "
+            f"{gate.max_abs_diff:g}), "
             f"{flips} of {len(kept)} winners changed (at most {allowed}): export in a higher precision"
         )
     return {

@@ -12,6 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from weakref import WeakSet
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,7 @@ from cappy_select.scorer.encoding import Pair
 from cappy_select.scorer.planning import next_batch
 
 Scores = npt.NDArray[np.float32]
+Run = Callable[[Sequence[Pair]], Scores]
 
 ROOM_PAIRS = 16_384  # pairs that are encoded or waiting at a time; who comes then waits outside
 _REUNION_S = 0.002
@@ -28,9 +30,10 @@ _REUNION_S = 0.002
 class _Job:
     """One caller's share."""
 
-    def __init__(self, rows: Sequence[Pair]) -> None:
+    def __init__(self, rows: Sequence[Pair], run: Run) -> None:
         self.future: Future[Scores] = Future()
         self.rows = rows
+        self.run = run
         self.waiting = list(range(len(rows)))  # rows not yet taken, longest first
         self.tokens = sum(row.length for row in rows)  # of those
         self.missing = len(rows)  # scores
@@ -43,7 +46,7 @@ class Room:
     def __init__(self, pairs: int) -> None:
         self._free = self._size = pairs
         self._queue: deque[tuple[int, Future[None]]] = deque()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a coroutine that is dropped may leave while this thread is in here
 
     def enter(self, pairs: int) -> Future[None]:
         """A ticket that is done when so many pairs (or, if they are more, the whole room) are free."""
@@ -71,26 +74,24 @@ class Room:
 class Batcher:
     """Runs the rows of all callers, a batch at a time, in one worker thread."""
 
-    def __init__(self, run: Callable[[Sequence[Pair]], Scores], tokens_per_batch: int) -> None:
-        self._run = run
+    def __init__(self, tokens_per_batch: int) -> None:
         self.tokens_per_batch = tokens_per_batch
-        self._start_anew()
+        self.start_anew()
+        _batchers.add(self)
 
-    def _start_anew(self) -> None:
-        self._pid = os.getpid()
+    def start_anew(self) -> None:
+        """Also in a forked child, which has neither the worker nor the callers it served."""
         self.room = Room(ROOM_PAIRS)
         self._jobs: list[_Job] = []  # in order of arrival
         self._changed = threading.Condition()
         self._worker: threading.Thread | None = None
 
-    def after_fork(self) -> None:
-        """A forked child has neither the worker nor the callers it served: start anew there."""
-        if self._pid != os.getpid():
-            self._start_anew()
+    def submit(self, rows: Sequence[Pair], run: Run) -> Future[Scores]:
+        """Hand in rows, longest first, and what scores a batch: the same for all who share this batcher.
 
-    def submit(self, rows: Sequence[Pair]) -> Future[Scores]:
-        """Hand in rows, longest first. The future holds float32[rows]; cancelling it takes back what can be."""
-        job = _Job(rows)
+        The future holds float32[rows]; cancelling it takes back what can be.
+        """
+        job = _Job(rows, run)
         with self._changed:
             if self._worker is None:
                 # No daemon: a process must not end inside onnxruntime. It ends by itself when there is no work.
@@ -146,12 +147,16 @@ class Batcher:
 
     def _score(self, batch: list[tuple[_Job, list[int]]]) -> None:
         try:
-            scores = self._run([job.rows[row] for job, rows in batch for row in rows])
-        except BaseException as error:  # its callers', and no reason to leave others waiting for ever
-            for job, _ in batch:
-                job.missing = 0
-                if job.future.set_running_or_notify_cancel():
-                    job.future.set_exception(error)
+            scores = batch[0][0].run([job.rows[row] for job, rows in batch for row in rows])
+        except BaseException as error:
+            if len(batch) > 1:  # one caller's row must not fail the others
+                for part in batch:
+                    self._score([part])
+                return
+            ((job, _),) = batch
+            job.missing, job.waiting, job.tokens = 0, [], 0
+            if job.future.set_running_or_notify_cancel():
+                job.future.set_exception(error)
             return
         start = 0
         for job, rows in batch:
@@ -160,3 +165,15 @@ class Batcher:
             job.missing -= len(rows)
             if not job.missing and job.future.set_running_or_notify_cancel():
                 job.future.set_result(job.scores)
+
+
+_batchers: WeakSet[Batcher] = WeakSet()
+
+
+def _after_fork() -> None:
+    for batcher in list(_batchers):
+        batcher.start_anew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,12 +1,14 @@
-"""Scores that were computed before. Exact: the int8 and fp32 scores of a CPU depend on the pair alone."""
+"""Scores that were computed before. Exact, because a score computed on a CPU depends on the pair alone."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
+from weakref import WeakSet
 
 from cappy_select.errors import InputError
 
@@ -42,8 +44,13 @@ class ScoreCache:
             raise InputError(f"max_pairs must be at least 1, got {max_pairs!r}; to have no cache pass cache=False")
         self._max_pairs = max_pairs
         self._known: OrderedDict[Key, Known] = OrderedDict()
-        self._lock = threading.Lock()
         self._hits = self._misses = self._evictions = 0
+        self.unlock()
+        _caches.add(self)
+
+    def unlock(self) -> None:
+        """Also in a forked child, where the thread that held the lock does not exist."""
+        self._lock = threading.Lock()
 
     def info(self) -> CacheInfo:
         """How often a pair was found, was not, and had to make room."""
@@ -80,3 +87,15 @@ class ScoreCache:
 def text_digest(text: str) -> bytes:
     """128 bits of a text, for a key."""
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+_caches: WeakSet[ScoreCache] = WeakSet()
+
+
+def _after_fork() -> None:
+    for cache in list(_caches):
+        cache.unlock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -71,14 +71,18 @@ def shares(lengths: Sequence[int], budget: int) -> Iterator[slice]:
 
 
 def windows(pairs: Iterable[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
-    """The pairs in runs that are safe to hold: so many pairs, or so many characters."""
+    """The pairs in runs that are safe to hold: so many pairs, or so many characters of different texts."""
     window: list[tuple[str, str]] = []
+    texts: set[str] = set()
     characters = 0
     for pair in pairs:
         window.append(pair)
-        characters += len(pair[0]) + len(pair[1])
+        for text in pair:
+            if text not in texts:
+                texts.add(text)
+                characters += len(text)
         if len(window) == WINDOW_PAIRS or characters >= _WINDOW_CHARACTERS:
             yield window
-            window, characters = [], 0
+            window, texts, characters = [], set(), 0
     if window:
         yield window

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import warnings
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import numpy.typing as npt
 from cappy_select.bundle import Bundle, resolve
 from cappy_select.errors import InputError, TruncationWarning
 from cappy_select.scorer.batching import Batcher
-from cappy_select.scorer.cache import CacheInfo, Known, ScoreCache, text_digest
+from cappy_select.scorer.cache import CacheInfo, Key, Known, ScoreCache, text_digest
 from cappy_select.scorer.encoding import Pair, PairEncoder, Tokens, checked
 from cappy_select.scorer.planning import shares, tokens_per_batch, windows
 from cappy_select.scorer.session import Session, usable_cores
@@ -78,8 +79,10 @@ class Scorer:
             threads: Threads for one batch; default the cores this process may use.
             cache: False for none; a `ScoreCache` to set its size or to share it between scorers.
         """
-        if threads is not None and threads < 1:
-            raise InputError(f"threads must be at least 1, got {threads}")
+        if threads is not None and (not isinstance(threads, int) or threads < 1):
+            raise InputError(f"threads must be a whole number of at least 1, got {threads!r}")
+        if not isinstance(cache, (ScoreCache, bool)):
+            raise InputError(f"cache must be True, False or a ScoreCache, got {cache!r}: try ScoreCache({cache!r})")
         threads = threads or usable_cores()
         self.bundle = bundle
         self._encoder = PairEncoder(bundle)
@@ -91,7 +94,7 @@ class Scorer:
             )
         own = ScoreCache() if cache is True and self._session.exact else None
         self._cache = cache if isinstance(cache, ScoreCache) else own
-        self._batcher = Batcher(self._run, tokens_per_batch(threads))
+        self._batcher = Batcher(tokens_per_batch(threads))
 
     @classmethod
     def load(
@@ -120,6 +123,8 @@ class Scorer:
 
     def count_tokens(self, text: str) -> int:
         """Length of a text in this scorer's tokens, special tokens not counted."""
+        if not isinstance(text, str):
+            raise InputError(f"the text must be a str, got {type(text).__name__}")
         return self._encoder.count(text)
 
     def cache_info(self) -> CacheInfo | None:
@@ -175,6 +180,7 @@ class Scorer:
             pairs: (instruction, response), any strings, empty ones too.
             instruction_side: Where a too long instruction loses tokens; default as the manifest says.
             on_progress: Called every few batches with the number of pairs, repeated ones too, that became known.
+                It must not score with this scorer itself.
         """
         return _joined(list(self.stream(pairs, instruction_side=instruction_side, on_progress=on_progress)))
 
@@ -186,10 +192,9 @@ class Scorer:
         on_progress: Callable[[int], None] | None = None,
     ) -> ScoredPairs:
         """`score_detailed` for async callers. Cancelling it disturbs no other caller."""
-        side = instruction_side or self.bundle.manifest.cut_side
-        return _joined(
-            [await _alone(self._score_window(window, side, on_progress)) for window in windows(_checked(pairs))]
-        )
+        side = self._side(instruction_side)
+        known = await asyncio.get_running_loop().run_in_executor(_encoder_threads(), _checked, pairs)
+        return _joined([await _alone(self._score_window(window, side, on_progress)) for window in windows(known)])
 
     def stream(
         self,
@@ -202,21 +207,26 @@ class Scorer:
 
         Of the pairs and of their results one window (4,096 pairs, or 4 million characters) is held at a time.
         """
-        side = instruction_side or self.bundle.manifest.cut_side
+        side = self._side(instruction_side)
         for window in windows(_checked(pairs)):
             yield _blocking(self._score_window(window, side, on_progress))
+
+    def _side(self, side: CutSide | None) -> CutSide:
+        if side not in (None, "left", "right"):
+            raise InputError(f"instruction_side must be 'left' or 'right', got {side!r}")
+        return side or self.bundle.manifest.cut_side
 
     def _score_window(
         self, window: list[_TextPair], side: CutSide, on_progress: Callable[[int], None] | None
     ) -> _Steps[ScoredPairs]:
         """Score each distinct pair once; yields what has to be waited for."""
-        self._batcher.after_fork()
-        repeats: dict[_TextPair, int] = {}
-        for pair in window:
-            repeats[pair] = repeats.get(pair, 0) + 1
-        keys = self._keys(repeats, side) if self._cache else {}
-        cached = self._cache.find(keys.values()) if self._cache else {}
-        known = {pair: cached[key] for pair, key in keys.items() if key in cached}
+        repeats = Counter(window)
+        keys: dict[_TextPair, Key] = {}
+        known: dict[_TextPair, Known] = {}
+        if self._cache:
+            keys = yield partial(self._keys, repeats, side)
+            cached = self._cache.find(keys.values())
+            known = {pair: cached[key] for pair, key in keys.items() if key in cached}
         if on_progress and known:
             on_progress(sum(repeats[pair] for pair in known))
 
@@ -230,15 +240,15 @@ class Scorer:
                 order = sorted(range(len(rows)), key=lambda row: -rows[row].length)
                 for share in shares([rows[row].length for row in order], self._batcher.tokens_per_batch):
                     taken = order[share]
-                    scores = yield self._batcher.submit([rows[row] for row in taken])
+                    scores = yield self._batcher.submit([rows[row] for row in taken], self._run)
                     for row, score in zip(taken, scores.tolist(), strict=True):
                         known[new[row]] = Known(score, rows[row].instruction_cut, rows[row].response_cut)
+                    if self._cache:
+                        self._cache.keep({keys[new[row]]: known[new[row]] for row in taken})
                     if on_progress:
                         on_progress(sum(repeats[new[row]] for row in taken))
             finally:
                 room.leave(len(new), ticket)
-            if self._cache:
-                self._cache.keep({keys[pair]: known[pair] for pair in new})
 
         found = [known[pair] for pair in window]
         return ScoredPairs(
@@ -247,7 +257,7 @@ class Scorer:
             np.array([one.response_cut for one in found], np.int64),
         )
 
-    def _keys(self, pairs: Iterable[_TextPair], side: CutSide) -> dict[_TextPair, Any]:
+    def _keys(self, pairs: Iterable[_TextPair], side: CutSide) -> dict[_TextPair, Key]:
         digests = {text: text_digest(text) for pair in pairs for text in pair}
         return {pair: (self.bundle.digest, side, digests[pair[0]], digests[pair[1]]) for pair in pairs}
 

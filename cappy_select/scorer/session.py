@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,17 +21,19 @@ _INPUTS = {"input_ids", "attention_mask", "token_type_ids"}
 class Session:
     """An onnxruntime session over a bundle's model. Safe to share between threads."""
 
-    def __init__(self, bundle: Bundle, *, threads: int, providers: Sequence[str] | None = None) -> None:
+    def __init__(self, bundle: Bundle, *, threads: int, providers: Sequence[Any] | None = None) -> None:
         import onnxruntime as ort
 
-        wanted = list(providers or ["CPUExecutionProvider"]) if not isinstance(providers, str) else []
-        names = [provider if isinstance(provider, str) else provider[0] for provider in wanted]
-        if not wanted or not set(names) <= set(ort.get_available_providers()):
+        wanted = ["CPUExecutionProvider"] if providers is None else providers
+        names = []
+        if isinstance(wanted, Sequence) and not isinstance(wanted, str):
+            names = [provider[0] if isinstance(provider, tuple) and provider else provider for provider in wanted]
+        if not names or not all(name in ort.get_available_providers() for name in names):
             raise InputError(
                 f"providers must be a list of this onnxruntime's execution providers "
                 f"({', '.join(ort.get_available_providers())}), got {providers!r}"
             )
-        self.providers = names
+        self.providers = [str(name) for name in names]
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 4  # what goes wrong is raised
@@ -38,7 +41,7 @@ class Session:
         options.add_session_config_entry("session.force_spinning_stop", "1")
         with bundle.verified(MODEL) as path:
             try:
-                self._session = ort.InferenceSession(path, options, providers=wanted)
+                self._session = ort.InferenceSession(path, options, providers=list(wanted))
             except Exception as error:  # onnxruntime's exceptions share no public base class
                 raise BundleDamaged(f"{path} can't be loaded by onnxruntime {ort.__version__}: {error}") from error
         self._inputs = {node.name for node in self._session.get_inputs()}
@@ -73,24 +76,46 @@ class Session:
                 f"the model can't score {len(rows)} rows of {longest} tokens (the manifest allows {self._max_length}): "
                 f"{error}"
             ) from error
+        if np.shape(scores) != (len(rows),):
+            raise BundleDamaged(
+                f"the model gives scores of shape {np.shape(scores)} for {len(rows)} rows: expected one each"
+            )
         return np.asarray(scores, np.float32)
 
 
 def usable_cores() -> int:
     """Cores this process may use: its affinity, and its cgroup's quota (a container's `--cpus`), rounded up."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cores, cgroup_quota(Path("/sys/fs/cgroup")) or cores))
-
-
-def cgroup_quota(root: Path) -> int | None:
-    """Cores of the CPU quota under a cgroup v2 or v1 mount; None when there is none."""
     try:
-        quota, period = (root / "cpu.max").read_text().split()
+        own = Path("/proc/self/cgroup").read_text()
+    except OSError:
+        own = ""
+    return max(1, min(cores, cgroup_quota(Path("/sys/fs/cgroup"), own) or cores))
+
+
+def cgroup_quota(root: Path, own: str) -> int | None:
+    """Cores of the narrowest CPU quota that holds for a process; None when there is none.
+
+    Args:
+        root: Where the cgroups are mounted, version 1 or 2.
+        own: The process's `/proc/self/cgroup`; a quota of any cgroup above its own holds too.
+    """
+    folders = {root, root / "cpu"}
+    for line in own.splitlines():
+        _, controllers, path = line.split(":", 2)
+        base = root / "cpu" if "cpu" in controllers.split(",") else root
+        if not controllers or base != root:
+            parts = Path(path.lstrip("/")).parts
+            folders |= {base.joinpath(*parts[:count]) for count in range(len(parts) + 1)}
+    return min((quota for folder in folders if (quota := _quota(folder)) is not None), default=None)
+
+
+def _quota(folder: Path) -> int | None:
+    try:
+        quota, period = (folder / "cpu.max").read_text().split()
     except (OSError, ValueError):
         try:
-            quota, period = ((root / "cpu" / f"cpu.cfs_{name}_us").read_text().strip() for name in ("quota", "period"))
+            quota, period = ((folder / f"cpu.cfs_{name}_us").read_text().strip() for name in ("quota", "period"))
         except OSError:
             return None
-    if quota in ("max", "-1"):
-        return None
-    return -(-int(quota) // int(period))
+    return None if quota in ("max", "-1") else -(-int(quota) // int(period))
