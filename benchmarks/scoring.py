@@ -186,7 +186,7 @@ def bundles_of(model: str, cache: Path) -> dict[str, Path]:
 
     folders = {"checkpoint": checkpoint_of(model, cache)}
     weights = folders["checkpoint"] / "model.safetensors"
-    made_by = sorted((Path(export.__file__).parent).glob("*.py"))
+    made_by = [Path(export.__file__).with_name(f"{name}.py") for name in ("checkpoint", "graph", "cpu", "quantize")]
     key = hashlib.sha256(b"".join(file.read_bytes() for file in made_by) + str(weights.stat().st_size).encode())
     for precision in ("fp32", "int8"):
         folders[precision] = cache / model / f"{precision}-{key.hexdigest()[:8]}"

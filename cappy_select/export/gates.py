@@ -58,7 +58,7 @@ def measure(
     if len(kept) < _MIN_CLEAR_GROUPS and precision != "fp32":
         raise ExportError(
             f"{precision} can't be judged: in {len(kept)} of {len(groups)} groups of calibration answers the "
-            f"checkpoint sees a best one (by more than {MARGIN}), {_MIN_CLEAR_GROUPS} are needed; export it in fp32, or "
+            f"checkpoint sees a best one (by more than {MARGIN}), {_MIN_CLEAR_GROUPS} are needed; export fp32, or "
             "bring more answers that it can tell apart (calibration)"
         )
     flips, allowed = kept.count(False), max(1, int(gate.flips * len(kept))) if gate.flips else 0
