@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,11 @@ def new_app(**options: Any) -> typer.Typer:
 def print_json(value: Any) -> None:
     """One JSON value, UTF-8, on standard output."""
     print(json.dumps(value, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None))
+
+
+def json_number(value: float) -> float | None:
+    """A score for JSON, which has no NaN."""
+    return value if math.isfinite(value) else None
 
 
 def note(message: str) -> None:

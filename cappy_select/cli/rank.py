@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cappy_select.cli.output import Json, Revision, ScorerSource, new_app, note, one_line, print_json
+from cappy_select.cli.output import Json, Revision, ScorerSource, json_number, new_app, note, one_line, print_json
 from cappy_select.errors import InputError
 from cappy_select.scorer import Scorer
 
@@ -34,7 +34,7 @@ def rank(
     if cut:
         note(f"{cut} of {len(ranked)} pairs did not fit the scorer's window and were cut")
     if json:
-        print_json([{"index": row.index, "response": row.response, "score": row.score} for row in ranked])
+        print_json([{"index": row.index, "response": row.response, "score": json_number(row.score)} for row in ranked])
     else:
         for row in ranked:
             print(f"{row.score:8.4f}  {one_line(row.response)}")

@@ -15,6 +15,7 @@ from cappy_select.cli.output import (
     Json,
     Revision,
     ScorerSource,
+    json_number,
     new_app,
     note,
     one_line,
@@ -55,7 +56,9 @@ def score(
     _note_cut(int((scored.cut > 0).sum()), len(rows))
     if json:
         results = zip(rows, scored.scores.tolist(), strict=True)
-        print_json([{"index": i, "response": row[1], "score": value} for i, (row, value) in enumerate(results)])
+        print_json(
+            [{"index": i, "response": row[1], "score": json_number(value)} for i, (row, value) in enumerate(results)]
+        )
     else:
         for (_, response), value in zip(rows, scored.scores.tolist(), strict=True):
             print(f"{value:8.4f}  {one_line(response)}")
@@ -77,7 +80,7 @@ def _score_file(scorer: Scorer, path: str) -> None:
         for piece in scorer.stream(remembered(), on_progress=lambda done: advance(done, total)):
             for value in piece.scores.tolist():
                 instruction, response = asked.popleft()
-                row = {"instruction": instruction, "response": response, "score": value}
+                row = {"instruction": instruction, "response": response, "score": json_number(value)}
                 print(jsonlib.dumps(row, ensure_ascii=False))
             cut += int((piece.cut > 0).sum())
             count += len(piece.scores)
