@@ -242,14 +242,19 @@ def test_a_folder_that_cannot_be_written_is_said_before_the_work(checkpoints):
     assert stages == []
 
 
-def test_a_checkpoint_that_scores_all_alike_is_not_judged(checkpoints, tmp_path):
+def test_few_answers_judge_a_precision_only_where_no_clear_winner_can_change(checkpoints, tmp_path):
+    pairs = awkward_pairs(60)
+    one_group = recorded(tmp_path / "answers.jsonl", [(pairs[0][0], [response for _, response in pairs])])
+    export = partial(export_checkpoint, out=tmp_path / "out", precision="int8", calibration=one_group)
+    assert export(checkpoints["bert"]).manifest.gates["max_abs_diff"] < 0.005
+
     folder = shutil.copytree(checkpoints["bert"], tmp_path / "checkpoint")
     weights = loaded(folder)
-    weights["classifier.weight"] *= 1e-4
+    weights["classifier.weight"] *= 10  # and with them the differences
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
-    with pytest.raises(ExportError, match="can't be judged"):
-        export_checkpoint(folder, tmp_path / "out", precision="int8")
-    assert export_checkpoint(folder, tmp_path / "out").manifest.precision == "fp32"
+    with pytest.raises(ExportError, match="can't be judged: in . of 1 groups"):
+        export(folder, overwrite=True)
+    assert export(folder, overwrite=True, precision="fp32").manifest.gates["clear_groups"] <= 1
 
 
 def test_scores_outside_the_gate_are_refused(checkpoints, tmp_path, monkeypatch):
