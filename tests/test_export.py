@@ -252,7 +252,7 @@ def test_few_answers_judge_a_precision_only_where_no_clear_winner_can_change(che
     weights = loaded(folder)
     weights["classifier.weight"] *= 10  # and with them the differences
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
-    with pytest.raises(ExportError, match="can't be judged: in . of 1 groups"):
+    with pytest.raises(ExportError, match=r"can't be judged: in [01] of 1 groups"):
         export(folder, overwrite=True)
     assert export(folder, overwrite=True, precision="fp32").manifest.gates["clear_groups"] <= 1
 
