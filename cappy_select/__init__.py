@@ -10,14 +10,36 @@ from cappy_select.errors import (
     InputError,
     MissingExtra,
     NoCandidates,
+    NoGoodAnswer,
     ProviderError,
     TruncationWarning,
 )
-from cappy_select.providers import LiteLLMProvider, Priced, Provider, ReplayProvider
+from cappy_select.gates import FinishReason, Gate, JsonSchema, Matches, ToolArguments
+from cappy_select.icl import Example, InContext
+from cappy_select.providers import (
+    Declaring,
+    LiteLLMProvider,
+    OpenAIProvider,
+    Priced,
+    Provider,
+    ReplayProvider,
+    TransformersProvider,
+    Windowed,
+)
+from cappy_select.sampling import Plan, Sampling
 from cappy_select.scorer import Ranked, ScoreCache, Scorer
 from cappy_select.select import Selector
-from cappy_select.strategies import Argmax, Strategy
-from cappy_select.types import Candidate, Failure, Instruction, Request, Selection, Usage
+from cappy_select.strategies import (
+    Argmax,
+    Cluster,
+    MinimumBayesRisk,
+    QualityCost,
+    SelfScore,
+    Strategy,
+    Vote,
+    WeightedVote,
+)
+from cappy_select.types import Candidate, Downgrade, Failure, Instruction, Request, Selection, Usage
 
 __version__ = "0.1.0"
 
@@ -29,24 +51,45 @@ __all__ = [
     "BundleNotFound",
     "Candidate",
     "CappyError",
+    "Cluster",
+    "Declaring",
+    "Downgrade",
+    "Example",
     "ExportError",
     "Failure",
+    "FinishReason",
+    "Gate",
+    "InContext",
     "InputError",
     "Instruction",
+    "JsonSchema",
     "LiteLLMProvider",
+    "Matches",
+    "MinimumBayesRisk",
     "MissingExtra",
     "NoCandidates",
+    "NoGoodAnswer",
+    "OpenAIProvider",
+    "Plan",
     "Priced",
     "Provider",
     "ProviderError",
+    "QualityCost",
     "Ranked",
     "ReplayProvider",
     "Request",
+    "Sampling",
     "ScoreCache",
     "Scorer",
     "Selection",
     "Selector",
+    "SelfScore",
     "Strategy",
+    "ToolArguments",
+    "TransformersProvider",
     "TruncationWarning",
     "Usage",
+    "Vote",
+    "WeightedVote",
+    "Windowed",
 ]

@@ -9,7 +9,8 @@
     │   └── BundleFormatError         a manifest this version can't read
     ├── ExportError                   a checkpoint can't become a bundle
     ├── ProviderError                 one upstream call failed; `kind` says how
-    └── NoCandidates (ExceptionGroup) too few usable answers arrived; names every failure
+    ├── NoCandidates (ExceptionGroup) too few usable answers arrived; names every failure
+    └── NoGoodAnswer                  no answer scored as much as was asked for; has the Selection
 
 `TruncationWarning` is a warning, not an error: scores were computed, on shortened input.
 """
@@ -24,7 +25,9 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 if TYPE_CHECKING:
     from typing import Self
 
-    from cappy_select.types import Usage
+    from pydantic import ValidationError
+
+    from cappy_select.types import Selection, Usage
 
 FailureKind = Literal[
     "rate_limit",
@@ -36,7 +39,12 @@ FailureKind = Literal[
     "server",
     "connection",
     "invalid_response",
+    "unavailable",
+    "budget",
+    "cancelled",
 ]
+"""How a call failed. The last three are the fan-out's: the model is cooling down after failures, the money
+limit forbade the call, it was not needed any more."""
 
 RETRYABLE: frozenset[FailureKind] = frozenset({"rate_limit", "timeout", "server", "connection"})
 
@@ -161,5 +169,32 @@ class NoCandidates(CappyError, ExceptionGroup[ProviderError]):
         return "\n".join([self.message, *lines])
 
 
+class NoGoodAnswer(CappyError):
+    """The best answer's score is below `abstain_below`.
+
+    Attributes:
+        selection: All that was weighed, with usage and cost.
+    """
+
+    def __init__(self, selection: Selection, abstain_below: float) -> None:
+        super().__init__(
+            f"no good answer: the best of {len(selection.candidates)} scored {selection.best.score:.4g}, at least "
+            f"{abstain_below:g} was asked for"
+        )
+        self.selection = selection
+        self._arguments = selection, abstain_below
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self._arguments
+
+
 class TruncationWarning(UserWarning):
     """Some pairs did not fit the scorer's window and were scored on shortened input."""
+
+
+def validation_message(error: ValidationError) -> str:
+    """The first thing that pydantic found wrong, in one line: where, what, and what was got."""
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"]))
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{where}: {message}, got {first['input']!r:.80}" if where else message

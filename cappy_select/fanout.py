@@ -1,46 +1,58 @@
-"""Many calls at once: what arrives by the deadline is an answer, everything else a failure with its reason."""
+"""Many calls at once: what arrives in time is an answer, everything else a failure with its reason.
+
+A failed call is data while enough others may arrive. Nothing outlives the fan-out: on every way out each
+call is cancelled and waited for, and what it spent is on the bill.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from pydantic import BaseModel, ConfigDict, Field
-from tenacity import (
-    AsyncRetrying,
-    RetryCallState,
-    retry_if_exception,
-    stop_after_attempt,
-    stop_before_delay,
-    wait_random_exponential,
-)
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-from cappy_select.errors import RETRYABLE, NoCandidates, ProviderError
+from cappy_select.errors import RETRYABLE, FailureKind, NoCandidates, ProviderError
+from cappy_select.gates import Complete, reason_against
+from cappy_select.lanes import Budget, Lane
 from cappy_select.providers import Priced, Provider
-from cappy_select.types import Candidate, Failure, Request, Usage, estimated_usage, response_text, total_cost
+from cappy_select.sampling import Sampling, singles
+from cappy_select.types import Candidate, Ended, Failure, Request, Usage, estimated_usage, total_cost
 
 _DRAIN_S = 0.25  # for cancelled calls to close their connections; one that will not end is left behind
 _PERHAPS_BILLED = frozenset({"timeout", "connection", "invalid_response"})  # the request was read, the answer lost
 
 
 class FanOutConfig(BaseModel):
-    """How long to wait for the answers, and how many are enough."""
+    """The limits of one selection: how long to wait, how many answers are enough, what may be spent."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     deadline_s: float = Field(60.0, gt=0, allow_inf_nan=False, description="for all calls together, retries included")
-    min_usable: int = Field(1, ge=1, description="answers that are not empty; with fewer there is no selection")
+    grace_s: float | None = Field(None, ge=0, description="for the others once `min_usable` is met; None: the deadline")
+    min_usable: int = Field(1, ge=1, description="answers that can win; with fewer there is no selection")
+    max_cost: float | None = Field(None, gt=0, description="dollars over all calls; None: no limit")
+    max_candidates: int = Field(1000, ge=1, description="answers that one selection may ask for")
     max_retries: int = Field(2, ge=0, description="of one call, on rate limits, timeouts and server errors")
+    max_concurrency: int = Field(100, ge=1, description="calls to one provider at a time, over all selections")
+    cool_down_after: int = Field(5, ge=1, description="failures of a provider in a row, before it is left alone")
+    cool_down_s: float = Field(30.0, ge=0, description="for so long")
+
+    def lane(self) -> Lane:
+        """A provider's way under these limits."""
+        return Lane(self.max_concurrency, self.cool_down_after, self.cool_down_s)
 
 
 @dataclass(frozen=True)
 class Call:
-    """One upstream call to make."""
+    """One upstream call to make, for `request.n` answers sampled in this way."""
 
     provider: Provider
     request: Request
+    lane: Lane = field(default_factory=lambda: FanOutConfig().lane())
+    sampling: Sampling = field(default_factory=Sampling)
 
 
 @dataclass(frozen=True)
@@ -53,7 +65,7 @@ class Bill:
 
 @dataclass(frozen=True)
 class Gathered:
-    """What came back, in request order: candidates (empty ones rejected) and failures, and what it cost.
+    """What came back, in request order, why nothing more did, and what it cost.
 
     `usage` and `cost` cover all calls: those that failed, and attempts that failed before one that did not.
     """
@@ -62,108 +74,284 @@ class Gathered:
     failures: tuple[Failure, ...]
     usage: Usage
     cost: float | None
+    ended: Ended = "complete"
+
+
+Judge = Callable[[Sequence[tuple[Candidate, Request]]], Awaitable[list[Candidate]]]
+"""Sets `rejected` of the answers that can't win (and `score`, if it knows); as they arrive."""
 
 
 @dataclass
-class _Progress:
-    """What is known of a call while it runs, so that a cancelled one can still say how it went."""
+class _Run:
+    """One call while it runs, so that a cancelled one can still say how it went. `place` is its request order."""
 
+    call: Call
+    place: tuple[int, int]
     started: float = field(default_factory=time.perf_counter)
     ended: float | None = None
     attempts: int = 0
     last_error: ProviderError | None = None
     lost: list[Bill] = field(default_factory=list)  # of the attempts that failed
+    answers: list[Candidate] | None = None
+    followed: bool = False  # by calls for the answers it did not bring
 
     @property
     def latency_s(self) -> float:
         return (self.ended or time.perf_counter()) - self.started
 
 
-async def fan_out(calls: Sequence[Call], config: FanOutConfig) -> Gathered:
-    """Make all calls at once and gather what arrives before the deadline.
+async def fan_out(
+    calls: Sequence[Call],
+    config: FanOutConfig,
+    *,
+    judge: Judge | None = None,
+    good_enough: Callable[[Candidate], bool] = lambda candidate: False,
+) -> Gathered:
+    """Make all calls at once and gather what arrives before the deadline, or until enough is there.
 
-    Every task is cancelled and drained on every way out, the caller's own cancellation included.
+    Args:
+        calls: In the order that breaks ties. A call that brings fewer answers than it asked for is followed
+            by calls for one each.
+        judge: Says which answers can win; None: those that are `Complete`.
+        good_enough: An answer that ends the fan-out at once.
 
     Raises NoCandidates when fewer than `config.min_usable` usable answers arrived.
     """
-    progress = [_Progress() for _ in calls]
-    tasks = [asyncio.create_task(_complete(call, state, config)) for call, state in zip(calls, progress, strict=True)]
+    gathering = _Gathering(config, judge or _judge_completeness, good_enough)
     try:
-        await asyncio.wait(tasks, timeout=config.deadline_s)
+        for place, call in enumerate(calls):
+            gathering.start(call, (place, 0))
+        ended = await gathering.wait()
     finally:
-        await _drain(tasks)
-    candidates: list[Candidate] = []
-    failures: list[Failure] = []
-    for call, state, task in zip(calls, progress, tasks, strict=True):
-        if task.done() and not task.cancelled() and task.exception() is None:
-            candidates += [
-                candidate.model_copy(
-                    update={
-                        "index": len(candidates) + position,
-                        "latency_s": state.latency_s,
-                        "rejected": None if is_usable(candidate) else "empty answer",
-                    }
-                )
-                for position, candidate in enumerate(task.result())
-            ]
-        else:
-            failures.append(_failure(call, state, task, config.deadline_s))
-    bills = [Bill(candidate.usage, candidate.cost) for candidate in candidates]
-    bills += [bill for state in progress for bill in state.lost]
-    gathered = Gathered(
-        tuple(candidates),
-        tuple(failures),
-        usage=sum((bill.usage for bill in bills), Usage()),
-        cost=total_cost(bill.cost for bill in bills),
-    )
-    usable = sum(candidate.rejected is None for candidate in candidates)
+        await gathering.drain()
+    gathered = await gathering.gathered(ended)
+    usable = sum(candidate.rejected is None for candidate in gathered.candidates)
     if usable < config.min_usable:
         raise _no_candidates(gathered, usable, config.min_usable)
     return gathered
 
 
-def is_usable(candidate: Candidate) -> bool:
-    """An answer with text, or with a tool call, can win."""
-    return bool(response_text(candidate.message).strip())
+class _Gathering:
+    """The calls of one fan-out, as they start, end, and are judged."""
+
+    def __init__(self, config: FanOutConfig, judge: Judge, good_enough: Callable[[Candidate], bool]) -> None:
+        self._config, self._judge, self._good_enough = config, judge, good_enough
+        self._deadline = time.perf_counter() + config.deadline_s
+        self._budget = Budget(config.max_cost)
+        self._runs: dict[asyncio.Task[None], _Run] = {}
+        self._arrived: list[_Run] = []  # calls that ended, and were not judged yet
+        self._arrival = asyncio.Event()
+        self._running = self._usable = 0
+        self._over = False
+
+    def start(self, call: Call, place: tuple[int, int]) -> None:
+        run = _Run(call, place)
+        task = asyncio.create_task(self._complete(run))
+        self._runs[task] = run
+        self._running += 1
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled():
+            task.exception()  # taken, so that asyncio does not log a failure that is data
+        self._running -= 1
+        self._arrived.append(self._runs[task])
+        self._arrival.set()
+
+    async def wait(self) -> Ended:
+        """Until all calls ended or one of the limits is reached; judges what arrives."""
+        until, limit = self._deadline, "deadline"
+        while True:
+            self._arrival.clear()
+            arrived = await self._take()
+            if not self._running:
+                return "complete"
+            if any(c.rejected is None and self._good_enough(c) for c in arrived):
+                return "stop_when"
+            if self._budget.is_spent:
+                return "budget"
+            if self._config.grace_s is not None and limit == "deadline" and self._usable >= self._config.min_usable:
+                until, limit = min(self._deadline, time.perf_counter() + self._config.grace_s), "grace"
+            try:
+                async with asyncio.timeout(until - time.perf_counter()):
+                    await self._arrival.wait()
+            except TimeoutError:
+                return "grace" if limit == "grace" and until < self._deadline else "deadline"
+
+    async def drain(self) -> None:
+        """Cancel what runs, and wait until it is over."""
+        self._over = True
+        pending = [task for task in self._runs if not task.done()]
+        for task in pending:
+            task.cancel()
+        if pending:
+            await asyncio.wait(pending, timeout=_DRAIN_S)
+
+    async def gathered(self, ended: Ended) -> Gathered:
+        """All that came back, in request order."""
+        await self._take()  # what arrived while the last answers were judged
+        candidates: list[Candidate] = []
+        failures: list[Failure] = []
+        in_order = sorted(self._runs.items(), key=lambda item: item[1].place)
+        for task, run in in_order:
+            if run.answers is None:
+                failures.append(self._failure(run, task, ended))
+                continue
+            update = {"latency_s": run.latency_s, "sampling": run.call.sampling.params}
+            candidates += [answer.model_copy(update=update) for answer in run.answers]
+            if not run.followed and len(run.answers) < run.call.request.n:
+                kind, why = self._why_cancelled(ended)
+                message = f"{len(run.answers)} of {run.call.request.n} answers came; for the others: {why}"
+                failures.append(Failure(model=run.call.provider.model, kind=kind, message=message, cost=0.0))
+        bills = [Bill(candidate.usage, candidate.cost) for candidate in candidates]
+        bills += [bill for _, run in in_order for bill in run.lost]
+        return Gathered(
+            tuple(candidate.model_copy(update={"index": index}) for index, candidate in enumerate(candidates)),
+            tuple(failures),
+            usage=sum((bill.usage for bill in bills), Usage()),
+            cost=total_cost(bill.cost for bill in bills),
+            ended=ended,
+        )
+
+    async def _take(self) -> list[Candidate]:
+        """Judge what has arrived since, and ask for what a call did not bring."""
+        arrived, self._arrived = self._arrived, []
+        brought = [run for run in arrived if run.answers is not None]
+        if brought:
+            answers = [(answer, run.call.request) for run in brought for answer in run.answers or ()]
+            judged = iter(await self._judge(answers))
+            for run in brought:
+                run.answers = [next(judged) for _ in run.answers or ()]
+        found = [answer for run in brought for answer in run.answers or ()]
+        self._usable += sum(answer.rejected is None for answer in found)
+        for run in brought:
+            self._ask_for_missing(run)
+        return found
+
+    def _ask_for_missing(self, run: _Run) -> None:
+        """A server that ignores `n` is asked again, once for each answer."""
+        call, have = run.call, len(run.answers or ())
+        if have >= call.request.n or self._over:
+            return
+        run.followed, call.lane.gives_n = True, False
+        for number, sampling in enumerate(singles(call.sampling, have), have):
+            request = call.request.model_copy(
+                update={
+                    "n": 1,
+                    "sample": call.request.sample + number,
+                    "params": call.request.params | ({} if sampling.seed is None else {"seed": sampling.seed}),
+                }
+            )
+            self.start(Call(call.provider, request, call.lane, sampling), (run.place[0], number))
+
+    async def _complete(self, run: _Run) -> None:
+        def give_up(state: RetryCallState) -> bool:
+            # A wait that would end beyond the deadline is not begun: the error is the answer, now.
+            return time.perf_counter() + state.upcoming_sleep > self._deadline
+
+        retrying = AsyncRetrying(
+            stop=lambda state: stop_after_attempt(self._config.max_retries + 1)(state) or give_up(state),
+            wait=_wait,
+            retry=retry_if_exception(lambda error: isinstance(error, ProviderError) and error.kind in RETRYABLE),
+            reraise=True,
+        )
+        lane = run.call.lane
+        try:
+            # The last provider standing is asked, whatever it did: there is nothing to lose.
+            if any(other.call.lane.is_open for other in self._runs.values()) and (refusal := lane.admit()):
+                raise self._refused(run, "unavailable", refusal)
+            async for attempt in retrying:
+                with attempt:
+                    run.answers = await self._attempt(run)
+            lane.succeeded()
+        except ProviderError as error:
+            lane.failed(error)
+            raise
+        finally:
+            run.ended = time.perf_counter()
+
+    async def _attempt(self, run: _Run) -> list[Candidate]:
+        call = run.call
+        async with call.lane.place():
+            estimate = self._estimate(call) if self._config.max_cost is not None else 0.0
+            if refusal := self._budget.promise(estimate):
+                raise self._refused(run, "budget", refusal)
+            run.attempts += 1
+            cost: float | None = None
+            try:
+                answers = _checked(await call.provider.complete(call.request), call)
+                cost = total_cost(answer.cost for answer in answers)
+                return answers
+            except ProviderError as error:
+                cost = _note_failure(run, error)
+                raise
+            except (Exception, SystemExit, asyncio.CancelledError) as error:
+                task = asyncio.current_task()
+                if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                    raise  # by us, or by the caller
+                # A provider's own defect must not cost the answers of the others: it is one more failure, named.
+                failure = _invalid(call, f"{type(error).__name__}: {error}")
+                cost = _note_failure(run, failure)
+                raise failure from error
+            finally:
+                self._budget.settle(estimate, cost)
+
+    def _estimate(self, call: Call) -> float:
+        """Dollars of a call at most, if `max_tokens` bounds its answers; else those of its prompt."""
+        usage = estimated_usage(call.request.messages, tools=call.request.params.get("tools"))
+        most = call.request.n * int(call.request.params.get("max_tokens") or 0)
+        return _price(call, usage.model_copy(update={"completion_tokens": most})) or 0.0
+
+    def _refused(self, run: _Run, kind: FailureKind, message: str) -> ProviderError:
+        error = ProviderError(message, kind=kind, model=str(run.call.provider.model))
+        run.last_error = error
+        return error
+
+    def _failure(self, run: _Run, task: asyncio.Task[None], ended: Ended) -> Failure:
+        """What became of a call without an answer; adds the bill of an attempt that was cut off."""
+        error = task.exception() if task.done() and not task.cancelled() else None
+        kind: FailureKind
+        if isinstance(error, ProviderError):
+            kind, message = error.kind, error.message
+        elif error is not None:
+            raise error  # neither an answer nor an Exception: SystemExit and its like are not ours to keep
+        else:
+            kind, message = self._why_cancelled(ended)
+            if run.last_error is not None:
+                message += f"; the attempt before failed: {run.last_error.kind}: {run.last_error.message}"
+            if len(run.lost) < run.attempts:  # cut off in flight, not between two attempts
+                run.lost.append(_estimated_bill(run.call))
+        return Failure(
+            model=error.model if isinstance(error, ProviderError) else run.call.provider.model,
+            kind=kind,
+            message=message,
+            latency_s=run.latency_s,
+            attempts=run.attempts,
+            usage=sum((bill.usage for bill in run.lost), Usage()),
+            cost=total_cost(bill.cost for bill in run.lost),
+        )
+
+    def _why_cancelled(self, ended: Ended) -> tuple[FailureKind, str]:
+        if ended == "grace":
+            return "cancelled", f"not waited for: others had answered, and had {self._config.grace_s:g} s more"
+        if ended == "stop_when":
+            return "cancelled", "not waited for: an answer was good enough"
+        if ended == "budget":
+            return "budget", f"cancelled: max_cost=${self._config.max_cost:g} is spent"
+        return "timeout", f"no answer within the deadline of {self._config.deadline_s:g} s"
 
 
-async def _complete(call: Call, state: _Progress, config: FanOutConfig) -> list[Candidate]:
-    retrying = AsyncRetrying(
-        # A wait that would end beyond the deadline is not begun: the error is the answer, now.
-        stop=stop_after_attempt(config.max_retries + 1) | stop_before_delay(config.deadline_s),
-        wait=_wait,
-        retry=retry_if_exception(lambda error: isinstance(error, ProviderError) and error.kind in RETRYABLE),
-        reraise=True,
-    )
-    try:
-        async for attempt in retrying:
-            with attempt:
-                return await _attempt(call, state)
-        raise AssertionError("unreachable: tenacity returns or raises")
-    finally:
-        state.ended = time.perf_counter()
+async def _judge_completeness(answers: Sequence[tuple[Candidate, Request]]) -> list[Candidate]:
+    gates = (Complete(),)
+    return [
+        answer.model_copy(update={"rejected": reason_against(answer, request, gates)}) for answer, request in answers
+    ]
 
 
-async def _attempt(call: Call, state: _Progress) -> list[Candidate]:
-    state.attempts += 1
-    try:
-        return _checked(await call.provider.complete(call.request), call)
-    except ProviderError as error:
-        _note_failure(call, state, error)
-        raise
-    except (Exception, SystemExit, asyncio.CancelledError) as error:
-        task = asyncio.current_task()
-        if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
-            raise  # by us, or by the caller
-        # A provider's own defect must not cost the answers of the others: it is one more failure, named.
-        failure = _invalid(call, f"{type(error).__name__}: {error}")
-        _note_failure(call, state, failure)
-        raise failure from error
-
-
-def _note_failure(call: Call, state: _Progress, error: ProviderError) -> None:
-    state.last_error = error
-    state.lost.append(_bill(call, error))
+def _note_failure(run: _Run, error: ProviderError) -> float | None:
+    run.last_error = error
+    run.lost.append(_bill(run.call, error))
+    return run.lost[-1].cost
 
 
 def _checked(answers: list[Candidate], call: Call) -> list[Candidate]:
@@ -189,60 +377,24 @@ def _wait(state: RetryCallState) -> float:
     return _backoff(state)
 
 
-async def _drain(tasks: Sequence[asyncio.Task[list[Candidate]]]) -> None:
-    pending = [task for task in tasks if not task.done()]
-    for task in tasks:
-        task.add_done_callback(_retrieve)
-    for task in pending:
-        task.cancel()
-    if pending:
-        await asyncio.wait(pending, timeout=_DRAIN_S)
-
-
-def _retrieve(task: asyncio.Task[list[Candidate]]) -> None:
-    """Take the exception, so that asyncio does not log a failure that is data, or that nobody waits for."""
-    if not task.cancelled():
-        task.exception()
-
-
-def _failure(call: Call, state: _Progress, task: asyncio.Task[list[Candidate]], deadline_s: float) -> Failure:
-    """What became of a call without an answer; adds the bill of an attempt that was cut off."""
-    error = task.exception() if task.done() and not task.cancelled() else None
-    if isinstance(error, ProviderError):
-        kind, message = error.kind, error.message
-    elif error is not None:
-        raise error  # neither an answer nor an Exception: SystemExit and its like are not ours to keep
-    else:
-        kind, message = "timeout", f"no answer within the deadline of {deadline_s:g} s"
-        if state.last_error is not None:
-            message += f"; the attempt before failed: {state.last_error.kind}: {state.last_error.message}"
-        if len(state.lost) < state.attempts:  # cut off in flight, not between two attempts
-            state.lost.append(_estimate(call))
-    return Failure(
-        model=error.model if isinstance(error, ProviderError) else call.provider.model,
-        kind=kind,
-        message=message,
-        latency_s=state.latency_s,
-        attempts=max(1, state.attempts),
-        usage=sum((bill.usage for bill in state.lost), Usage()),
-        cost=total_cost(bill.cost for bill in state.lost),
-    )
-
-
 def _bill(call: Call, error: ProviderError) -> Bill:
     """What a failed attempt cost: what it says; an estimate if it was perhaps worked on; else nothing."""
     if error.usage is not None:
         return Bill(error.usage, error.cost)
-    return _estimate(call) if error.kind in _PERHAPS_BILLED else Bill(Usage(), 0.0)
+    return _estimated_bill(call) if error.kind in _PERHAPS_BILLED else Bill(Usage(), 0.0)
 
 
-def _estimate(call: Call) -> Bill:
+def _estimated_bill(call: Call) -> Bill:
     """A lower bound for an attempt that reported nothing: its prompt was read, what it wrote is unknown."""
     usage = estimated_usage(call.request.messages, tools=call.request.params.get("tools"))
+    return Bill(usage, _price(call, usage))
+
+
+def _price(call: Call, usage: Usage) -> float | None:
     try:
-        return Bill(usage, call.provider.price(usage) if isinstance(call.provider, Priced) else None)
+        return call.provider.price(usage) if isinstance(call.provider, Priced) else None
     except Exception:  # a provider's defect, and a price that is not known
-        return Bill(usage, None)
+        return None
 
 
 def _no_candidates(gathered: Gathered, usable: int, needed: int) -> NoCandidates:
@@ -253,7 +405,7 @@ def _no_candidates(gathered: Gathered, usable: int, needed: int) -> NoCandidates
     reasons += [
         ProviderError(
             f"{candidate.rejected} (finish reason {candidate.finish_reason!r})",
-            kind="invalid_response",
+            kind="content_policy" if candidate.rejected.startswith("refused") else "invalid_response",
             model=candidate.model,
             usage=candidate.usage,
             cost=candidate.cost,

@@ -25,6 +25,9 @@ class Recorded(BaseModel):
     answer: str | None = Field(None, description="the final answer within the response, if it was extracted")
     finish_reason: str | None = None
     cost: float | None = Field(None, ge=0)
+    latency_s: float = Field(0.0, ge=0)
+    logprob_sum: float | None = None
+    logprob_mean: float | None = None
 
     @property
     def quality(self) -> float | None:

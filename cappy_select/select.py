@@ -5,22 +5,33 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
 
 from pydantic import ValidationError
 
 from cappy_select import background
-from cappy_select.errors import InputError, NoCandidates, ProviderError
+from cappy_select.errors import InputError, NoCandidates, NoGoodAnswer, ProviderError, validation_message
 from cappy_select.fanout import Call, FanOutConfig, Gathered, fan_out
+from cappy_select.gates import Complete, Gate, as_gates, reason_against
+from cappy_select.icl import InContext
 from cappy_select.instruction import as_messages, build_instruction, check_policy
-from cappy_select.providers import Provider, as_providers
+from cappy_select.providers import Declaring, Priced, Provider, Windowed, as_providers
+from cappy_select.sampling import MAX_SAMPLES, PARAMETERS, Plan, Sampling, calls_of, honoured
 from cappy_select.scorer import Scorer
-from cappy_select.strategies import Argmax, Strategy
-from cappy_select.types import Candidate, Instruction, InstructionPolicy, Prompt, Request, Selection, response_text
-
-MAX_SAMPLES = 1000  # of one model; each is a paid call
+from cappy_select.strategies import Argmax, Need, Needing, Strategy
+from cappy_select.types import (
+    Candidate,
+    Downgrade,
+    Instruction,
+    InstructionPolicy,
+    Prompt,
+    Request,
+    Selection,
+    Usage,
+    response_text,
+)
 
 FIXED = frozenset(
     {
@@ -34,20 +45,33 @@ FIXED = frozenset(
 class Selector:
     """Asks models for several answers and returns the best, scored on this machine.
 
-    Safe to share between threads and event loops.
+    Safe to share between threads and event loops. What it learns of a provider that is down (cool-down) and
+    how many calls run at a time is shared by all its callers.
     """
 
     def __init__(
         self,
         models: Sequence[str | Provider],
         *,
-        samples: int = 4,
+        samples: int | None = None,
+        plan: Plan | Mapping[str, Any] | str | Path | None = None,
         scorer: Scorer | str | Path | None = None,
         instruction: InstructionPolicy | None = None,
+        examples: InContext | None = None,
+        gates: Iterable[Gate | Callable[[Candidate], object]] = (),
+        accept_cut_off: bool | None = None,
         strategy: Strategy | None = None,
+        stop_when: float | None = None,
+        abstain_below: float | None = None,
         deadline_s: float = 60.0,
+        grace_s: float | None = None,
         min_usable: int = 1,
+        max_cost: float | None = None,
+        max_candidates: int = 1000,
         max_retries: int = 2,
+        max_concurrency: int = 100,
+        cool_down_after: int = 5,
+        cool_down_s: float = 30.0,
         api_key: str | None = None,
         api_base: str | None = None,
         **params: Any,
@@ -55,43 +79,84 @@ class Selector:
         """Set up the models and load the scorer.
 
         Args:
-            models: LiteLLM model names (`openai/gpt-5-mini`), `replay:FILE[#MODEL]`, or providers.
-            samples: Answers to ask of each model, one call each.
+            models: Names or providers. A name is LiteLLM's (`anthropic/claude-haiku-4-5`), `openai:MODEL`
+                (OpenAI's own client), `transformers:PATH` (a local model) or `replay:FILE[#MODEL]`.
+            samples: Answers to ask of each model; default 4. Short for a plan.
+            plan: What to ask of each model: a `Plan`, `single`, `quick`, `paper`, or a JSON file.
             scorer: A `Scorer`, or what `Scorer.load` takes; None for the embedded default.
             instruction: How the scorer's instruction is made of the prompt (`paper`, `chat`, `last_user`,
                 or a callable); None for `paper` on a str and `chat` on messages.
+            examples: In-context examples that the models see before the prompt.
+            gates: What an answer must be to be scored (`JsonSchema`, `Matches`, ..., or a function of a
+                candidate), after `Complete`, which every answer must pass.
+            accept_cut_off: Answers that ended at their token limit can win; None: as the plan says.
             strategy: How the winner is found; default `Argmax()`.
+            stop_when: A score that is good enough: the other calls are cancelled when one answer has it.
+            abstain_below: A score that the winner must have: else `NoGoodAnswer` is raised.
             deadline_s: Seconds for all calls of one selection together.
-            min_usable: Non-empty answers needed; with fewer, `NoCandidates` is raised.
+            grace_s: Seconds that the other calls have once `min_usable` answers arrived; None: to the deadline.
+            min_usable: Answers needed that can win; with fewer, `NoCandidates` is raised.
+            max_cost: Dollars that one selection may cost. A call that could pass it is not made. With
+                `max_tokens` the limit is firm; without, what the calls under way write comes on top.
+            max_candidates: Answers that one selection may ask for.
             max_retries: Of one call, on rate limits, timeouts and server errors.
-            api_key, api_base: For the models given by their LiteLLM name.
+            max_concurrency: Calls to one provider at a time, over all selections.
+            cool_down_after, cool_down_s: After so many failed calls in a row a provider is left alone for so
+                long, while there are others to ask.
+            api_key, api_base: For the models given by name.
             **params: Passed with every call (temperature, max_tokens, ...).
 
         Raises:
-            InputError: an argument is out of range, or a model's name means nothing.
+            InputError: an argument is out of range, two contradict each other, a model's name means nothing,
+                or a provider can't honour the plan.
             BundleError: the scorer can't be loaded.
         """
-        if not isinstance(samples, int) or not 1 <= samples <= MAX_SAMPLES:
-            raise InputError(f"samples must be a whole number from 1 to {MAX_SAMPLES}, got {samples!r}")
         try:
-            self._config = FanOutConfig(deadline_s=deadline_s, min_usable=min_usable, max_retries=max_retries)
+            self._config = FanOutConfig(
+                deadline_s=deadline_s,
+                grace_s=grace_s,
+                min_usable=min_usable,
+                max_cost=max_cost,
+                max_candidates=max_candidates,
+                max_retries=max_retries,
+                max_concurrency=max_concurrency,
+                cool_down_after=cool_down_after,
+                cool_down_s=cool_down_s,
+            )
         except ValidationError as error:
-            first = error.errors()[0]
-            raise InputError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}, got {first['input']!r}") from error
+            raise InputError(validation_message(error)) from error
         _refuse_fixed(params)
         check_policy(instruction)
-        self._providers = as_providers(models, api_key=api_key, api_base=api_base)
+        self._plan = _plan(samples, plan)
+        self._accept_cut_off = self._plan.accept_cut_off if accept_cut_off is None else accept_cut_off
+        self._gates = (Complete(accept_cut_off=self._accept_cut_off), *as_gates(gates))
+        self._strategy: Strategy = Argmax() if strategy is None else strategy
+        if not isinstance(self._strategy, Strategy) or isinstance(self._strategy, type):
+            raise InputError(f"a strategy is an object with `name` and `order`, such as Argmax(), got {strategy!r}")
+        for name, threshold in (("stop_when", stop_when), ("abstain_below", abstain_below)):
+            if threshold is not None and not math.isfinite(threshold):
+                raise InputError(f"{name} must be a finite score, got {threshold}")
+        self._stop_when, self._abstain_below = stop_when, abstain_below
+        self._examples = examples
         self._params = params
-        if min_usable > samples * len(self._providers):
-            raise InputError(
-                f"min_usable={min_usable} can't be met by {len(self._providers)} models × {samples} samples"
-            )
-        self.samples = samples
+        self._providers = as_providers(models, api_key=api_key, api_base=api_base)
+        self._lanes = [self._config.lane() for _ in self._providers]
+        needs = self._strategy.needs if isinstance(self._strategy, Needing) else frozenset()
+        self._needs_logprobs = "logprobs" in needs
+        self._check_providers(needs)
+        asked = self._asked(params)[0]
+        answers = sum(sampling.n for samplings in asked for sampling in samplings)
+        if min_usable > answers:
+            raise InputError(f"min_usable={min_usable} can't be met by {answers} answers of {len(asked)} models")
+        if answers > max_candidates:
+            raise InputError(f"{answers} answers are asked for, max_candidates={max_candidates}")
         self.scorer = scorer if isinstance(scorer, Scorer) else Scorer.load(scorer)
         self._policy = instruction
-        self._strategy: Strategy = Argmax() if strategy is None else strategy
-        if not isinstance(self._strategy, Strategy):
-            raise InputError(f"a strategy is an object with `name` and `order`, such as Argmax(), got {strategy!r}")
+
+    @property
+    def plan(self) -> Plan:
+        """What is asked of each model."""
+        return self._plan
 
     def select(self, prompt: Prompt, **params: Any) -> Selection:
         """The best answer to a prompt or to OpenAI-style messages.
@@ -104,7 +169,8 @@ class Selector:
 
         Raises:
             NoCandidates: too few usable answers arrived; names every failure, carries usage and cost.
-            InputError: the prompt can't be read.
+            NoGoodAnswer: the winner's score is below `abstain_below`; carries the Selection.
+            InputError: the prompt can't be read, or a parameter contradicts the plan.
         """
         return background.run(self.aselect(prompt, **params))
 
@@ -113,10 +179,17 @@ class Selector:
         started = time.perf_counter()
         _refuse_fixed(params)
         messages = as_messages(prompt)
+        calls, downgrades = self._calls(messages, {**self._params, **params})
+        seen = calls[0].request.messages if self._examples and self._examples.scorer_sees else prompt
         # Before the calls: a prompt or policy that can't be read must not be found out after they are paid for.
-        instruction = await background.work(lambda: self._instruction(prompt, self.scorer.window))
-        gathered = await fan_out(self._calls(messages, {**self._params, **params}), self._config)
-        instruction, candidates = await self._score(prompt, instruction, gathered)
+        instruction = await background.work(lambda: self._instruction(seen, self.scorer.window))
+        gathered = await fan_out(
+            calls,
+            self._config,
+            judge=lambda answers: self._judge(answers, seen, instruction),
+            good_enough=self._is_good_enough,
+        )
+        instruction, candidates = await self._score(seen, instruction, gathered)
         able = [candidate for candidate in candidates if candidate.rejected is None]
         if not able:
             raise NoCandidates(
@@ -126,19 +199,26 @@ class Selector:
                 cost=gathered.cost,
             )
         unable = [candidate for candidate in candidates if candidate.rejected is not None]
-        ordered = self._strategy.order(able)
+        ordered = await background.work(lambda: self._strategy.order(able))
         if sorted(c.index for c in ordered) != [c.index for c in able]:
             raise InputError(f"the strategy {self._strategy.name!r} must return the candidates it was given, in order")
-        return Selection(
+        selection = Selection(
             candidates=(*ordered, *unable),
             failures=gathered.failures,
             instruction=instruction,
             scorer=str(self.scorer.bundle),
             strategy=self._strategy.name,
+            plan=self._plan.name,
+            downgrades=downgrades,
+            ended=gathered.ended,
             usage=gathered.usage,
             cost=gathered.cost,
             latency_s=time.perf_counter() - started,
         )
+        score = selection.best.score
+        if self._abstain_below is not None and (score is None or score < self._abstain_below):
+            raise NoGoodAnswer(selection, self._abstain_below)
+        return selection
 
     @overload
     def batch(
@@ -219,15 +299,90 @@ class Selector:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _calls(self, messages: tuple[dict[str, Any], ...], params: dict[str, Any]) -> list[Call]:
-        return [
-            Call(
-                provider,
-                Request(messages=messages, sample=sample, timeout_s=self._config.deadline_s, params=params),
-            )
-            for provider in self._providers
-            for sample in range(self.samples)
+    def _check_providers(self, needs: frozenset[Need]) -> None:
+        """What a limit or the strategy needs of every provider. Raises InputError, before a call is paid for."""
+        for provider in self._providers:
+            priced = isinstance(provider, Priced) and provider.price(Usage(prompt_tokens=1)) is not None
+            for wish, wanted in (("max_cost", self._config.max_cost is not None), ("this strategy", "cost" in needs)):
+                if wanted and not priced:
+                    raise InputError(f"{wish} needs the price of {provider.model}, which is unknown")
+            if self._examples and self._examples.max_tokens and not isinstance(provider, Windowed):
+                raise InputError(f"the examples' max_tokens can't be kept: {provider.model} does not count tokens")
+            if self._needs_logprobs and isinstance(provider, Declaring) and "logprobs" not in provider.supports:
+                raise InputError(f"{self._strategy.name} needs log-probabilities, which {provider.model} does not give")
+        if unknown := sorted(self._plan.overrides.keys() - {provider.model for provider in self._providers}):
+            raise InputError(f"the plan {self._plan.name!r} has overrides for {', '.join(unknown)}, not asked here")
+
+    def _asked(self, params: Mapping[str, Any]) -> tuple[list[tuple[Sampling, ...]], tuple[Downgrade, ...]]:
+        """How each provider is sampled, and what it can't do. Raises InputError."""
+        plan = self._plan.with_params(params)
+        asked: list[tuple[Sampling, ...]] = []
+        downgrades: tuple[Downgrade, ...] = ()
+        for provider in self._providers:
+            supported = provider.supports if isinstance(provider, Declaring) else None
+            samplings, left_out = honoured(plan, provider.model, supported)
+            asked.append(samplings)
+            downgrades += left_out
+        return asked, downgrades
+
+    def _calls(
+        self, messages: tuple[dict[str, Any], ...], params: dict[str, Any]
+    ) -> tuple[list[Call], tuple[Downgrade, ...]]:
+        asked, downgrades = self._asked(params)
+        others = {name: value for name, value in params.items() if name not in PARAMETERS}
+        if self._needs_logprobs:
+            others["logprobs"] = True
+        calls = []
+        for provider, lane, samplings in zip(self._providers, self._lanes, asked, strict=True):
+            prompt = self._with_examples(provider, messages, samplings)
+            several = lane.gives_n and isinstance(provider, Declaring) and "n" in provider.supports
+            for first, sampling in calls_of(samplings, several=several):
+                request = Request(
+                    messages=prompt,
+                    n=sampling.n,
+                    sample=first,
+                    timeout_s=self._config.deadline_s,
+                    params=others | sampling.params,
+                )
+                calls.append(Call(provider, request, lane, sampling))
+        return calls, downgrades
+
+    def _with_examples(
+        self, provider: Provider, messages: tuple[dict[str, Any], ...], samplings: Iterable[Sampling]
+    ) -> tuple[dict[str, Any], ...]:
+        if self._examples is None:
+            return messages
+        if not isinstance(provider, Windowed):
+            return self._examples.apply(messages)
+        window, answer = provider.window, max(sampling.max_tokens or 0 for sampling in samplings)
+        return self._examples.apply(
+            messages, count_tokens=provider.count_tokens, window=None if window is None else window - answer
+        )
+
+    async def _judge(
+        self, answers: Sequence[tuple[Candidate, Request]], prompt: Prompt, instruction: Instruction
+    ) -> list[Candidate]:
+        """Answers as they arrive: rejected by a gate, or not; scored already when a score can end the fan-out."""
+        if len(self._gates) == 1:  # our own, which takes microseconds
+            reasons = [reason_against(candidate, request, self._gates) for candidate, request in answers]
+        else:
+            reasons = await background.work(lambda: [reason_against(*answer, self._gates) for answer in answers])
+        judged = [
+            candidate if reason is None else candidate.model_copy(update={"rejected": reason})
+            for (candidate, _), reason in zip(answers, reasons, strict=True)
         ]
+        able = [candidate for candidate in judged if candidate.rejected is None]
+        if self._stop_when is None or not able:
+            return judged
+        scored = await self.scorer.ascore_detailed(
+            [(instruction.text, response_text(candidate.message)) for candidate in able],
+            instruction_side=instruction.cut_side,
+        )
+        scores = dict(zip(map(id, able), scored.scores.tolist(), strict=True))
+        return [c.model_copy(update={"score": scores[id(c)]}) if id(c) in scores else c for c in judged]
+
+    def _is_good_enough(self, candidate: Candidate) -> bool:
+        return self._stop_when is not None and candidate.score is not None and candidate.score >= self._stop_when
 
     def _instruction(self, prompt: Prompt, budget: int) -> Instruction:
         return build_instruction(
@@ -258,7 +413,7 @@ class Selector:
             candidate.index: candidate.model_copy(
                 update={"score": score, "tokens_cut": int(cut)}
                 if math.isfinite(score)
-                else {"tokens_cut": int(cut), "rejected": f"the score is {score}"}
+                else {"score": None, "tokens_cut": int(cut), "rejected": f"the score is {score}"}
             )
             for candidate, score, cut in zip(usable, scored.scores.tolist(), scored.response_cut, strict=True)
         }
@@ -269,3 +424,15 @@ class Selector:
 def _refuse_fixed(params: dict[str, Any]) -> None:
     if fixed := sorted(FIXED & params.keys()):
         raise InputError(f"{', '.join(fixed)} can't be a call parameter: set it when making the Selector or provider")
+
+
+def _plan(samples: int | None, plan: Plan | Mapping[str, Any] | str | Path | None) -> Plan:
+    if plan is not None:
+        if samples is not None:
+            raise InputError("give samples or a plan, not both: a plan says how many answers it asks for")
+        return Plan.load(plan)
+    if samples is None:
+        return Plan.preset("quick")
+    if not isinstance(samples, int) or not 1 <= samples <= MAX_SAMPLES:
+        raise InputError(f"samples must be a whole number from 1 to {MAX_SAMPLES}, got {samples!r}")
+    return Plan(name=f"{samples} samples", samplings=(Sampling(n=samples),))

@@ -45,7 +45,8 @@ class Request(_Frozen):
     """One upstream call.
 
     `params` goes to the provider as it is (temperature, max_tokens, tools, response_format, ...).
-    `sample` numbers the calls of one fan-out to one model, from 0: recorded answers are replayed by it.
+    `sample` is the number of its first answer among those asked of the model, from 0: recorded answers are
+    replayed by it.
     """
 
     messages: tuple[dict[str, Any], ...] = Field(min_length=1)
@@ -74,6 +75,9 @@ class Candidate(_Frozen):
     latency_s: float = Field(0.0, ge=0)
     logprobs: dict[str, Any] | None = None
     response_fields: dict[str, Any] = Field(default_factory=dict)
+    logprob_sum: float | None = Field(None, description="log-likelihood of the answer's tokens, natural, summed")
+    logprob_mean: float | None = Field(None, description="the same a token")
+    sampling: dict[str, Any] = Field(default_factory=dict, description="how it was asked for, the seed too")
     tokens_cut: int = Field(0, ge=0)
     rejected: str | None = Field(None, description="why it could not win; None when it could")
 
@@ -90,7 +94,7 @@ class Failure(_Frozen):
     kind: FailureKind
     message: str
     latency_s: float = Field(0.0, ge=0)
-    attempts: int = Field(1, ge=1)
+    attempts: int = Field(0, ge=0, description="calls made; 0 when it was not asked at all")
     usage: Usage = Usage()
     cost: float | None = None
 
@@ -114,6 +118,19 @@ class Instruction(_Frozen):
     parts_left_out: tuple[str, ...] = ()
 
 
+class Downgrade(_Frozen):
+    """What a sampling plan asked of a model in vain, and was allowed to go without."""
+
+    model: str
+    left_out: dict[str, Any] = Field(description="parameters, and the values asked for")
+    answers: int = Field(ge=1, description="how many were sampled without them")
+
+
+Ended = Literal["complete", "deadline", "grace", "stop_when", "budget"]
+"""Why the fan-out ended: every call did, time was up, the stragglers' time was up, an answer was good enough,
+the money was spent."""
+
+
 class Selection(_Frozen):
     """The best answer, and everything that was weighed to find it."""
 
@@ -122,6 +139,9 @@ class Selection(_Frozen):
     instruction: Instruction
     scorer: str = Field(description="the scorer's name, version and digest")
     strategy: str
+    plan: str = Field("custom", description="the sampling plan's name")
+    downgrades: tuple[Downgrade, ...] = ()
+    ended: Ended = "complete"
     usage: Usage = Field(description="over all calls, the lost ones too")
     cost: float | None = Field(description="dollars over all calls; None when a price is unknown")
     latency_s: float = Field(ge=0)

@@ -12,8 +12,9 @@ from tiny import awkward_pairs
 
 from cappy_select import Scorer
 from cappy_select.errors import BundleDamaged
+from cappy_select.room import Room
 from cappy_select.scorer import batching
-from cappy_select.scorer.batching import ROOM_PAIRS, Room
+from cappy_select.scorer.batching import ROOM_PAIRS
 
 
 class Slow(Scorer):
@@ -177,13 +178,13 @@ def test_who_finds_no_room_waits_and_is_let_in_in_turn():
     room = Room(10)
     first, second, third, fourth = room.enter(6), room.enter(6), room.enter(1), room.enter(100)
     assert [ticket.done() for ticket in (first, second, third, fourth)] == [True, False, False, False]
-    room.leave(6, first)
+    room.leave(first, 6)
     assert [ticket.done() for ticket in (second, third, fourth)] == [True, True, False]
-    room.leave(6, second)
+    room.leave(second, 6)
     assert not fourth.done()
-    room.leave(1, third)
+    room.leave(third, 1)
     assert fourth.done()  # more than the whole room: alone
-    room.leave(100, fourth)
+    room.leave(fourth, 100)
     assert room._free == 10
 
 
@@ -191,10 +192,10 @@ def test_who_gives_up_waiting_makes_way():
     room = Room(10)
     first, second, third = room.enter(10), room.enter(10), room.enter(1)
     assert second.cancel()
-    room.leave(10, first)
+    room.leave(first, 10)
     assert third.done()
-    room.leave(10, second)
-    room.leave(1, third)
+    room.leave(second, 10)
+    room.leave(third, 1)
     assert room._free == 10
 
 

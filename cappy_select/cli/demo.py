@@ -40,7 +40,7 @@ ANSWERS = {
     "slow": ("The Marañón and the Ucayali.", "The Urubamba", "I am sorry, I cannot help with that."),
 }
 SLOW_S = 1.2
-PRICES = {"input_cost_per_token": 0.4e-6, "output_cost_per_token": 1.6e-6}
+PRICES: dict[str, Any] = {"input_cost_per_token": 0.4e-6, "output_cost_per_token": 1.6e-6}
 
 
 @app.command()

@@ -7,10 +7,22 @@ from typing import Protocol, runtime_checkable
 
 from cappy_select.errors import InputError
 from cappy_select.providers.litellm import LiteLLMProvider
+from cappy_select.providers.openai import OpenAIProvider
 from cappy_select.providers.replay import ReplayProvider
-from cappy_select.types import Candidate, Request, Usage
+from cappy_select.providers.transformers import TransformersProvider
+from cappy_select.types import Candidate, Message, Request, Usage
 
-__all__ = ["LiteLLMProvider", "Priced", "Provider", "ReplayProvider", "as_providers"]
+__all__ = [
+    "Declaring",
+    "LiteLLMProvider",
+    "OpenAIProvider",
+    "Priced",
+    "Provider",
+    "ReplayProvider",
+    "TransformersProvider",
+    "Windowed",
+    "as_providers",
+]
 
 
 @runtime_checkable
@@ -38,10 +50,37 @@ class Priced(Protocol):
         ...
 
 
+@runtime_checkable
+class Declaring(Protocol):
+    """A provider that says which sampling parameters reach its model; any other is taken to take all but `n`."""
+
+    @property
+    def supports(self) -> frozenset[str]:
+        """Names of `Sampling`'s fields, and `logprobs`."""
+        ...
+
+
+@runtime_checkable
+class Windowed(Protocol):
+    """A provider that knows how long a prompt may be, so that in-context examples are fitted into it."""
+
+    @property
+    def window(self) -> int | None:
+        """Tokens of prompt and answer together; None when unknown."""
+        ...
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        """A prompt's length in the model's tokens."""
+        ...
+
+
 def as_providers(
     models: Sequence[str | Provider], *, api_key: str | None = None, api_base: str | None = None
 ) -> list[Provider]:
-    """Providers for LiteLLM model names (`openai/gpt-5-mini`), `replay:FILE[#MODEL]`, or providers.
+    """Providers for model names, or providers as they are.
+
+    A name is LiteLLM's (`anthropic/claude-haiku-4-5`), or `openai:MODEL` (OpenAI's own client, LiteLLM not in
+    the path), `transformers:PATH` (a local model), `replay:FILE[#MODEL]` (recorded answers).
 
     Key and address go to the models that are given by their LiteLLM name. Raises InputError when a key would
     go to several vendors, or nowhere.
@@ -54,8 +93,8 @@ def as_providers(
                 "a model is a name such as 'openai/gpt-5-mini' or an object with `model` and `complete`, "
                 f"got {type(model).__name__}"
             )
-    named = [model for model in given if isinstance(model, str) and not model.startswith(_REPLAY)]
-    vendors = sorted({name.partition("/")[0] for name in named})
+    named = [model for model in given if isinstance(model, str) and not model.startswith(_KEYLESS)]
+    vendors = sorted({"openai" if name.startswith(_OPENAI) else name.partition("/")[0] for name in named})
     if api_key is not None and api_base is None and len(vendors) > 1:
         raise InputError(
             f"one api_key can't serve {' and '.join(vendors)}: use each provider's environment variable, or "
@@ -66,7 +105,8 @@ def as_providers(
     return [_as_provider(model, api_key, api_base) for model in given]
 
 
-_REPLAY = "replay:"
+_OPENAI, _LOCAL, _REPLAY = "openai:", "transformers:", "replay:"
+_KEYLESS = (_LOCAL, _REPLAY)
 
 
 def _as_provider(model: str | Provider, api_key: str | None, api_base: str | None) -> Provider:
@@ -75,4 +115,8 @@ def _as_provider(model: str | Provider, api_key: str | None, api_base: str | Non
     if model.startswith(_REPLAY):
         file, _, name = model.removeprefix(_REPLAY).partition("#")
         return ReplayProvider(file, name or None)
+    if model.startswith(_LOCAL):
+        return TransformersProvider(model.removeprefix(_LOCAL))
+    if model.startswith(_OPENAI):
+        return OpenAIProvider(model.removeprefix(_OPENAI), api_key=api_key, api_base=api_base)
     return LiteLLMProvider(model, api_key=api_key, api_base=api_base)

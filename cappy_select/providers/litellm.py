@@ -7,41 +7,24 @@ an explicit timeout (LiteLLM's default is 6000 s).
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Sequence
 from copy import deepcopy
 from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
-from cappy_select.errors import FailureKind, InputError, ProviderError
-from cappy_select.types import Candidate, Request, Usage, estimated_usage
+from cappy_select.errors import InputError
+from cappy_select.providers.openai_format import candidates_of, failure_of
+from cappy_select.types import Candidate, Message, Request, Usage
 
-# By class name, most specific class first along each exception's own ancestry.
-_KINDS: dict[str, FailureKind] = {
-    "RateLimitError": "rate_limit",
-    "Timeout": "timeout",
-    "AuthenticationError": "auth",
-    "PermissionDeniedError": "auth",
-    "ContentPolicyViolationError": "content_policy",
-    "ContextWindowExceededError": "context_window",
-    "APIConnectionError": "connection",
-    "APIResponseValidationError": "invalid_response",
-    "ServiceUnavailableError": "server",
-    "InternalServerError": "server",
-    "BadGatewayError": "server",
-    "BadRequestError": "bad_request",
-    "NotFoundError": "bad_request",
-    "UnprocessableEntityError": "bad_request",
-}
-
-
-# LiteLLM wraps a message in the names of its classes: "litellm.RateLimitError: RateLimitError: OpenAIException - "
-_WRAPPERS = re.compile(r"^(?:(?:litellm\.)?\w*(?:Error|Exception|Timeout)(?::| -) )+")
-
-_KEY_LIKE = re.compile(r"\b(?:sk|pk|rk)-[\w*.-]{8,}|(?<=Bearer )\S{8,}")
-_SHORTEST_KEY = 8  # a shorter one is a placeholder, and would mask parts of words
-_KNOWN_FIELDS = {"id", "object", "created", "model", "choices", "usage"}
+# Beyond OpenAI's parameters, which LiteLLM lists by model.
+_TOP_K = frozenset(
+    {
+        *("anthropic", "bedrock", "bedrock_converse", "cohere_chat", "deepinfra", "fireworks_ai", "gemini"),
+        *("hosted_vllm", "huggingface", "ollama", "ollama_chat", "openrouter", "together_ai", "vertex_ai", "vllm"),
+    }
+)
+_MIN_TOKENS = frozenset({"hosted_vllm", "vllm"})
 
 
 class LiteLLMProvider:
@@ -52,6 +35,7 @@ class LiteLLMProvider:
         api_key: The key; default the provider's own environment variable.
         api_base: The address of an OpenAI-compatible server.
         input_cost_per_token, output_cost_per_token: Dollars; for models LiteLLM has no price for.
+        supports: Sampling parameters that it honours beyond those LiteLLM knows of (`n`, `top_k`, ...).
         **params: Passed with every call (temperature, max_tokens, ...); a request's own parameters win.
 
     Raises InputError when LiteLLM knows no provider for the name.
@@ -65,19 +49,21 @@ class LiteLLMProvider:
         api_base: str | None = None,
         input_cost_per_token: float | None = None,
         output_cost_per_token: float | None = None,
+        supports: Collection[str] = (),
         **params: Any,
     ) -> None:
         if (input_cost_per_token is None) != (output_cost_per_token is None):
             raise InputError("give both input_cost_per_token and output_cost_per_token, or neither")
         self._litellm = _import_litellm()
         try:
-            self._litellm.get_llm_provider(model, api_base=api_base)
+            _, vendor, *_ = self._litellm.get_llm_provider(model, api_base=api_base)
         except self._litellm.exceptions.BadRequestError as error:
             raise InputError(
                 f"LiteLLM knows no provider for the model {model!r}: write it with its provider, "
                 "such as 'openai/gpt-5-mini'"
             ) from error
         self._model, self._api_key, self._api_base, self._params = model, api_key, api_base, params
+        self._supports = _supported(self._litellm, model, vendor) | frozenset(supports)
         # Not handed to LiteLLM, which would write them into its global price list.
         self._prices = input_cost_per_token, output_cost_per_token
 
@@ -85,6 +71,11 @@ class LiteLLMProvider:
     def model(self) -> str:
         """The LiteLLM model name."""
         return self._model
+
+    @property
+    def supports(self) -> frozenset[str]:
+        """Sampling parameters that reach the model, by LiteLLM's lists and what was given at construction."""
+        return self._supports
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._model!r})"  # never the key
@@ -108,8 +99,21 @@ class LiteLLMProvider:
                 **params,
             )
         except Exception as error:  # LiteLLM also passes on what its HTTP layers raise
-            raise self._failure(error) from error
-        return self._candidates(request, response)
+            raise failure_of(error, model=self._model, api_key=self._api_key) from error
+        return candidates_of(response, request, model=self._model, cost_of=lambda usage: self._cost(response, usage))
+
+    @property
+    def window(self) -> int | None:
+        """Tokens that a prompt may have, by LiteLLM's list; None for a model that is not on it."""
+        try:
+            known = self._litellm.get_model_info(self._model).get("max_input_tokens")
+        except Exception:  # LiteLLM has no entry, and raises a plain Exception
+            return None
+        return None if known is None else int(known)
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        """A prompt's length in the tokens of OpenAI's newer models, which LiteLLM carries; others' differ a little."""
+        return int(self._litellm.token_counter(model="gpt-4o", messages=list(messages)))
 
     def price(self, usage: Usage) -> float | None:
         """Dollars by LiteLLM's price list, or by the prices given at construction."""
@@ -126,47 +130,6 @@ class LiteLLMProvider:
             return None
         return float(sum(costs))
 
-    def _candidates(self, request: Request, response: Any) -> list[Candidate]:
-        choices = getattr(response, "choices", None)
-        if not choices:
-            usage = self._usage(request, response, ())
-            raise ProviderError(
-                "the response has no choices",
-                kind="invalid_response",
-                model=self._model,
-                usage=usage,
-                cost=self._cost(response, usage),
-            )
-        usage = self._usage(request, response, choices)
-        cost = self._cost(response, usage)
-        others = {name: value for name, value in response.model_dump(mode="json").items() if name not in _KNOWN_FIELDS}
-        return [
-            Candidate(
-                model=self._model,
-                message={"role": "assistant", "content": None}
-                | choice.message.model_dump(exclude_none=True, mode="json"),
-                finish_reason=choice.finish_reason,
-                usage=Usage(
-                    prompt_tokens=_share(usage.prompt_tokens, position, len(choices)),
-                    completion_tokens=_share(usage.completion_tokens, position, len(choices)),
-                    estimated=usage.estimated,
-                ),
-                cost=None if cost is None else cost / len(choices),
-                logprobs=_as_dict(getattr(choice, "logprobs", None)),
-                response_fields={name: value for name, value in others.items() if value is not None},
-            )
-            for position, choice in enumerate(choices)
-        ]
-
-    def _usage(self, request: Request, response: Any, choices: Sequence[Any]) -> Usage:
-        reported = getattr(response, "usage", None)
-        prompt = int(getattr(reported, "prompt_tokens", 0) or 0)
-        completion = int(getattr(reported, "completion_tokens", 0) or 0)
-        if prompt or completion:
-            return Usage(prompt_tokens=prompt, completion_tokens=completion)
-        answers = [choice.message.model_dump() for choice in choices]
-        return estimated_usage(request.messages, answers, request.params.get("tools"))
-
     def _cost(self, response: Any, usage: Usage) -> float | None:
         if self._prices[0] is not None:
             return self.price(usage)
@@ -174,22 +137,14 @@ class LiteLLMProvider:
         # LiteLLM reports 0 for a model without a price as well as for a free one: ask its list which it is.
         return float(cost) if cost else self.price(usage)
 
-    def _failure(self, error: Exception) -> ProviderError:
-        return ProviderError(
-            self._without_secrets(str(getattr(error, "message", "") or error) or type(error).__name__),
-            kind=_kind(error),
-            model=self._model,
-            retry_after_s=_retry_after(error),
-        )
 
-    def _without_secrets(self, text: str) -> str:
-        """The message for a log: no key of this provider or of the environment, no wrappers, not endless."""
-        keys = [value for name, value in os.environ.items() if name.endswith(("_API_KEY", "_TOKEN", "_SECRET"))]
-        for key in (self._api_key, *keys):
-            if key and len(key) >= _SHORTEST_KEY:
-                text = text.replace(key, "***")
-        text = _KEY_LIKE.sub("***", " ".join(text.split()))
-        return _WRAPPERS.sub("", text)[:500]
+def _supported(litellm: Any, model: str, vendor: str) -> frozenset[str]:
+    listed = litellm.get_supported_openai_params(model, custom_llm_provider=vendor)
+    if listed is None:  # a provider LiteLLM has no list for: what every chat model has
+        listed = ["temperature", "top_p", "max_tokens"]
+    found = {"n", "temperature", "top_p", "seed", "max_tokens", "logprobs"} & set(listed)
+    found |= {"top_k"} if vendor in _TOP_K else set()
+    return frozenset(found | ({"min_tokens"} if vendor in _MIN_TOKENS else set()))
 
 
 def _import_litellm() -> Any:
@@ -207,53 +162,3 @@ def _without_mcp() -> dict[str, Any]:
     if find_spec("mcp") is None and find_spec("litellm.responses.mcp.chat_completions_handler") is not None:
         return {"_skip_mcp_handler": True}
     return {}
-
-
-def _share(total: int, position: int, parts: int) -> int:
-    """An equal part of `total`; the first ones take the remainder."""
-    return total // parts + (position < total % parts)
-
-
-def _as_dict(value: Any) -> dict[str, Any] | None:
-    if value is None or isinstance(value, dict):
-        return value
-    dumped: dict[str, Any] = value.model_dump(mode="json")
-    return dumped
-
-
-def _kind(error: Exception) -> FailureKind:
-    kind = next((_KINDS[base.__name__] for base in type(error).__mro__ if base.__name__ in _KINDS), None)
-    status = getattr(error, "status_code", None)
-    if kind is None and isinstance(status, int):
-        by_status: dict[int, FailureKind] = {401: "auth", 403: "auth", 408: "timeout", 429: "rate_limit"}
-        kind = by_status.get(status) or ("server" if status >= 500 else "bad_request")
-    if kind == "server":
-        # LiteLLM calls a lost connection and an unreadable body a 500; what it caught tells them apart.
-        inner = {base.__name__ for link in _chain(error) for base in type(link).__mro__}
-        if "JSONDecodeError" in inner:
-            return "invalid_response"
-        if "APIConnectionError" in inner:
-            return "connection"
-        if "missing credentials" in str(error).lower() or "api_key client option must be set" in str(error):
-            return "auth"  # the OpenAI client's plain error for a missing key, by its two wordings
-    return kind or "invalid_response"
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    link: BaseException | None = error
-    while link is not None:
-        yield link
-        link = link.__cause__ or link.__context__
-
-
-def _retry_after(error: Exception) -> float | None:
-    """Seconds of a Retry-After header (RFC 9110, 10.2.3); its date form is not read."""
-    for headers in (
-        getattr(error, "litellm_response_headers", None),
-        getattr(getattr(error, "response", None), "headers", None),
-    ):
-        try:
-            return max(0.0, float((headers or {}).get("retry-after", "")))
-        except ValueError:
-            continue
-    return None

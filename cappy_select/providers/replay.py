@@ -30,6 +30,8 @@ class ReplayProvider:
             wanted_model = f" of {recorded_model!r}" if recorded_model else ""
             raise InputError(f"{file} has no answers{wanted_model}; it has those of {', '.join(known) or 'no model'}")
 
+    supports = frozenset({"n"})
+
     @property
     def model(self) -> str:
         """The recorded model's name, or the file's."""
@@ -39,7 +41,7 @@ class ReplayProvider:
         """The recorded answers of one call."""
         asked = [message for message in request.messages if message["role"] == "user"]
         prompt, _ = content_text(asked[-1].get("content") if asked else None)
-        answers = self._answers.get(prompt, [])[request.sample * request.n :][: request.n]
+        answers = self._answers.get(prompt, [])[request.sample :][: request.n]
         if not answers:
             raise ProviderError(
                 f"{self._file} has no recorded answer {request.sample} to {prompt[:60]!r}",
@@ -52,6 +54,8 @@ class ReplayProvider:
                 message={"role": "assistant", "content": answer.response},
                 finish_reason=answer.finish_reason,
                 cost=answer.cost,
+                logprob_sum=answer.logprob_sum,
+                logprob_mean=answer.logprob_mean,
             )
             for answer in answers
         ]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from weakref import WeakSet
@@ -17,6 +16,7 @@ from weakref import WeakSet
 import numpy as np
 import numpy.typing as npt
 
+from cappy_select.room import Room
 from cappy_select.scorer.encoding import Pair
 from cappy_select.scorer.planning import next_batch
 
@@ -38,37 +38,6 @@ class _Job:
         self.tokens = sum(row.length for row in rows)  # of those
         self.missing = len(rows)  # scores
         self.scores = np.empty(len(rows), np.float32)
-
-
-class Room:
-    """A first-come-first-served bound on the pairs under way. Its tickets are futures: wait, or cancel."""
-
-    def __init__(self, pairs: int) -> None:
-        self._free = self._size = pairs
-        self._queue: deque[tuple[int, Future[None]]] = deque()
-        self._lock = threading.RLock()  # a coroutine that is dropped may leave while this thread is in here
-
-    def enter(self, pairs: int) -> Future[None]:
-        """A ticket that is done when so many pairs (or, if they are more, the whole room) are free."""
-        ticket: Future[None] = Future()
-        with self._lock:
-            self._queue.append((min(pairs, self._size), ticket))
-            self._admit()
-        return ticket
-
-    def leave(self, pairs: int, ticket: Future[None]) -> None:
-        """Give back what was entered for, or give up waiting."""
-        with self._lock:
-            if not ticket.cancel():  # it had been let in
-                self._free += min(pairs, self._size)
-            self._admit()
-
-    def _admit(self) -> None:
-        while self._queue and (self._queue[0][1].cancelled() or self._queue[0][0] <= self._free):
-            pairs, ticket = self._queue.popleft()
-            if ticket.set_running_or_notify_cancel():
-                self._free -= pairs
-                ticket.set_result(None)
 
 
 class Batcher:

@@ -248,7 +248,7 @@ class Scorer:
                     if on_progress:
                         on_progress(sum(repeats[new[row]] for row in taken))
             finally:
-                room.leave(len(new), ticket)
+                room.leave(ticket, len(new))
 
         found = [known[pair] for pair in window]
         return ScoredPairs(

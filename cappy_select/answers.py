@@ -1,0 +1,99 @@
+"""What of a response is compared with other responses: its final answer, in one spelling."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from decimal import Decimal
+
+from cappy_select.errors import InputError
+from cappy_select.types import Candidate, response_text
+
+Extract = Callable[[Candidate], str]
+"""The answer within a candidate, ready to be compared; empty when there is none."""
+
+NUMBER = re.compile(r"(?<![\d.])-?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?")
+
+
+def plain(text: str) -> str:
+    """Without case, punctuation and English articles (the normalisation of SQuAD)."""
+    words = re.sub(r"[^\w\s]", "", text.lower()).split()
+    return " ".join(word for word in words if word not in {"a", "an", "the"})
+
+
+def number(text: str) -> str:
+    """The last number in a text, in one spelling: `1,000` and `1000.0` are `1000`. Empty when there is none."""
+    found = NUMBER.findall(text)
+    return format(Decimal(found[-1].replace(",", "")).normalize(), "f") if found else ""
+
+
+def whole_text(candidate: Candidate) -> str:
+    """The whole response, normalised (`plain`)."""
+    return plain(response_text(candidate.message))
+
+
+def last_number(candidate: Candidate) -> str:
+    """The last number in the response."""
+    return number(response_text(candidate.message))
+
+
+def last_line(candidate: Candidate) -> str:
+    """The last line that is not empty, normalised."""
+    lines = response_text(candidate.message).strip().splitlines()
+    return plain(lines[-1]) if lines else ""
+
+
+def boxed(candidate: Candidate) -> str:
+    r"""What stands in the last `\boxed{...}`, as mathematics models are asked to write; braces may nest."""
+    text = response_text(candidate.message)
+    start = text.rfind(r"\boxed{")
+    if start < 0:
+        return ""
+    depth, begin = 1, start + len(r"\boxed{")
+    for place in range(begin, len(text)):
+        depth += {"{": 1, "}": -1}.get(text[place], 0)
+        if depth == 0:
+            return "".join(text[begin:place].split())
+    return ""
+
+
+def after(marker: str) -> Extract:
+    """What follows the last occurrence of a marker such as `####` or `The answer is`, to the end of its line."""
+    if not marker:
+        raise InputError("the marker is empty")
+
+    def extract(candidate: Candidate) -> str:
+        _, found, rest = response_text(candidate.message).rpartition(marker)
+        lines = rest.strip().splitlines()
+        return plain(lines[0]) if found and lines else ""
+
+    return extract
+
+
+def matching(pattern: str) -> Extract:
+    """The last match of a regular expression: its first group if it has one, else all of it."""
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise InputError(f"{pattern!r} is no regular expression: {error}") from error
+
+    def extract(candidate: Candidate) -> str:
+        found = list(compiled.finditer(response_text(candidate.message)))
+        return plain(found[-1].group(min(1, compiled.groups)) or "") if found else ""
+
+    return extract
+
+
+_NAMED = {"text": whole_text, "number": last_number, "line": last_line, "boxed": boxed}
+
+
+def extractor(name: str) -> Extract:
+    """By name: `text`, `number`, `line`, `boxed`, `after:MARKER`, `regex:PATTERN`. Raises InputError."""
+    kind, colon, rest = name.partition(":")
+    if colon and kind == "after":
+        return after(rest)
+    if colon and kind == "regex":
+        return matching(rest)
+    if name not in _NAMED:
+        raise InputError(f"there is no extractor {name!r}; there are {', '.join(_NAMED)}, after:MARKER, regex:PATTERN")
+    return _NAMED[name]

@@ -1,0 +1,178 @@
+"""Which answers are usable: said before they are scored. A rejected one stays in the Selection, with the reason."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol, runtime_checkable
+
+from cappy_select.errors import InputError
+from cappy_select.types import Candidate, Request, response_text
+
+MAX_CHARACTERS = 2_000_000  # a longer answer is a broken server's: the largest models write a third of this
+
+
+@runtime_checkable
+class Gate(Protocol):
+    """Says of an answer why it can't be used."""
+
+    def reason(self, candidate: Candidate, request: Request) -> str | None:
+        """Why not, in a few words; None when it can."""
+        ...
+
+
+class Complete:
+    """The answer has text or a tool call, is no refusal, and was not cut off. Every Selector has this one."""
+
+    def __init__(self, *, accept_cut_off: bool = False) -> None:
+        self._accept_cut_off = accept_cut_off
+
+    def reason(self, candidate: Candidate, request: Request) -> str | None:
+        """`empty answer`, `refused`, `cut off at its token limit`, `too long`."""
+        refusal = candidate.message.get("refusal")
+        if refusal or candidate.finish_reason in {"content_filter", "refusal", "safety"}:
+            return f"refused: {str(refusal or candidate.finish_reason)[:200]}"
+        text = response_text(candidate.message)
+        if not text.strip():
+            return "empty answer"
+        if len(text) > MAX_CHARACTERS:
+            return f"too long: {len(text):,} characters, at most {MAX_CHARACTERS:,} are read"
+        if candidate.finish_reason in {"length", "max_tokens"} and not self._accept_cut_off:
+            return "cut off at its token limit"
+        return None
+
+
+class FinishReason:
+    """The model ended for one of these reasons (`stop`, `tool_calls`, ...)."""
+
+    def __init__(self, *allowed: str) -> None:
+        if not allowed:
+            raise InputError("name the finish reasons that are allowed, such as FinishReason('stop')")
+        self._allowed = allowed
+
+    def reason(self, candidate: Candidate, request: Request) -> str | None:
+        """None for an allowed finish reason."""
+        if candidate.finish_reason in self._allowed:
+            return None
+        return f"finish reason {candidate.finish_reason!r}, not {' or '.join(map(repr, self._allowed))}"
+
+
+class Matches:
+    """The answer's text holds a match of a regular expression (`re.search`; write `^` and `$` for all of it)."""
+
+    def __init__(self, pattern: str | re.Pattern[str]) -> None:
+        try:
+            self._pattern = re.compile(pattern)
+        except re.error as error:
+            raise InputError(f"{pattern!r} is no regular expression: {error}") from error
+
+    def reason(self, candidate: Candidate, request: Request) -> str | None:
+        """None where it matches."""
+        return None if self._pattern.search(candidate.text) else f"no match of {self._pattern.pattern!r}"
+
+
+class JsonSchema:
+    """The answer's whole text is JSON that a schema allows (JSON Schema, any draft; default 2020-12)."""
+
+    def __init__(self, schema: Mapping[str, Any]) -> None:
+        self._validator = _validator(schema, "the schema")
+
+    def reason(self, candidate: Candidate, request: Request) -> str | None:
+        """None for valid JSON; else where it departs from the schema."""
+        return _json_fault(candidate.text, self._validator, "the answer")
+
+
+class ToolArguments:
+    """Every tool call names a tool of the request, with arguments that the tool's schema allows.
+
+    An answer without tool calls passes, unless they are `required`.
+    """
+
+    def __init__(self, *, required: bool = False) -> None:
+        self._required = required
+
+    def reason(self, candidate: Candidate, request: Request) -> str | None:
+        """None when every call could be made."""
+        calls = candidate.message.get("tool_calls") or ()
+        if not calls:
+            return "no tool call" if self._required else None
+        schemas = {
+            tool["function"]["name"]: tool["function"].get("parameters") or {}
+            for tool in request.params.get("tools") or ()
+            if isinstance(tool, Mapping) and isinstance(tool.get("function"), Mapping)
+        }
+        for call in calls:
+            function = call.get("function") if isinstance(call, Mapping) else None
+            if not isinstance(function, Mapping):
+                return "a tool call without a function"
+            name, arguments = str(function.get("name")), str(function.get("arguments") or "{}")
+            if name not in schemas:
+                return f"calls the tool {name!r}, which was not offered"
+            fault = _json_fault(arguments, _validator(schemas[name], name), f"the arguments of {name}")
+            if fault:
+                return fault
+        return None
+
+
+class _Check:
+    """A function of the candidate as a gate: True or None lets it pass, False or a reason does not."""
+
+    def __init__(self, check: Callable[[Candidate], object]) -> None:
+        self._check = check
+        self._name = getattr(check, "__name__", type(check).__name__)
+
+    def reason(self, candidate: Candidate, request: Request) -> str | None:
+        """What the function says."""
+        said = self._check(candidate)
+        if said is None or said is True:
+            return None
+        return said if isinstance(said, str) else f"{self._name} said {said!r:.80}"
+
+
+def as_gates(gates: Iterable[Gate | Callable[[Candidate], object]]) -> tuple[Gate, ...]:
+    """Gates, and functions of a candidate as gates. Raises InputError for anything else."""
+    found: list[Gate] = []
+    for gate in gates:
+        if isinstance(gate, Gate) and not isinstance(gate, type):
+            found.append(gate)
+        elif callable(gate) and not isinstance(gate, type):
+            found.append(_Check(gate))
+        else:
+            raise InputError(f"a gate is an object with `reason`, or a function of a candidate, got {gate!r:.80}")
+    return tuple(found)
+
+
+def reason_against(candidate: Candidate, request: Request, gates: Iterable[Gate]) -> str | None:
+    """Why the first gate that objects does so. A gate that fails objects: one answer must not sink the others."""
+    for gate in gates:
+        try:
+            reason = gate.reason(candidate, request)
+        except Exception as error:
+            return f"{type(gate).__name__} failed: {type(error).__name__}: {error}"
+        if reason is not None:
+            return reason
+    return None
+
+
+def _validator(schema: Mapping[str, Any], name: str) -> Any:
+    from jsonschema import SchemaError
+    from jsonschema.validators import Draft202012Validator, validator_for
+
+    kind = validator_for(schema, default=Draft202012Validator)
+    try:
+        kind.check_schema(schema)
+    except SchemaError as error:
+        raise InputError(f"{name} is no JSON Schema: {error.message}") from error
+    return kind(schema)
+
+
+def _json_fault(text: str, validator: Any, what: str) -> str | None:
+    from jsonschema.exceptions import best_match
+
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        return f"{what} is not JSON: {error}"
+    fault = best_match(validator.iter_errors(value))
+    return None if fault is None else f"{what} breaks the schema at {fault.json_path}: {fault.message[:200]}"

@@ -1,0 +1,114 @@
+"""What the calls to one provider share: a bound on how many run at a time, and a pause after repeated failure."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from cappy_select.errors import FailureKind, ProviderError
+from cappy_select.room import Room
+
+# What says something about the provider, and not about this prompt.
+_PROVIDER_DOWN: frozenset[FailureKind] = frozenset(
+    {"rate_limit", "timeout", "auth", "server", "connection", "invalid_response"}
+)
+
+
+class Lane:
+    """One provider's way, for callers on any thread and event loop.
+
+    After `cool_down_after` calls in a row failed, no call is made for `cool_down_s`; then one is tried, and
+    its success or failure decides for the others.
+    """
+
+    def __init__(
+        self,
+        max_concurrency: int,
+        cool_down_after: int,
+        cool_down_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._room = Room(max_concurrency)
+        self._cool_down_after, self._cool_down_s, self._clock = cool_down_after, cool_down_s, clock
+        self._lock = threading.Lock()
+        self._failed = 0  # in a row
+        self._closed_until = 0.0
+        self._last: ProviderError | None = None
+        self.gives_n = True  # until a call for n answers brings fewer
+
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator[None]:
+        """Wait for one of the places, and keep it."""
+        ticket = self._room.enter()
+        try:
+            if not ticket.done():
+                await asyncio.wrap_future(ticket)
+            yield
+        finally:
+            self._room.leave(ticket)
+
+    def succeeded(self) -> None:
+        """A call brought answers."""
+        with self._lock:
+            self._failed, self._closed_until, self._last = 0, 0.0, None
+
+    def failed(self, error: ProviderError) -> None:
+        """A call failed for good."""
+        if error.kind not in _PROVIDER_DOWN:
+            return
+        with self._lock:
+            self._failed, self._last = self._failed + 1, error
+            if self._failed >= self._cool_down_after:
+                self._closed_until = self._clock() + self._cool_down_s
+
+    @property
+    def is_open(self) -> bool:
+        """False while it cools down."""
+        with self._lock:
+            return self._clock() >= self._closed_until
+
+    def admit(self) -> str | None:
+        """Why no call may be made now; None when one may. After a pause the first one keeps the others out."""
+        with self._lock:
+            now = self._clock()
+            if self._failed < self._cool_down_after:
+                return None
+            if now >= self._closed_until:
+                self._closed_until = now + self._cool_down_s  # this call is the try
+                return None
+            return (
+                f"not asked: it failed {self._failed} times in a row (last: {self._last and self._last.kind}: "
+                f"{self._last and self._last.message}) and is left alone for another {self._closed_until - now:.1f} s"
+            )
+
+
+class Budget:
+    """A money limit of one selection: what was spent, and what the calls under way may yet cost."""
+
+    def __init__(self, dollars: float | None) -> None:
+        self._dollars = dollars
+        self.spent = 0.0
+        self._promised = 0.0
+
+    def promise(self, estimate: float) -> str | None:
+        """Why a call of this price may not be made; None when it may, and the money is kept for it."""
+        if self._dollars is not None and self.spent + self._promised + estimate > self._dollars:
+            return (
+                f"not made: ${self.spent:.6f} are spent and ${self._promised:.6f} promised, another "
+                f"${estimate:.6f} would pass max_cost=${self._dollars:g}"
+            )
+        self._promised += estimate
+        return None
+
+    def settle(self, estimate: float, cost: float | None) -> None:
+        """A call ended: its price in place of its estimate. Unknown: the estimate stands."""
+        self._promised -= estimate
+        self.spent += estimate if cost is None else cost
+
+    @property
+    def is_spent(self) -> bool:
+        """Nothing is left."""
+        return self._dollars is not None and self.spent >= self._dollars

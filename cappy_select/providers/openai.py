@@ -1,0 +1,133 @@
+"""Any OpenAI-compatible endpoint through OpenAI's own client: no LiteLLM in the path.
+
+The client's retries are off: a retry belongs to the fan-out, which knows the deadline. Connections belong to
+the event loop that opened them, so each loop has a client of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+from collections.abc import Collection
+from functools import cache
+from typing import Any
+from urllib.parse import urlsplit
+from weakref import WeakKeyDictionary
+
+from cappy_select.errors import InputError
+from cappy_select.providers.openai_format import candidates_of, failure_of
+from cappy_select.types import Candidate, Request, Usage
+
+_OPENAI = "api.openai.com"
+_COMMON = frozenset({"n", "temperature", "top_p", "seed", "max_tokens", "logprobs"})
+
+
+class OpenAIProvider:
+    """A model of an OpenAI-compatible endpoint.
+
+    Args:
+        model: The model's name there, such as `gpt-5-mini`.
+        api_key: The key; default `OPENAI_API_KEY`. A server at an `api_base` that wants none gets none.
+        api_base: The address, with `/v1` if it has one; default `OPENAI_BASE_URL`, or OpenAI's own.
+        input_cost_per_token, output_cost_per_token: Dollars; without them the price is unknown.
+        supports: Sampling parameters that it honours beyond `n, temperature, top_p, seed, max_tokens`: vLLM
+            has `top_k` and `min_tokens` too.
+        **params: Passed with every call; a request's own parameters win. What is no parameter of OpenAI's
+            goes into the request's body as it is.
+
+    Raises InputError when there is no key, or only half a price.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        api_key: str | None = None,
+        api_base: str | None = None,
+        input_cost_per_token: float | None = None,
+        output_cost_per_token: float | None = None,
+        supports: Collection[str] = (),
+        **params: Any,
+    ) -> None:
+        if (input_cost_per_token is None) != (output_cost_per_token is None):
+            raise InputError("give both input_cost_per_token and output_cost_per_token, or neither")
+        if not model:
+            raise InputError("name the model, such as OpenAIProvider('gpt-5-mini')")
+        import openai  # a second; when the first provider is made
+
+        self._openai, self._model, self._params = openai, model, params
+        self._prices = input_cost_per_token, output_cost_per_token
+        self._supports = _COMMON | frozenset(supports)
+        self._options: dict[str, Any] = {"api_key": api_key, "base_url": api_base, "max_retries": 0}
+        self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = WeakKeyDictionary()
+        self._lock = threading.Lock()
+        try:
+            probe = openai.AsyncOpenAI(**self._options)
+        except openai.OpenAIError as error:
+            if api_base is None:
+                raise InputError(f"no key for {model!r}: set OPENAI_API_KEY, or OpenAIProvider(api_key=...)") from error
+            self._options["api_key"] = "none"  # the client wants a word; a server of one's own often does not
+            probe = openai.AsyncOpenAI(**self._options)
+        # OpenAI's reasoning models refuse the old name, most compatible servers know only that.
+        self._limit = "max_completion_tokens" if urlsplit(str(probe.base_url)).hostname == _OPENAI else "max_tokens"
+
+    @property
+    def model(self) -> str:
+        """The model's name."""
+        return self._model
+
+    @property
+    def supports(self) -> frozenset[str]:
+        """Sampling parameters that reach the model."""
+        return self._supports
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._model!r})"  # never the key
+
+    async def complete(self, request: Request) -> list[Candidate]:
+        """One `chat.completions.create` call."""
+        params = {**self._params, **request.params}
+        if request.n > 1:
+            params["n"] = request.n
+        if "max_tokens" in params:
+            params[self._limit] = params.pop("max_tokens")
+        known = _known_parameters()
+        others = {name: params.pop(name) for name in list(params) if name not in known}
+        if others:
+            params["extra_body"] = {**others, **params.get("extra_body", {})}
+        try:
+            response = await self._client().chat.completions.create(
+                model=self._model, messages=list(request.messages), timeout=request.timeout_s, **params
+            )
+        except Exception as error:  # the client also passes on what its HTTP and JSON layers raise
+            raise failure_of(error, model=self._model, api_key=self._options["api_key"]) from error
+        return candidates_of(response, request, model=self._model, cost_of=self.price)
+
+    def price(self, usage: Usage) -> float | None:
+        """Dollars by the prices given at construction; None without them."""
+        per_prompt, per_completion = self._prices
+        if per_prompt is None or per_completion is None:
+            return None
+        return per_prompt * usage.prompt_tokens + per_completion * usage.completion_tokens
+
+    async def aclose(self) -> None:
+        """Close the connections that this event loop opened."""
+        with self._lock:
+            client = self._clients.pop(asyncio.get_running_loop(), None)
+        if client is not None:
+            await client.close()
+
+    def _client(self) -> Any:
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            if loop not in self._clients:
+                self._clients[loop] = self._openai.AsyncOpenAI(**self._options)
+            return self._clients[loop]
+
+
+@cache
+def _known_parameters() -> frozenset[str]:
+    from openai.resources.chat.completions import AsyncCompletions
+
+    return frozenset(inspect.signature(AsyncCompletions.create).parameters)

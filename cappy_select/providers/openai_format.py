@@ -1,0 +1,188 @@
+"""Answers and errors in OpenAI's format, as its client and LiteLLM give them, in our words."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from cappy_select.errors import FailureKind, ProviderError
+from cappy_select.types import Candidate, Request, Usage, estimated_usage
+
+# By class name, most specific class first along each exception's own ancestry.
+_KINDS: dict[str, FailureKind] = {
+    "RateLimitError": "rate_limit",
+    "Timeout": "timeout",
+    "APITimeoutError": "timeout",
+    "AuthenticationError": "auth",
+    "PermissionDeniedError": "auth",
+    "ContentPolicyViolationError": "content_policy",
+    "ContextWindowExceededError": "context_window",
+    "APIConnectionError": "connection",
+    "APIResponseValidationError": "invalid_response",
+    "ServiceUnavailableError": "server",
+    "InternalServerError": "server",
+    "BadGatewayError": "server",
+    "BadRequestError": "bad_request",
+    "NotFoundError": "bad_request",
+    "UnprocessableEntityError": "bad_request",
+}
+
+# OpenAI's `code` of a 400; its wording where a compatible server sends none.
+_BAD_REQUESTS: tuple[tuple[FailureKind, re.Pattern[str]], ...] = (
+    ("context_window", re.compile(r"context_length_exceeded|maximum context length|context window", re.IGNORECASE)),
+    ("content_policy", re.compile(r"content_policy_violation|content_filter|content management policy", re.IGNORECASE)),
+)
+
+# LiteLLM wraps a message in the names of its classes: "litellm.RateLimitError: RateLimitError: OpenAIException - "
+_WRAPPERS = re.compile(r"^(?:(?:litellm\.)?\w*(?:Error|Exception|Timeout)(?::| -) )+")
+
+_KEY_LIKE = re.compile(r"\b(?:sk|pk|rk)-[\w*.-]{8,}|(?<=Bearer )\S{8,}")
+_SHORTEST_KEY = 8  # a shorter one is a placeholder, and would mask parts of words
+_KNOWN_FIELDS = {"id", "object", "created", "model", "choices", "usage"}
+
+Cost = Callable[[Usage], float | None]
+
+
+def candidates_of(response: Any, request: Request, *, model: str, cost_of: Cost) -> list[Candidate]:
+    """A candidate for each choice of a response. They share its usage and cost, so that sums are exact.
+
+    Raises ProviderError (`invalid_response`) when there is none.
+    """
+    choices = getattr(response, "choices", None)
+    if not isinstance(choices, list) or not choices or not all(getattr(c, "message", None) for c in choices):
+        usage = _usage(request, response, ())
+        raise ProviderError(
+            "the response has no choices"
+            if hasattr(response, "choices")
+            else f"the response is no chat completion but {type(response).__name__} {response!r:.80}",
+            kind="invalid_response",
+            model=model,
+            usage=usage,
+            cost=cost_of(usage),
+        )
+    usage = _usage(request, response, choices)
+    cost = cost_of(usage)
+    others = {name: value for name, value in response.model_dump(mode="json").items() if name not in _KNOWN_FIELDS}
+    fields = {name: value for name, value in others.items() if value is not None}
+    candidates = []
+    for position, choice in enumerate(choices):
+        logprobs = _as_dict(getattr(choice, "logprobs", None))
+        total, mean = likelihood(logprobs)
+        message = choice.message.model_dump(exclude_none=True, mode="json")
+        candidates.append(
+            Candidate(
+                model=model,
+                message={"role": "assistant", "content": None} | message,
+                finish_reason=choice.finish_reason,
+                usage=Usage(
+                    prompt_tokens=_share(usage.prompt_tokens, position, len(choices)),
+                    completion_tokens=_share(usage.completion_tokens, position, len(choices)),
+                    estimated=usage.estimated,
+                ),
+                cost=None if cost is None else cost / len(choices),
+                logprobs=logprobs,
+                logprob_sum=total,
+                logprob_mean=mean,
+                response_fields=fields,
+            )
+        )
+    return candidates
+
+
+def likelihood(logprobs: dict[str, Any] | None) -> tuple[float | None, float | None]:
+    """Sum and mean of the tokens' log-probabilities (natural); None where there are none."""
+    try:
+        values = [float(token["logprob"]) for token in (logprobs or {}).get("content") or ()]
+    except (TypeError, KeyError, ValueError):  # a compatible server's own format
+        return None, None
+    return (sum(values), sum(values) / len(values)) if values else (None, None)
+
+
+def failure_of(error: Exception, *, model: str, api_key: str | None) -> ProviderError:
+    """What went wrong, in our words and without secrets."""
+    message = str(getattr(error, "message", "") or error) or type(error).__name__
+    return ProviderError(
+        _without_secrets(message, api_key), kind=_kind(error), model=model, retry_after_s=_retry_after(error)
+    )
+
+
+def _usage(request: Request, response: Any, choices: Sequence[Any]) -> Usage:
+    reported = getattr(response, "usage", None)
+    prompt = int(getattr(reported, "prompt_tokens", 0) or 0)
+    completion = int(getattr(reported, "completion_tokens", 0) or 0)
+    if prompt or completion:
+        return Usage(prompt_tokens=prompt, completion_tokens=completion)
+    answers = [choice.message.model_dump() for choice in choices]
+    return estimated_usage(request.messages, answers, request.params.get("tools"))
+
+
+def _without_secrets(text: str, api_key: str | None) -> str:
+    """The message for a log: no key of this provider or of the environment, no wrappers, not endless."""
+    keys = [value for name, value in os.environ.items() if name.endswith(("_API_KEY", "_TOKEN", "_SECRET"))]
+    for key in (api_key, *keys):
+        if key and len(key) >= _SHORTEST_KEY:
+            text = text.replace(key, "***")
+    text = _KEY_LIKE.sub("***", " ".join(text[:10_000].split()))
+    return _WRAPPERS.sub("", text)[:500]
+
+
+def _share(total: int, position: int, parts: int) -> int:
+    """An equal part of `total`; the first ones take the remainder."""
+    return total // parts + (position < total % parts)
+
+
+def _as_dict(value: Any) -> dict[str, Any] | None:
+    if value is None or isinstance(value, dict):
+        return value
+    dumped: dict[str, Any] = value.model_dump(mode="json")
+    return dumped
+
+
+def _kind(error: Exception) -> FailureKind:
+    kind = next((_KINDS[base.__name__] for base in type(error).__mro__ if base.__name__ in _KINDS), None)
+    status = getattr(error, "status_code", None)
+    if kind is None and isinstance(status, int):
+        by_status: dict[int, FailureKind] = {401: "auth", 403: "auth", 408: "timeout", 429: "rate_limit"}
+        kind = by_status.get(status) or ("server" if status >= 500 else "bad_request")
+    if kind == "bad_request":
+        said = f"{getattr(error, 'code', '')} {error}"
+        return next((better for better, pattern in _BAD_REQUESTS if pattern.search(said)), kind)
+    inner = {base.__name__ for link in _chain(error) for base in type(link).__mro__}
+    if kind is None or kind == "server":
+        # LiteLLM calls a lost connection and an unreadable body a 500; what it caught tells them apart.
+        if "JSONDecodeError" in inner:
+            return "invalid_response"
+        if inner & {"APIConnectionError", "TransportError"}:
+            return "connection"
+        if "missing credentials" in str(error).lower() or "api_key client option must be set" in str(error):
+            return "auth"  # the OpenAI client's plain error for a missing key, by its two wordings
+    return kind or "invalid_response"
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    link: BaseException | None = error
+    while link is not None:
+        yield link
+        link = link.__cause__ or link.__context__
+
+
+def _retry_after(error: Exception) -> float | None:
+    """Seconds of a Retry-After header (RFC 9110, 10.2.3), in either of its forms."""
+    for headers in (
+        getattr(error, "litellm_response_headers", None),
+        getattr(getattr(error, "response", None), "headers", None),
+    ):
+        value = str((headers or {}).get("retry-after", ""))
+        try:
+            return max(0.0, float(value))
+        except ValueError:
+            pass
+        try:
+            return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+        except (ValueError, TypeError):
+            continue
+    return None
