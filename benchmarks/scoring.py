@@ -157,7 +157,7 @@ def checkpoint_of(model: str, cache: Path) -> Path:
         if model == "default":
             shape = transformers.BertConfig(
                 vocab_size=30522, hidden_size=384, num_hidden_layers=6, num_attention_heads=12,
-                intermediate_size=1536, num_labels=1, initializer_range=0.1,
+                intermediate_size=1536, num_labels=1,
             )  # fmt: skip
             made: Any = transformers.BertForSequenceClassification(shape)
         else:

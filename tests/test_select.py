@@ -260,7 +260,8 @@ def test_one_string_is_not_several(provider, tiny):
 def test_an_interrupt_ends_a_synchronous_call(loopback):
     loopback.replies["m"] = [Reply(delay_s=60)]
     script = (
-        "import sys\n"
+        "import signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background job ignores it
         "from cappy_select import Selector\n"
         "selector = Selector(['openai/m'], api_base=sys.argv[1], api_key='k')\n"
         "try: selector.select('q')\n"
