@@ -120,14 +120,14 @@ class _Check:
 
     def __init__(self, check: Callable[[Candidate], object]) -> None:
         self._check = check
-        self._name = getattr(check, "__name__", type(check).__name__)
+        self.name = getattr(check, "__name__", type(check).__name__)
 
     def reason(self, candidate: Candidate, request: Request) -> str | None:
         """What the function says."""
         said = self._check(candidate)
         if said is None or said is True:
             return None
-        return said if isinstance(said, str) else f"{self._name} said {said!r:.80}"
+        return said if isinstance(said, str) else f"{self.name} said {said!r:.80}"
 
 
 def as_gates(gates: Iterable[Gate | Callable[[Candidate], object]]) -> tuple[Gate, ...]:
@@ -149,7 +149,8 @@ def reason_against(candidate: Candidate, request: Request, gates: Iterable[Gate]
         try:
             reason = gate.reason(candidate, request)
         except Exception as error:
-            return f"{type(gate).__name__} failed: {type(error).__name__}: {error}"
+            name = gate.name if isinstance(gate, _Check) else type(gate).__name__
+            return f"{name} failed: {type(error).__name__}: {error}"
         if reason is not None:
             return reason
     return None

@@ -191,6 +191,32 @@ class QualityCost:
         return _score(candidate) - price
 
 
+NAMES = (
+    *("argmax", "vote", "weighted_vote", "cluster", "self_score_sum", "self_score_mean", "minimum_bayes_risk"),
+    "quality_cost",
+)
+
+
+def strategy_named(name: str, *, extract: Extract | str = whole_text, per_dollar: float = 1.0) -> Strategy:
+    """A strategy by its recorded name; `extract` is for the votes, `per_dollar` for `quality_cost`.
+
+    Raises InputError for an unknown name.
+    """
+    made: dict[str, Callable[[], Strategy]] = {
+        "argmax": Argmax,
+        "vote": lambda: Vote(extract),
+        "weighted_vote": lambda: WeightedVote(extract),
+        "cluster": Cluster,
+        "self_score_sum": lambda: SelfScore("sum"),
+        "self_score_mean": lambda: SelfScore("mean"),
+        "minimum_bayes_risk": MinimumBayesRisk,
+        "quality_cost": lambda: QualityCost(per_dollar=per_dollar),
+    }
+    if name not in made:
+        raise InputError(f"there is no strategy {name!r}; there are {', '.join(NAMES)}")
+    return made[name]()
+
+
 def _extractor(extract: Extract | str) -> Extract:
     return extractor(extract) if isinstance(extract, str) else extract
 

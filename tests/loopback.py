@@ -7,7 +7,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
 
@@ -28,6 +28,8 @@ class Reply:
     error: str = "told to fail"
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes | None = None  # sent as it is, with status 200
+    content_type: str = "application/json"
+    logprobs: list[float] | None = None  # of the answer's tokens
     hang_up: Literal["at once", "mid-body"] | None = None
 
 
@@ -40,6 +42,7 @@ class Loopback:
         self.keys: list[str | None] = []
         self.violations: list[str] = []
         self.closing = threading.Event()
+        self.gives_n = False  # one choice whatever `n`, as many servers do
         self.lock = threading.Lock()
         self.base = ""
 
@@ -47,6 +50,14 @@ class Loopback:
         with self.lock:
             queue = self.replies[model]
             return queue.pop(0) if len(queue) > 1 else queue[0]
+
+    def reply_to(self, request: dict[str, Any]) -> Reply:
+        first = self.next_reply(request["model"])
+        more = request.get("n", 1) - 1 if self.gives_n and first.texts is None else 0
+        if not more:
+            return first
+        texts = [first.text or "", *(self.next_reply(request["model"]).text or "" for _ in range(more))]
+        return replace(first, texts=tuple(texts))
 
     def calls_to(self, model: str) -> int:
         return sum(request["model"] == model for request in self.requests)
@@ -64,6 +75,7 @@ def violations_of(path: str, request: Any) -> list[str]:
         return [*found, "no messages"]
     found += [f"role {m.get('role')!r}" for m in messages if m.get("role") not in ROLES]
     known = {"model", "messages", "n", "temperature", "top_p", "max_tokens", "stop", "tools", "tool_choice", "seed"}
+    known |= {"logprobs", "top_k", "min_tokens"}  # the last two are vLLM's
     return found + [f"unknown parameter {name!r}" for name in request if name not in known]
 
 
@@ -81,7 +93,7 @@ class _Handler(BaseHTTPRequestHandler):
         if found:
             self._send(400, json.dumps({"error": {"message": "; ".join(found)}}).encode())
             return
-        reply = self.state.next_reply(request["model"])
+        reply = self.state.reply_to(request)
         if reply.delay_s and self.state.closing.wait(reply.delay_s):
             return
         if reply.hang_up == "at once":
@@ -93,17 +105,16 @@ class _Handler(BaseHTTPRequestHandler):
             return
         body = reply.body if reply.body is not None else json.dumps(completion(request["model"], reply)).encode()
         if reply.hang_up == "mid-body":
-            self._send(200, body, length=len(body) + 100)
+            self._send(200, body, {"Content-Type": reply.content_type}, length=len(body) + 100)
             self.close_connection = True
             return
-        self._send(200, body, reply.headers)
+        self._send(200, body, {"Content-Type": reply.content_type} | reply.headers)
 
     def _send(self, status: int, body: bytes, headers: dict[str, str] | None = None, length: int | None = None) -> None:
         try:
             self.send_response(status)
-            self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body) if length is None else length))
-            for name, value in (headers or {}).items():
+            for name, value in ({"Content-Type": "application/json"} | (headers or {})).items():
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(body)
@@ -125,11 +136,18 @@ def completion(model: str, reply: Reply) -> dict[str, Any]:
         "created": 1,
         "model": model,
         "choices": [
-            {"index": index, "message": message, "finish_reason": reply.finish_reason}
+            {"index": index, "message": message, "finish_reason": reply.finish_reason} | _logprobs(reply)
             for index, message in enumerate(messages)
         ],
         **({"usage": usage} if usage else {}),
     }
+
+
+def _logprobs(reply: Reply) -> dict[str, Any]:
+    if reply.logprobs is None:
+        return {}
+    tokens = [{"token": "t", "logprob": value, "bytes": None, "top_logprobs": []} for value in reply.logprobs]
+    return {"logprobs": {"content": tokens, "refusal": None}}
 
 
 class _Server(ThreadingHTTPServer):

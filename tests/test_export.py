@@ -44,7 +44,7 @@ def test_scores_equal_those_of_torch_at_base_size(make, tmp_path):
     size["initializer_range"] = 0.05
     folder = make(tmp_path / "base", **size)
     bundle = export_checkpoint(folder, tmp_path / "bundle")
-    pairs = awkward_pairs(200)
+    pairs = awkward_pairs(60)
     expected = torch_scores(load_checkpoint(folder), pairs)
     found = Scorer(bundle).score_detailed(pairs).scores
     assert expected.std() > 0.01

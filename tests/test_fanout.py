@@ -7,6 +7,7 @@ import pytest
 
 from cappy_select import Candidate, NoCandidates, ProviderError, Request, Usage
 from cappy_select.fanout import Call, FanOutConfig, fan_out
+from cappy_select.sampling import Sampling
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -277,3 +278,127 @@ async def test_no_candidates_names_every_failure_and_carries_the_bill():
     assert isinstance(timeouts, NoCandidates)
     assert (len(timeouts.exceptions), len(others.exceptions)) == (1, 2)
     assert timeouts.usage == group.usage
+
+
+class Several(Scripted):
+    """Gives as many answers as are asked for, or fewer."""
+
+    def __init__(self, model, most, **options):
+        super().__init__(model, "x")
+        self.most, self.asked, self.options = most, [], options
+
+    async def complete(self, request):
+        self.asked.append((request.n, request.sample, request.params.get("seed")))
+        start = request.sample
+        return [
+            Candidate(model=self.model, message={"content": f"answer {start + k}"}, cost=0.25, **self.options)
+            for k in range(min(request.n, self.most))
+        ]
+
+
+def asking(provider, n, **sampling):
+    asked = Sampling(n=n, **sampling)
+    request = Request(messages=({"role": "user", "content": "q"},), n=n, params=asked.params)
+    return Call(provider, request, sampling=asked)
+
+
+async def test_n_answers_come_in_one_call_where_the_provider_gives_them():
+    able = Several("able", 9)
+    gathered = await fan_out([asking(able, 4)], FanOutConfig())
+    assert able.asked == [(4, 0, None)]
+    assert [c.index for c in gathered.candidates] == [0, 1, 2, 3]
+
+
+async def test_a_server_that_ignores_n_is_asked_again_for_the_rest():
+    call = asking(Several("deaf", 1), 4, seed=7, temperature=0.5)
+    gathered = await fan_out([call, asking(Several("able", 2), 2)], FanOutConfig())
+    assert call.provider.asked == [(4, 0, 7), (1, 1, 8), (1, 2, 9), (1, 3, 10)]
+    assert [c.text for c in gathered.candidates] == [*(f"answer {k}" for k in range(4)), "answer 0", "answer 1"]
+    assert [c.sampling.get("seed") for c in gathered.candidates] == [7, 8, 9, 10, None, None]
+    assert gathered.candidates[0].sampling == {"seed": 7, "temperature": 0.5}
+    assert not call.lane.gives_n
+    assert gathered.cost == 6 * 0.25
+
+
+async def test_answers_that_there_was_no_time_to_ask_for_again_are_named():
+    async def slow_judge(answers):
+        await asyncio.sleep(0.3)
+        return [answer for answer, _ in answers]
+
+    class Soon(Several):
+        async def complete(self, request):
+            await asyncio.sleep(0.1)
+            return await super().complete(request)
+
+    deaf = asking(Soon("deaf", 1), 4)
+    gathered = await fan_out([*calls(Scripted("quick", "now")), deaf], FanOutConfig(deadline_s=0.2), judge=slow_judge)
+    assert [c.model for c in gathered.candidates] == ["quick", "deaf"]
+    (failure,) = gathered.failures
+    assert (failure.model, failure.kind) == ("deaf", "timeout")
+    assert failure.message.startswith("1 of 4 answers came; for the others: no answer within the deadline")
+
+
+async def test_stragglers_have_a_grace_time_once_enough_answered():
+    started = time.perf_counter()
+    late, quick = Scripted("late", 30.0), Scripted("quick", "now")
+    gathered = await fan_out(calls(late, quick, Scripted("soon", 0.15)), FanOutConfig(grace_s=0.6))
+    assert 0.5 < time.perf_counter() - started < 3
+    assert [c.model for c in gathered.candidates] == ["quick", "soon"]
+    (failure,) = gathered.failures
+    assert (failure.model, failure.kind, gathered.ended) == ("late", "cancelled", "grace")
+    assert "0.6 s more" in failure.message
+    assert failure.usage.estimated  # it was asked, and perhaps billed
+
+
+async def test_an_unusable_answer_starts_no_grace_time():
+    gathered = await fan_out(
+        calls(Scripted("empty", ""), Scripted("good", 0.3)), FanOutConfig(grace_s=0.0, deadline_s=5.0)
+    )
+    assert [c.rejected for c in gathered.candidates] == ["empty answer", None]
+    assert gathered.ended == "complete"
+
+
+async def test_an_answer_that_is_good_enough_ends_it():
+    hanging = Scripted("hanging", 60.0)
+    gathered = await fan_out(
+        calls(hanging, Scripted("poor", "no"), Scripted("good", 0.1)),
+        FanOutConfig(),
+        good_enough=lambda c: c.text == "late",
+    )
+    assert gathered.ended == "stop_when"
+    assert [c.model for c in gathered.candidates] == ["poor", "good"]
+    assert (hanging.cancelled, gathered.failures[0].kind) == (1, "cancelled")
+
+
+async def test_what_arrives_after_the_deadline_while_answers_are_judged_still_counts():
+    async def slow_judge(answers):
+        await asyncio.sleep(0.4)
+        return [answer for answer, _ in answers]
+
+    gathered = await fan_out(
+        calls(Scripted("quick", "now"), Scripted("soon", 0.1)), FanOutConfig(deadline_s=0.3), judge=slow_judge
+    )
+    assert [c.model for c in gathered.candidates] == ["quick", "soon"]
+
+
+class Dear(Scripted):
+    """A dollar a thousand tokens of either kind."""
+
+    def price(self, usage):
+        return usage.total_tokens / 1000
+
+
+async def test_a_call_that_could_pass_the_money_limit_is_not_made():
+    request = Request(messages=({"role": "user", "content": "Name a river."},), params={"max_tokens": 400})
+    dear = [Dear(str(i), 0.1) for i in range(4)]
+    gathered = await fan_out([Call(p, request) for p in dear], FanOutConfig(max_cost=1.0))
+    assert [p.calls for p in dear] == [1, 1, 0, 0]
+    assert [f.kind for f in gathered.failures] == ["budget", "budget"]
+    assert "would pass max_cost=$1" in gathered.failures[0].message
+
+
+async def test_spent_money_ends_it():
+    gathered = await fan_out(calls(Dear("quick", 0.1), Dear("slow", 60.0)), FanOutConfig(max_cost=0.4))
+    assert gathered.ended == "budget"
+    assert gathered.failures[0].kind == "budget"
+    assert "max_cost=$0.4 is spent" in gathered.failures[0].message

@@ -133,3 +133,61 @@ def awkward_pairs(count: int = 200, seed: int = 1) -> list[tuple[str, str]]:
         return " ".join(rng.choices(WORDS, k=words))
 
     return [(text(), text()) for _ in range(count)]
+
+
+def make_t5(folder: Path) -> Path:
+    """A seq2seq model with random weights, and a tokenizer that ends a text as T5's does."""
+    import torch
+    from transformers import GenerationConfig, T5Config, T5ForConditionalGeneration
+
+    specials = ["<pad>", "</s>", "<unk>"]
+    tokenizer = _word_tokenizer(specials, end="</s>")
+    torch.manual_seed(0)
+    config = T5Config(
+        vocab_size=tokenizer.get_vocab_size(), d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4,
+        pad_token_id=0, eos_token_id=1, decoder_start_token_id=0, initializer_factor=2.0,
+    )  # fmt: skip
+    model = T5ForConditionalGeneration(config)
+    model.generation_config = GenerationConfig(pad_token_id=0, eos_token_id=1, decoder_start_token_id=0)
+    names = dict(zip(("pad_token", "eos_token", "unk_token"), specials, strict=True))
+    return _save_generator(folder, model, tokenizer, names)
+
+
+def make_gpt2(folder: Path) -> Path:
+    """A causal model with random weights and a window of 64 tokens."""
+    import torch
+    from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel
+
+    specials = ["<pad>", "</s>", "<unk>"]
+    tokenizer = _word_tokenizer(specials, end=None)
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=tokenizer.get_vocab_size(), n_positions=64, n_embd=32, n_layer=2, n_head=4,
+        bos_token_id=1, eos_token_id=1, pad_token_id=0, initializer_range=0.5,
+    )  # fmt: skip
+    model = GPT2LMHeadModel(config)
+    model.generation_config = GenerationConfig(pad_token_id=0, eos_token_id=1)
+    names = dict(zip(("pad_token", "eos_token", "unk_token"), specials, strict=True))
+    return _save_generator(folder, model, tokenizer, names)
+
+
+def _word_tokenizer(specials: list[str], end: str | None) -> object:
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    vocabulary = {token: i for i, token in enumerate([*specials, *sorted(set(WORDS))])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.add_special_tokens(specials)
+    if end is not None:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"$A {end}", special_tokens=[(end, tokenizer.token_to_id(end))]
+        )
+    return tokenizer
+
+
+def _save_generator(folder: Path, model: object, tokenizer: object, names: dict[str, str]) -> Path:
+    model.save_pretrained(folder)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 512, **names}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return folder

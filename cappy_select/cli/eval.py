@@ -18,6 +18,7 @@ from cappy_select.cli.output import (
 )
 from cappy_select.evaluate.selection import SelectionReport, evaluate_selection
 from cappy_select.scorer import Scorer
+from cappy_select.strategies import NAMES
 
 app = new_app(no_args_is_help=True)
 
@@ -32,6 +33,10 @@ def selection(
     files: Annotated[list[str], typer.Argument(help="JSONL (or .gz) of instances with candidates.")],
     scorer: ScorerSource = None,
     revision: Revision = None,
+    strategy: Annotated[
+        list[str] | None,
+        typer.Option(help=f"Compare this strategy too; may be repeated; 'all': {', '.join(NAMES)}."),
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first instances of each file.")] = None,
     json: Json = False,
 ) -> None:
@@ -44,7 +49,9 @@ def selection(
     reports = []
     for file in files:
         with progress(file.rsplit("/", 1)[-1]) as advance:
-            reports.append(evaluate_selection(file, loaded, limit=limit, on_progress=advance))
+            reports.append(
+                evaluate_selection(file, loaded, limit=limit, strategies=strategy or (), on_progress=advance)
+            )
     if json:
         dumped = [report.model_dump(mode="json") for report in reports]
         print_json(dumped[0] if len(dumped) == 1 else dumped)
@@ -63,11 +70,18 @@ def _print(report: SelectionReport) -> None:
         ("cappy", report.cappy),
         ("oracle", report.oracle),
     ]
+    rows[-1:-1] = [(f"strategy {name}", value) for name, value in report.strategies.items()]
     print_table(
         f"{report.file}: {report.n} instances, {report.candidates:.1f} candidates each\nscorer: {report.scorer}",
         ("picked by", "quality"),
-        [(name, "no majority in most" if value is None else f"{value:.1%}") for name, value in rows],
+        [(name, _unknown(name) if value is None else f"{value:.1%}") for name, value in rows],
         right=(1,),
     )
     if report.cut_pairs:
         note(f"{report.cut_pairs} pairs did not fit the scorer's window and were cut")
+
+
+def _unknown(name: str) -> str:
+    if "vote" in name:
+        return "no majority in most"
+    return "no costs recorded" if "cost" in name else "no log-probabilities recorded"

@@ -5,14 +5,20 @@ from __future__ import annotations
 import json as jsonlib
 import sys
 from collections import Counter
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from cappy_select.answers import extractor
 from cappy_select.cli.output import Json, Revision, ScorerSource, new_app, note, one_line, print_json, print_table
 from cappy_select.errors import InputError
+from cappy_select.gates import Gate, JsonSchema, Matches
+from cappy_select.icl import InContext
+from cappy_select.sampling import Plan
 from cappy_select.scorer import Scorer
 from cappy_select.select import Selector
+from cappy_select.strategies import NAMES, strategy_named
 from cappy_select.types import Prompt, Selection
 
 app = new_app()
@@ -23,12 +29,40 @@ def select(
     prompt: Annotated[str, typer.Argument(help="The prompt; '-' reads it from standard input.")],
     model: Annotated[
         list[str],
-        typer.Option("--model", "-m", help="A LiteLLM model name, or replay:FILE[#MODEL]; may be repeated."),
+        typer.Option(
+            "--model",
+            "-m",
+            help="A LiteLLM model name, openai:MODEL, transformers:PATH or replay:FILE[#MODEL]; may be repeated.",
+        ),
     ],
-    samples: Annotated[int, typer.Option("--samples", "-n", help="Answers to ask of each model.")] = 4,
+    samples: Annotated[
+        int | None, typer.Option("--samples", "-n", help="Answers to ask of each model; default 4.")
+    ] = None,
+    plan: Annotated[
+        str | None, typer.Option(help="What to ask of each model: single, quick, paper, or a JSON file.")
+    ] = None,
+    allow_downgrade: Annotated[
+        bool, typer.Option("--allow-downgrade", help="Leave out what of the plan a model can't do, and say so.")
+    ] = False,
     messages: Annotated[bool, typer.Option("--messages", help="The prompt is a JSON list of OpenAI messages.")] = False,
     deadline: Annotated[float, typer.Option(help="Seconds for all calls together.")] = 60.0,
-    min_usable: Annotated[int, typer.Option(help="Non-empty answers needed.")] = 1,
+    grace: Annotated[float | None, typer.Option(help="Seconds for the others once enough answered.")] = None,
+    min_usable: Annotated[int, typer.Option(help="Answers needed that can win.")] = 1,
+    max_cost: Annotated[float | None, typer.Option(help="Dollars that this may cost.")] = None,
+    strategy: Annotated[str, typer.Option(help=f"How the winner is found: {', '.join(NAMES)}.")] = "argmax",
+    extract: Annotated[
+        str, typer.Option(help="What votes compare: text, number, line, boxed, after:MARKER, regex:PATTERN.")
+    ] = "text",
+    stop_when: Annotated[float | None, typer.Option(help="A score that ends the waiting.")] = None,
+    abstain_below: Annotated[float | None, typer.Option(help="Without such a score there is no answer.")] = None,
+    json_schema: Annotated[
+        str | None, typer.Option(help="A file; answers must be JSON that this schema allows.")
+    ] = None,
+    match: Annotated[str | None, typer.Option(help="A regular expression that an answer must match.")] = None,
+    examples: Annotated[
+        str | None, typer.Option(help="In-context examples: JSONL of input and output, or a task file.")
+    ] = None,
+    shots: Annotated[int, typer.Option(help="How many of them.")] = 4,
     temperature: Annotated[float | None, typer.Option(help="Sampling temperature.")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Most tokens of an answer.")] = None,
     api_base: Annotated[str | None, typer.Option(help="Address of an OpenAI-compatible server.")] = None,
@@ -50,9 +84,17 @@ def select(
     selector = Selector(
         model,
         samples=samples,
+        plan=_plan(plan, allow_downgrade),
         scorer=Scorer.load(scorer, revision=revision),
         deadline_s=deadline,
+        grace_s=grace,
         min_usable=min_usable,
+        max_cost=max_cost,
+        strategy=strategy_named(strategy, extract=extractor(extract)),
+        stop_when=stop_when,
+        abstain_below=abstain_below,
+        gates=_gates(json_schema, match),
+        examples=None if examples is None else InContext.load(examples, k=shots),
         api_base=api_base,
         **{name: value for name, value in params.items() if value is not None},
     )
@@ -65,10 +107,35 @@ def select(
     cut = selection.instruction.tokens_cut or max(candidate.tokens_cut for candidate in selection.candidates)
     if cut:
         note("prompt and answers did not all fit the scorer's window and were cut (--json says how much)")
+    for downgrade in selection.downgrades:
+        left_out = ", ".join(f"{name}={value}" for name, value in downgrade.left_out.items())
+        note(f"{downgrade.model} can't do {left_out}: {downgrade.answers} answers were sampled without")
     for reason, count in Counter((f.model, f.kind, f.message) for f in selection.failures).items():
         model_name, kind, message = reason
         note(f"{model_name}: {kind}: {one_line(message)}" + (f" (×{count})" if count > 1 else ""))
     print(selection.text or jsonlib.dumps(selection.best.message, ensure_ascii=False))
+
+
+def _plan(name: str | None, allow_downgrade: bool) -> Plan | None:
+    if name is None:
+        if allow_downgrade:
+            raise InputError("--allow-downgrade is about a --plan, and there is none")
+        return None
+    plan = Plan.load(name)
+    return plan.model_copy(update={"on_unsupported": "downgrade"}) if allow_downgrade else plan
+
+
+def _gates(schema_file: str | None, pattern: str | None) -> list[Gate]:
+    gates: list[Gate] = [] if pattern is None else [Matches(pattern)]
+    if schema_file is not None:
+        try:
+            schema = jsonlib.loads(Path(schema_file).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputError(f"--json-schema: {schema_file} can't be read: {error}") from error
+        if not isinstance(schema, dict):
+            raise InputError(f"--json-schema: {schema_file} holds no JSON object")
+        gates.append(JsonSchema(schema))
+    return gates
 
 
 def _messages(text: str) -> Prompt:

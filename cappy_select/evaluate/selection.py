@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
+from cappy_select.answers import NUMBER, number, plain
 from cappy_select.errors import InputError
 from cappy_select.recorded import Recorded, RecordedInstance, read_recorded
 from cappy_select.scorer import Scorer
+from cappy_select.strategies import NAMES, SelfScore, Strategy, strategy_named
+from cappy_select.types import Candidate
 
 
 class SelectionReport(BaseModel):
     """Mean quality of each way to pick one of the recorded answers, as a fraction of 1.
 
     Quality is correctness, or a human rating scaled to [0, 1]. `random` is the expectation; `vote` is None
-    where most instances have no two answers alike.
+    where most instances have no two answers alike. `strategies` has what was asked for by name; None where
+    the file lacks what a strategy goes by (log-probabilities, costs).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -37,6 +40,7 @@ class SelectionReport(BaseModel):
     vote: float | None
     cappy: float
     oracle: float
+    strategies: dict[str, float | None] = Field(default_factory=dict)
     cut_pairs: int = Field(description="pairs that did not fit the scorer's window")
 
 
@@ -45,6 +49,7 @@ def evaluate_selection(
     scorer: Scorer,
     *,
     limit: int | None = None,
+    strategies: Sequence[str] = (),
     on_progress: Callable[[int, int], None] | None = None,
 ) -> SelectionReport:
     """Score every recorded answer of a file and compare the picks.
@@ -53,10 +58,14 @@ def evaluate_selection(
         path: JSONL (plain or `.gz`) of `id, instruction, candidates[{model, response, correct | human}]`.
         scorer: Whose picks are judged.
         limit: Only the first instances.
+        strategies: Names of strategies to compare too; `all` for every one. Votes compare the final answers
+            (`final_answer`); `quality_cost` takes one point of score a dollar.
         on_progress: Called with (pairs that became known in this step, pairs in all).
 
     Raises InputError, naming the file, when an answer has no `correct` and no `human`.
     """
+    names = NAMES if "all" in strategies else tuple(strategies)
+    chosen = {name: strategy_named(name, extract=_recorded_answer) for name in names}
     instances = _instances(path, limit)
     pairs = [(row.instruction, answer.response) for row in instances for answer in row.candidates]
     total = len(pairs)
@@ -64,6 +73,10 @@ def evaluate_selection(
     per_instance = np.split(scored.scores, np.cumsum([len(row.candidates) for row in instances])[:-1])
     quality = [np.array([answer.quality for answer in row.candidates], float) for row in instances]
     best_model, best_single = _best_single(instances)
+    vote = _vote(instances)
+    candidates = (
+        [_candidates(row, scores) for row, scores in zip(instances, per_instance, strict=True)] if chosen else []
+    )
     return SelectionReport(
         file=Path(path).name,
         scorer=str(scorer.bundle),
@@ -77,9 +90,13 @@ def evaluate_selection(
         ),
         best_single=best_single,
         best_model=best_model,
-        vote=_vote(instances),
+        vote=vote,
         cappy=_mean(q[_argmax(s)] for s, q in zip(per_instance, quality, strict=True)),
         oracle=_mean(q.max() for q in quality),
+        strategies={
+            name: None if name == "vote" and vote is None else _quality_of(strategy, candidates, quality)
+            for name, strategy in chosen.items()
+        },
         cut_pairs=int(np.count_nonzero(scored.cut)),
     )
 
@@ -126,7 +143,38 @@ def _vote(instances: Sequence[RecordedInstance]) -> float | None:
     return _mean(picks) if majorities * 2 >= len(instances) else None
 
 
-_NUMBER = re.compile(r"(?<![\d.])-?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?")
+def _candidates(row: RecordedInstance, scores: npt.NDArray[np.float32]) -> list[Candidate]:
+    return [
+        Candidate(
+            model=answer.model,
+            message={"role": "assistant", "content": answer.response},
+            index=index,
+            score=score if np.isfinite(score) else None,
+            cost=answer.cost,
+            latency_s=answer.latency_s,
+            logprob_sum=answer.logprob_sum,
+            logprob_mean=answer.logprob_mean,
+            response_fields={"answer": final_answer(answer, row.references)},
+        )
+        for index, (answer, score) in enumerate(zip(row.candidates, scores.tolist(), strict=True))
+    ]
+
+
+def _recorded_answer(candidate: Candidate) -> str:
+    return str(candidate.response_fields["answer"])
+
+
+def _quality_of(
+    strategy: Strategy, candidates: Sequence[list[Candidate]], quality: Sequence[npt.NDArray[np.float64]]
+) -> float | None:
+    """Mean quality of a strategy's picks; None when an answer lacks what the strategy needs."""
+    everyone = [candidate for row in candidates for candidate in row]
+    if isinstance(strategy, SelfScore) and any(candidate.logprob_sum is None for candidate in everyone):
+        return None
+    if strategy.name == "quality_cost" and any(candidate.cost is None for candidate in everyone):
+        return None
+    able = [[candidate for candidate in row if candidate.score is not None] for row in candidates]
+    return _mean(q[strategy.order(row)[0].index] if row else q[0] for row, q in zip(able, quality, strict=True))
 
 
 def final_answer(answer: Recorded, references: Sequence[str]) -> str:
@@ -136,16 +184,10 @@ def final_answer(answer: Recorded, references: Sequence[str]) -> str:
     text without case, punctuation and articles (the normalisation of SQuAD).
     """
     if answer.answer is not None:
-        return _plain(answer.answer)
-    if references and all(_NUMBER.fullmatch(reference.strip()) for reference in references):
-        numbers = _NUMBER.findall(answer.response)
-        return str(Decimal(numbers[-1].replace(",", "")).normalize()) if numbers else ""
-    return _plain(answer.response)
-
-
-def _plain(text: str) -> str:
-    words = re.sub(r"[^\w\s]", "", text.lower()).split()
-    return " ".join(word for word in words if word not in {"a", "an", "the"})
+        return plain(answer.answer)
+    if references and all(NUMBER.fullmatch(reference.strip()) for reference in references):
+        return number(answer.response)
+    return plain(answer.response)
 
 
 def _argmax(scores: Sequence[float] | np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> int:

@@ -154,7 +154,7 @@ def _kind(error: Exception) -> FailureKind:
     inner = {base.__name__ for link in _chain(error) for base in type(link).__mro__}
     if kind is None or kind == "server":
         # LiteLLM calls a lost connection and an unreadable body a 500; what it caught tells them apart.
-        if "JSONDecodeError" in inner:
+        if "JSONDecodeError" in inner or "Empty or invalid response from LLM endpoint" in str(error):
             return "invalid_response"
         if inner & {"APIConnectionError", "TransportError"}:
             return "connection"

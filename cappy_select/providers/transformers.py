@@ -268,6 +268,9 @@ class _Interrupted:
     def __init__(self, stop: threading.Event, until: float) -> None:
         self._stop, self._until = stop, until
 
+    def __deepcopy__(self, _: Any) -> _Interrupted:
+        return self  # prompt tuning copies the arguments of `generate`; the event must stay this one
+
     def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:
         over = self._stop.is_set() or time.monotonic() > self._until
         return _import("torch").full((input_ids.shape[0],), over, device=input_ids.device)

@@ -1,0 +1,104 @@
+"""Everything a provider can do wrong, to one of three models, to two, to all: the right winner or the typed error."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from loopback import Reply, completion
+
+from cappy_select import NoCandidates, Selector
+from cappy_select.scorer import ScoredPairs, Scorer
+
+pytestmark = pytest.mark.usefixtures("no_leaks")
+
+DEADLINE_S = 2.0
+GOOD = "The Marañón and the Ucayali."
+HUGE = json.dumps(completion("m", Reply(text="river " * 3_500_000))).encode()  # 20 MB
+
+# What it does, and the failure's kind (or, of an answer that arrives and can't be used, the reason).
+FAULTS = {
+    "delay": (Reply(text=GOOD, delay_s=0.4), None),
+    "hang": (Reply(delay_s=60), "timeout"),
+    "429 with Retry-After": (Reply(status=429, headers={"Retry-After": "0.2"}), "rate_limit"),
+    "429 with a Retry-After beyond the deadline": (Reply(status=429, headers={"Retry-After": "60"}), "rate_limit"),
+    "429 without": (Reply(status=429), "rate_limit"),
+    "500": (Reply(status=500), "server"),
+    "401": (Reply(status=401), "auth"),
+    "connection closed": (Reply(hang_up="at once"), "connection"),
+    "connection closed mid-body": (Reply(hang_up="mid-body"), "connection"),
+    "invalid JSON": (Reply(body=b'{"choices": [{"mess'), "invalid_response"),
+    "empty text": (Reply(text=""), "empty answer"),
+    "wrong content type": (Reply(body=b"<html>sign in</html>", content_type="text/html"), "invalid_response"),
+    "20 MB body": (Reply(body=HUGE), "too long"),
+}
+RETRIED = {"rate_limit", "server", "connection"}
+
+
+class Constant(Scorer):
+    """A scorer of no opinion: the first usable answer in request order wins."""
+
+    def __init__(self, like: Scorer) -> None:
+        self.__dict__.update(like.__dict__)
+
+    async def ascore_detailed(self, pairs, **_):
+        zeros = np.zeros(len(pairs), np.int64)
+        return ScoredPairs(np.zeros(len(pairs), np.float32), zeros, zeros)
+
+
+@pytest.mark.parametrize("client", ["openai", "litellm"])
+@pytest.mark.parametrize("faulty", [1, 2, 3])
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_the_right_winner_or_the_typed_error_in_time(fault, faulty, client, loopback, provider, direct, tiny):
+    reply, kind = FAULTS[fault]
+    names = ["a", "b", "c"]
+    for name in names:
+        loopback.replies[name] = [reply if name in names[:faulty] else Reply(text=GOOD)]
+    make = direct if client == "openai" else provider
+    models = [make(name) for name in names]
+    selector = Selector(models, samples=1, scorer=Constant(tiny), deadline_s=DEADLINE_S, cool_down_after=99)
+    threads = threading.active_count()
+    started = time.perf_counter()
+    selection, error = None, None
+    try:
+        selection = await selector.aselect("Which two rivers meet near Nauta?")
+    except NoCandidates as raised:
+        error = raised
+    assert time.perf_counter() - started < DEADLINE_S + 0.5
+
+    if kind is None or faulty < 3:
+        assert selection is not None, error
+        assert selection.text == GOOD
+        reasons = [(f.model, f.kind) for f in selection.failures]
+        reasons += [(c.model, c.rejected) for c in selection.candidates if c.rejected]
+    else:
+        reasons = [(e.model, e.message if e.kind == "invalid_response" else e.kind) for e in error.exceptions]
+    expected = [] if kind is None else [model.model for model in models[:faulty]]
+    assert sorted(model for model, _ in reasons) == expected
+    if kind not in (None, "invalid_response"):
+        assert all(reason.startswith(kind) for _, reason in reasons), reasons
+    tries = 3 if kind in RETRIED and "beyond" not in fault else 1
+    assert [loopback.calls_to(name) for name in names] == [tries] * faulty + [1] * (3 - faulty)
+
+    if client == "openai":
+        for model in models:
+            await model.aclose()
+        assert established(loopback) == 0
+    else:  # LiteLLM keeps its connections for the next call; those of calls cut off must not be among them
+        assert established(loopback) <= 3 - faulty * (fault == "hang")
+    await asyncio.sleep(0)
+    ours = [t for t in threading.enumerate() if "process_request_thread" not in t.name]
+    assert len(ours) <= threads + 4  # workers of event loop and policies, which stay
+
+
+def established(loopback) -> int:
+    """Connections of this process to the server that are open on the client's side (proc(5))."""
+    port = int(loopback.base.rsplit(":", 1)[1].split("/")[0])
+    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    ends = [(line.split()[2], line.split()[3]) for line in lines]
+    return sum(int(remote.split(":")[1], 16) == port and state == "01" for remote, state in ends)

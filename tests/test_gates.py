@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from cappy_select import Candidate, FinishReason, InputError, JsonSchema, Matches, Request, ToolArguments
+from cappy_select.gates import MAX_CHARACTERS, Complete, as_gates, reason_against
+
+SCHEMA = {"type": "object", "properties": {"age": {"type": "integer", "minimum": 0}}, "required": ["age"]}
+TOOLS = [{"type": "function", "function": {"name": "find", "parameters": SCHEMA}}]
+ASK = Request(messages=({"role": "user", "content": "q"},), params={"tools": TOOLS})
+
+
+def answer(text=None, finish_reason="stop", **message):
+    return Candidate(model="m", message={"role": "assistant", "content": text} | message, finish_reason=finish_reason)
+
+
+def call(name, arguments):
+    return answer(tool_calls=[{"id": "1", "type": "function", "function": {"name": name, "arguments": arguments}}])
+
+
+@pytest.mark.parametrize(
+    ("candidate", "reason"),
+    [
+        (answer("yes"), None),
+        (call("find", "{}"), None),
+        (answer(""), "empty answer"),
+        (answer(" \n"), "empty answer"),
+        (answer(None), "empty answer"),
+        (answer("half an ans", "length"), "cut off at its token limit"),
+        (answer(None, refusal="I can't help with that."), "refused: I can't help with that."),
+        (answer("", "content_filter"), "refused: content_filter"),
+        (answer("x" * (MAX_CHARACTERS + 1)), "too long: 2,000,001 characters, at most 2,000,000 are read"),
+    ],
+)
+def test_an_answer_is_complete_or_why_not(candidate, reason):
+    assert Complete().reason(candidate, ASK) == reason
+
+
+def test_a_short_limit_on_purpose_accepts_what_it_cut_off():
+    assert Complete(accept_cut_off=True).reason(answer("half", "length"), ASK) is None
+    assert Complete(accept_cut_off=True).reason(answer("", "length"), ASK) == "empty answer"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('{"age": 3}', None),
+        ('{"age": -1}', r"breaks the schema at \$.age"),
+        ("{}", "'age' is a required property"),
+        ("Sure! {}", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
+    ],
+)
+def test_json_that_a_schema_allows(text, reason):
+    found = JsonSchema(SCHEMA).reason(answer(text), ASK)
+    assert found is None if reason is None else found is not None and re.search(reason, found)
+
+
+def test_a_schema_that_is_none_is_an_error_at_construction():
+    with pytest.raises(InputError, match="no JSON Schema"):
+        JsonSchema({"type": "nonsense"})
+
+
+@pytest.mark.parametrize(
+    ("candidate", "reason"),
+    [
+        (call("find", '{"age": 3}'), None),
+        (call("find", '{"age": "three"}'), "the arguments of find breaks the schema"),
+        (call("find", '{"age": 3'), "the arguments of find is not JSON"),
+        (call("lose", "{}"), "calls the tool 'lose', which was not offered"),
+        (answer(tool_calls=[None]), "a tool call without a function"),
+        (answer("no tool needed"), None),
+    ],
+)
+def test_tool_calls_that_could_be_made(candidate, reason):
+    found = ToolArguments().reason(candidate, ASK)
+    assert found is None if reason is None else found is not None and found.startswith(reason)
+
+
+def test_a_tool_call_can_be_required():
+    assert ToolArguments(required=True).reason(answer("none"), ASK) == "no tool call"
+
+
+def test_patterns_and_finish_reasons():
+    assert Matches(r"\d+").reason(answer("it is 42"), ASK) is None
+    assert Matches(r"\d+").reason(answer("it is"), ASK) == r"no match of '\\d+'"
+    assert FinishReason("stop").reason(answer("x"), ASK) is None
+    assert FinishReason("stop").reason(answer("x", "length"), ASK) == "finish reason 'length', not 'stop'"
+    with pytest.raises(InputError, match="no regular expression"):
+        Matches("(")
+    with pytest.raises(InputError, match="name the finish reasons"):
+        FinishReason()
+
+
+def is_polite(candidate):
+    return "please" in candidate.text
+
+
+def test_a_function_is_a_gate():
+    def fails(candidate):
+        raise ZeroDivisionError("oops")
+
+    gates = as_gates([is_polite])
+    assert reason_against(answer("please"), ASK, gates) is None
+    assert reason_against(answer("now"), ASK, gates) == "is_polite said False"
+    assert reason_against(answer("x"), ASK, as_gates([lambda c: "too curt"])) == "too curt"
+    assert reason_against(answer("x"), ASK, as_gates([lambda c: None])) is None
+    assert reason_against(answer("x"), ASK, as_gates([fails])) == "fails failed: ZeroDivisionError: oops"
+
+
+def test_the_first_objection_is_the_reason():
+    gates = (Complete(), *as_gates([JsonSchema(SCHEMA), Matches("never")]))
+    assert reason_against(answer(""), ASK, gates) == "empty answer"
+    assert "is not JSON" in reason_against(answer("never"), ASK, gates)
+    assert reason_against(answer(json.dumps({"age": 1})), ASK, gates) == "no match of 'never'"
+
+
+@pytest.mark.parametrize("gate", ["regex", 3, JsonSchema, None])
+def test_what_is_no_gate_is_an_error(gate):
+    with pytest.raises(InputError, match="a gate is"):
+        as_gates([gate])

@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from cappy_select import Candidate, NoCandidates, ProviderError, Request
+from cappy_select.fanout import Call, FanOutConfig, fan_out
+from cappy_select.lanes import Budget, Lane
+
+DOWN = ProviderError("a 500", kind="server", model="m")
+ASK = Request(messages=({"role": "user", "content": "q"},))
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+def test_a_provider_that_keeps_failing_is_left_alone_then_tried_once():
+    clock = Clock()
+    lane = Lane(9, 3, 30.0, clock)
+    for _ in range(2):
+        lane.failed(DOWN)
+    assert lane.admit() is None
+    lane.failed(DOWN)
+    assert not lane.is_open
+    assert (
+        lane.admit()
+        == "not asked: it failed 3 times in a row (last: server: a 500) and is left alone for another 30.0 s"
+    )
+    clock.now += 31
+    assert lane.is_open
+    assert lane.admit() is None  # the try
+    assert "left alone" in lane.admit()  # while it is under way
+    lane.succeeded()
+    assert lane.admit() is None
+
+
+def test_a_failed_try_closes_it_again_and_a_success_in_between_forgives():
+    clock = Clock()
+    lane = Lane(9, 2, 30.0, clock)
+    lane.failed(DOWN)
+    lane.succeeded()
+    lane.failed(DOWN)
+    assert lane.admit() is None
+    lane.failed(DOWN)
+    clock.now += 31
+    assert lane.admit() is None
+    lane.failed(DOWN)
+    assert "3 times in a row" in lane.admit()
+
+
+@pytest.mark.parametrize("kind", ["bad_request", "content_policy", "context_window", "budget", "cancelled"])
+def test_what_is_wrong_with_a_prompt_says_nothing_of_the_provider(kind):
+    lane = Lane(9, 1, 30.0)
+    lane.failed(ProviderError("no", kind=kind, model="m"))
+    assert lane.is_open
+
+
+class Counting:
+    model = "counting"
+    now = most = calls = 0
+
+    async def complete(self, request):
+        self.now, self.calls = self.now + 1, self.calls + 1
+        self.most = max(self.most, self.now)
+        try:
+            await asyncio.sleep(0.02)
+        finally:
+            self.now -= 1
+        return [Candidate(model="counting", message={"content": "yes"}, cost=0.25)]
+
+
+def test_a_lane_bounds_the_calls_of_all_threads_and_loops_and_loses_no_place():
+    provider, lane = Counting(), Lane(3, 5, 1.0)
+    config = FanOutConfig(deadline_s=20)
+
+    def work():
+        gathered = asyncio.run(fan_out([Call(provider, ASK, lane)] * 10, config))
+        assert len(gathered.candidates) == 10
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert provider.calls == 40
+    assert provider.most <= 3
+    assert lane._room._free == 3
+
+
+async def test_a_caller_who_gives_up_gives_back_its_place():
+    provider, lane = Counting(), Lane(1, 5, 1.0)
+    tasks = [asyncio.create_task(fan_out([Call(provider, ASK, lane)] * 5, FanOutConfig())) for _ in range(10)]
+    await asyncio.sleep(0.01)
+    for task in tasks[:9]:
+        task.cancel()
+    await asyncio.wait(tasks)
+    assert len(tasks[9].result().candidates) == 5
+    assert lane._room._free == 1
+    assert not lane._room._queue
+
+
+def test_a_budget_keeps_money_for_calls_under_way():
+    budget = Budget(1.0)
+    assert budget.promise(0.6) is None
+    assert (
+        budget.promise(0.6)
+        == "not made: $0.000000 are spent and $0.600000 promised, another $0.600000 would pass max_cost=$1"
+    )
+    budget.settle(0.6, 0.1)
+    assert budget.promise(0.6) is None
+    budget.settle(0.6, None)
+    assert budget.spent == pytest.approx(0.7)
+    assert not budget.is_spent
+    assert Budget(None).promise(10**9) is None
+
+
+class Down:
+    model = "down"
+    calls = 0
+
+    async def complete(self, request):
+        self.calls += 1
+        raise DOWN
+
+
+async def test_a_provider_in_its_pause_is_not_asked_while_another_is_there():
+    down, fine = Down(), Counting()
+    config = FanOutConfig(cool_down_after=2, max_retries=0)
+    bad, good = config.lane(), config.lane()
+    calls = [Call(down, ASK, bad), Call(fine, ASK, good)]
+    kinds = [(await fan_out(calls, config)).failures[0].kind for _ in range(4)]
+    assert kinds == ["server", "server", "unavailable", "unavailable"]
+    assert down.calls == 2
+    failure = (await fan_out(calls, config)).failures[0]
+    assert (failure.attempts, failure.cost, failure.usage.prompt_tokens) == (0, 0.0, 0)
+    assert "last: server: a 500" in failure.message
+
+
+async def test_the_last_one_standing_is_asked_whatever_it_did():
+    down = Down()
+    config = FanOutConfig(cool_down_after=1, max_retries=0)
+    lane = config.lane()
+    for _ in range(3):
+        with pytest.raises(NoCandidates) as caught:
+            await fan_out([Call(down, ASK, lane)], config)
+        assert "a 500" in str(caught.value)
+    assert down.calls == 3
