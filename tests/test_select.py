@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -13,7 +14,22 @@ import numpy as np
 import pytest
 from loopback import Reply
 
-from cappy_select import Argmax, Candidate, InputError, NoCandidates, Selection, Selector
+from cappy_select import (
+    Argmax,
+    Candidate,
+    Example,
+    InContext,
+    InputError,
+    JsonSchema,
+    NoCandidates,
+    NoGoodAnswer,
+    Plan,
+    QualityCost,
+    Sampling,
+    Selection,
+    Selector,
+    SelfScore,
+)
 from cappy_select.scorer import ScoredPairs, Scorer
 
 QUESTION = "The Marañón and the Ucayali meet near Nauta. Question: Which two rivers meet near Nauta?"
@@ -237,6 +253,17 @@ def test_argmax_refuses_what_has_no_score():
         ({"api_key": "k"}, "given by name"),
         ({"strategy": "argmax"}, "a strategy is an object"),
         ({"samples": 10**9}, "from 1 to 1000"),
+        ({"samples": 2, "plan": "quick"}, "not both"),
+        ({"plan": "huge"}, "single, quick, paper"),
+        ({"plan": {"samplings": [{"n": 4}], "overrides": {"openai/x": [{}]}}}, "overrides for openai/x"),
+        ({"plan": {"samplings": [{"temperature": 1}]}, "temperature": 0.5}, "set by the plan"),
+        ({"max_candidates": 3}, "max_candidates=3"),
+        ({"grace_s": -1}, "grace_s"),
+        ({"max_cost": 0}, "max_cost"),
+        ({"max_concurrency": 0}, "max_concurrency"),
+        ({"stop_when": float("nan")}, "stop_when"),
+        ({"gates": ["json"]}, "a gate is"),
+        ({"strategy": Argmax}, "a strategy is an object"),
     ],
 )
 def test_a_bad_setting_fails_at_construction(provider, tiny, options, message):
@@ -347,3 +374,168 @@ def test_a_policy_that_stops_an_iteration_is_an_error_and_no_hang(loopback, prov
     selector = Selector([provider("m")], scorer=tiny, instruction=lambda messages: next(iter([])))
     with pytest.raises(RuntimeError, match="StopIteration in a policy"):
         selector.select("q")
+
+
+def test_a_plan_says_what_is_asked_and_the_selection_how(loopback, provider, tiny):
+    loopback.gives_n = True
+    loopback.replies["m"] = [Reply(text=text) for text in "abcdef"]
+    plan = Plan(
+        name="mine",
+        samplings=(Sampling(n=2, temperature=0.5, seed=3), Sampling(temperature=1.0)),
+        overrides={"openai/other": (Sampling(max_tokens=9),)},
+    )
+    selection = Selector([provider("m"), provider("other")], plan=plan, scorer=tiny).select("q")
+    asked = [{k: v for k, v in r.items() if k != "messages"} for r in loopback.requests]
+    assert sorted(asked, key=str) == sorted(
+        [
+            {"model": "m", "n": 2, "temperature": 0.5, "seed": 3},
+            {"model": "m", "temperature": 1.0},
+            {"model": "other", "max_tokens": 9},
+        ],
+        key=str,
+    )
+    assert selection.plan == "mine"
+    by_index = sorted(selection.candidates, key=lambda c: c.index)
+    assert [c.sampling for c in by_index] == [
+        *[{"temperature": 0.5, "seed": 3}] * 2, {"temperature": 1.0}, {"max_tokens": 9},
+    ]  # fmt: skip
+
+
+def test_what_a_model_cannot_do_is_an_error_before_any_call_or_a_recorded_downgrade(loopback, provider, tiny):
+    with pytest.raises(InputError, match=r"openai/m can't do top_k=0, min_tokens=3"):
+        Selector([provider("m")], plan="paper", scorer=tiny)
+    allowed = Plan.preset("paper").model_copy(update={"on_unsupported": "downgrade"})
+    selection = Selector([provider("m")], plan=allowed, scorer=tiny).select("q")
+    assert len(selection.candidates) == 17
+    assert sum(downgrade.answers for downgrade in selection.downgrades) == 17
+    assert selection.downgrades[-1].left_out == {"beams": 4, "min_tokens": 3}
+    with pytest.raises(InputError, match="top_k"):
+        Selector([provider("m")], scorer=tiny).select("q", top_k=4)
+    assert all("top_k" not in request for request in loopback.requests)
+    able = provider("m", supports={"top_k"})
+    Selector([able], samples=1, scorer=tiny).select("q", top_k=4)
+    assert loopback.requests[-1]["top_k"] == 4
+
+
+def test_a_gate_keeps_an_answer_from_winning_and_says_why(loopback, provider, default):
+    loopback.replies["m"] = [Reply(text=f"{RIGHT} But who knows?"), Reply(text='{"rivers": 2}'), Reply(text="{}")]
+    schema = {"type": "object", "required": ["rivers"]}
+    selector = Selector([provider("m")], samples=3, gates=[JsonSchema(schema)], scorer=default)
+    selection = selector.select(QUESTION)
+    assert selection.text == '{"rivers": 2}'
+    rejected = {c.text: c.rejected for c in selection.candidates[1:]}
+    assert "is not JSON" in rejected[f"{RIGHT} But who knows?"]
+    assert "'rivers' is a required property" in rejected["{}"]
+    assert all(c.score is None for c in selection.candidates[1:])
+    with pytest.raises(NoCandidates, match="0 usable answers, 1 needed") as caught:
+        selector.select(QUESTION)
+    assert "required property" in str(caught.value)
+
+
+def test_cut_off_answers_win_only_where_that_is_meant(loopback, provider, tiny):
+    loopback.replies["m"] = [Reply(text="half an ans", finish_reason="length")]
+    with pytest.raises(NoCandidates) as caught:
+        Selector([provider("m")], samples=1, scorer=tiny).select("q")
+    assert "cut off at its token limit" in str(caught.value)
+    assert Selector([provider("m")], samples=1, scorer=tiny, accept_cut_off=True).select("q").text == "half an ans"
+
+
+def test_a_good_enough_score_ends_the_waiting(loopback, provider, default):
+    loopback.replies["quick"] = [Reply(text=RIGHT)]
+    loopback.replies["poor"] = [Reply(text=WRONG)]
+    loopback.replies["slow"] = [Reply(delay_s=60)]
+    right = float(default.score(QUESTION, [RIGHT])[0])
+    assert right > float(default.score(QUESTION, [WRONG])[0])
+    models = [provider("slow"), provider("poor"), provider("quick")]
+    started = time.perf_counter()
+    selection = Selector(models, samples=1, scorer=default, stop_when=right - 0.01).select(QUESTION)
+    assert time.perf_counter() - started < 20
+    assert (selection.text, selection.ended) == (RIGHT, "stop_when")
+    assert [(f.model, f.kind) for f in selection.failures if f.model == "openai/slow"] == [("openai/slow", "cancelled")]
+    patient = Selector(models[1:], samples=1, scorer=default, stop_when=right + 0.01).select(QUESTION)
+    assert patient.ended == "complete"
+
+
+def test_a_poor_answer_is_none(loopback, provider, default):
+    loopback.replies["m"] = [Reply(text=WRONG)]
+    score = float(default.score(QUESTION, [WRONG])[0])
+    with pytest.raises(NoGoodAnswer, match="no good answer") as caught:
+        Selector([provider("m")], samples=2, scorer=default, abstain_below=score + 0.01).select(QUESTION)
+    assert caught.value.selection.text == WRONG
+    assert caught.value.selection.cost > 0
+    copy = pickle.loads(pickle.dumps(caught.value))
+    assert (str(copy), copy.selection) == (str(caught.value), caught.value.selection)
+    assert Selector([provider("m")], samples=1, scorer=default, abstain_below=score - 0.01).select(QUESTION).text
+
+
+def test_self_scoring_asks_for_log_probabilities(loopback, provider, direct, tiny):
+    loopback.replies["a"] = [Reply(text="unlikely", logprobs=[-3.0, -3.0])]
+    loopback.replies["b"] = [Reply(text="likely", logprobs=[-0.5, -0.5])]
+    selection = Selector([provider("a"), direct("b")], samples=1, scorer=tiny, strategy=SelfScore("mean")).select("q")
+    assert selection.text == "likely"
+    assert [c.logprob_sum for c in selection.candidates] == [-1.0, -6.0]
+    assert all(request["logprobs"] is True for request in loopback.requests)
+
+
+def test_in_context_examples_are_for_the_models_and_for_the_scorer_only_if_told(loopback, provider, tiny):
+    pool = (Example(input="Name a town.", output="Nauta."),)
+    selection = Selector([provider("m")], samples=1, scorer=tiny, examples=InContext(pool=pool)).select("Name a river.")
+    assert [m["content"] for m in loopback.requests[0]["messages"]] == ["Name a town.", "Nauta.", "Name a river."]
+    assert selection.instruction.text == "Name a river."
+    seen = InContext(pool=pool, scorer_sees=True)
+    selection = Selector([provider("m")], samples=1, scorer=tiny, examples=seen).select("Name a river.")
+    assert "Nauta." in selection.instruction.text
+
+
+def test_in_context_examples_fit_each_models_window(loopback, provider, tiny):
+    class Small:
+        model, window = "small", 12
+
+        def __init__(self):
+            self.seen = []
+
+        def count_tokens(self, messages):
+            return sum(len(message["content"].split()) for message in messages)
+
+        async def complete(self, request):
+            self.seen.append(request.messages)
+            return [Candidate(model="small", message={"content": "yes"})]
+
+    pool = tuple(Example(input=f"Name town {n}.", output="Nauta.") for n in range(5))
+    small = Small()
+    Selector([small, provider("m")], samples=1, scorer=tiny, max_tokens=2, examples=InContext(pool=pool)).select("q")
+    assert len(small.seen[0]) == 5  # 3 + 1 words an example, 1 for the prompt, 2 for the answer: two fit
+    assert len(loopback.requests[0]["messages"]) == 9
+
+
+def test_a_money_limit_holds_and_needs_prices(loopback, provider, tiny):
+    loopback.replies["m"] = [Reply(text="ok", usage={"prompt_tokens": 10, "completion_tokens": 1000}, delay_s=0.1)]
+    selector = Selector(
+        [provider("m")], plan=Plan(samplings=(Sampling(),) * 5), scorer=tiny, max_cost=0.005, max_tokens=1000
+    )
+    selection = selector.select("q")
+    assert selection.cost <= 0.005
+    assert [f.kind for f in selection.failures] == ["budget"] * 3
+    unpriced = provider("m", input_cost_per_token=None, output_cost_per_token=None)
+    with pytest.raises(InputError, match="max_cost needs the price of openai/m"):
+        Selector([unpriced], scorer=tiny, max_cost=1.0)
+    with pytest.raises(InputError, match="needs the price"):
+        Selector([unpriced], scorer=tiny, strategy=QualityCost(per_dollar=1))
+
+
+def test_concurrency_is_bounded_over_all_selections(tiny):
+    under_way = most = 0
+
+    class Counting:
+        model = "counting"
+
+        async def complete(self, request):
+            nonlocal under_way, most
+            under_way += 1
+            most = max(most, under_way)
+            await asyncio.sleep(0.01)
+            under_way -= 1
+            return [Candidate(model="counting", message={"content": "yes"})]
+
+    Selector([Counting()], samples=5, scorer=tiny, max_concurrency=4).batch(["q"] * 8)
+    assert most == 4

@@ -1,0 +1,57 @@
+"""The examples run as the README says, against a server on this machine or a local model."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from loopback import Reply
+from tiny import make_t5
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def run(name, *arguments):
+    environment = os.environ | {"OPENAI_API_KEY": "sk-test-1234"}
+    command = [sys.executable, EXAMPLES / name, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_there_is_a_test_for_every_example():
+    assert {f"test_{path.stem}" for path in EXAMPLES.glob("*.py")} <= globals().keys()
+
+
+def test_multi_llm_filter(loopback):
+    loopback.replies["good"] = [
+        Reply(text='{"answer": "The Marañón and the Ucayali."}'),
+        Reply(text="Sure! Here it is"),
+    ]
+    loopback.replies["other"] = [Reply(text='{"answer": "The Nile."}')]
+    loopback.replies["broken"] = [Reply(status=401)]
+    models = [part for name in ("good", "other", "broken") for part in ("-m", f"openai/{name}")]
+    out = run("multi_llm_filter.py", "Which two rivers meet near Nauta?", *models, "--api-base", loopback.base)
+    assert "openai/good: the answer is not JSON" in out
+    assert "openai/broken: failed: auth" in out
+    assert out.splitlines()[-1].startswith('best: {"answer"')
+
+
+def test_in_context(loopback):
+    loopback.replies["m"] = [Reply(text="So 7. The answer is 7."), Reply(text="3 / 12 * 4. The answer is 1.")]
+    question = "A box of 12 eggs costs 3 dollars. What do 4 eggs cost?"
+    out = run("in_context.py", question, "-m", "openai:m", "--api-base", loopback.base)
+    assert f"scored on: {question}" in out
+    assert "chosen by vote: 3 / 12 * 4. The answer is 1." in out
+    messages = loopback.requests[0]["messages"]
+    assert [m["role"] for m in messages] == ["system", "user", "assistant", "user", "assistant", "user"]
+    assert messages[3]["content"] == "Nine cups cost 27 dollars. What does a cup cost?"  # the most alike
+    assert messages[-1]["content"] == question
+
+
+def test_local_model(tmp_path):
+    out = run("local_model.py", make_t5(tmp_path / "t5"), "which river begins in peru", "--seed", "1")
+    assert "17 candidates" in out
+    assert "the model's own (sum):" in out
