@@ -31,6 +31,26 @@ def test_the_selector_example_runs(loopback, monkeypatch):
     assert len(loopback.requests) == 4
 
 
+def test_the_example_with_everything_runs(loopback, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    monkeypatch.setenv("OPENAI_API_BASE", loopback.base)
+    loopback.replies["a"] = [Reply(text="The Ucayali."), Reply(text='{"rivers": ["Ucayali"]}')]
+    names: dict[str, object] = {}
+    exec(re.sub(r"models=\[.*?\]", 'models=["openai/a"]', block("WeightedVote(")), names)
+    assert names["selector"].select("Name a river.").text == '{"rivers": ["Ucayali"]}'
+
+
+def test_the_examples_of_selecting_run(monkeypatch, tmp_path):
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "examples.jsonl").write_text('{"input": "1+1", "output": "2"}\n')
+    names: dict[str, object] = {}
+    for code in re.findall(r"```python\n(.*?)```", (ROOT / "docs/selecting.md").read_text(encoding="utf-8"), re.DOTALL):
+        exec(code, names)
+    assert names["plan"].answers("openai/gpt-5-mini") == 4
+    assert names["examples"].k == 4
+
+
 def test_the_scorer_example_runs_and_says_what_it_says():
     names: dict[str, object] = {}
     exec(block("Scorer.load()"), names)

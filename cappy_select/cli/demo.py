@@ -85,9 +85,10 @@ class _Handler(BaseHTTPRequestHandler):
         if name == "slow":
             time.sleep(SLOW_S)
         with self.lock:
-            answer = ANSWERS[name][self.asked[name] % len(ANSWERS[name])]
-            self.asked[name] += 1
-        usage = {"prompt_tokens": len(PROMPT) // 4, "completion_tokens": len(answer) // 4 + 1}
+            first, n = self.asked[name], request.get("n", 1)
+            self.asked[name] += n
+        answers = [ANSWERS[name][number % len(ANSWERS[name])] for number in range(first, first + n)]
+        usage = {"prompt_tokens": len(PROMPT) // 4, "completion_tokens": sum(len(text) // 4 + 1 for text in answers)}
         self._reply(
             200,
             {
@@ -95,7 +96,10 @@ class _Handler(BaseHTTPRequestHandler):
                 "object": "chat.completion",
                 "created": int(time.time()),
                 "model": name,
-                "choices": [{"index": 0, "message": {"role": "assistant", "content": answer}, "finish_reason": "stop"}],
+                "choices": [
+                    {"index": index, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+                    for index, text in enumerate(answers)
+                ],
                 "usage": usage | {"total_tokens": sum(usage.values())},
             },
         )
