@@ -45,9 +45,7 @@ class Constant(Scorer):
 @contextmanager
 def server(delay_ms: float) -> Iterator[str]:
     script = Path(__file__).with_name("loopback_server.py")
-    process = subprocess.Popen(
-        [sys.executable, script, "--delay-ms", str(delay_ms)], stdout=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen([sys.executable, script, "--delay-ms", str(delay_ms)], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
         yield process.stdout.readline().strip()
@@ -154,7 +152,9 @@ def main() -> None:
     with server(60) as base:
         extra = asyncio.run(overhead(base, 60))
     for row in results:
-        print(f"{row['client']:8} {row['engine']:9} {row['calls_per_s']:8.0f} calls/s   {row['ratio_to_bare']:.2f} × bare")
+        print(
+            f"{row['client']:8} {row['engine']:9} {row['calls_per_s']:8.0f} calls/s   {row['ratio_to_bare']:.2f} × bare"
+        )
     print(
         f"a selection of {CALLS_A_SELECTION} calls over its slowest: "
         f"{extra['median_ms']:.1f} ms (median), {extra['p95_ms']:.1f} ms (95 %)"

@@ -137,7 +137,6 @@ def test_a_missing_key_is_said_at_once():
     done = cappy("select", "q", "-m", "openai/x", "-n", 3, OPENAI_API_KEY="", **env)
     assert done.returncode == 2
     assert done.stderr.count("openai/x: auth") == 1
-    assert "(×3)" in done.stderr
     assert "OPENAI_API_KEY" in done.stderr
 
 
@@ -293,7 +292,9 @@ def test_select_takes_a_plan_gates_a_strategy_and_examples(loopback, tmp_path):
 
 
 def test_select_says_when_no_answer_is_good_enough(loopback):
-    done = cappy("select", "q", "-m", "openai/m", "--api-base", loopback.base, "--abstain-below", "9", OPENAI_API_KEY="k")
+    done = cappy(
+        "select", "q", "-m", "openai/m", "--api-base", loopback.base, "--abstain-below", "9", OPENAI_API_KEY="k"
+    )
     assert done.returncode == 2
     assert done.stderr.startswith("cappy: no good answer: the best of 4 scored")
 
