@@ -2,9 +2,9 @@
 
     python benchmarks/fanout.py [--json FILE]
 
-Throughput: the same calls, so many at a time, by the bare client and by our provider (and by whole selections, gates
-and all), turn by turn; a ratio is the median over the rounds. Overhead: how much longer a selection of 12 calls takes than its
-slowest call, with a scorer that gives every answer the same score, so that scoring is not in it.
+Throughput: the same calls, so many at a time, by the bare client, by our provider, and by whole selections, gates and
+all, turn by turn; a ratio is the median over the rounds. Overhead: how much longer a selection of 12 calls takes than
+its slowest call, with a scorer that gives every answer the same score, so that scoring is not in it.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ async def compare(base: str, calls: int, at_a_time: int, rounds: int) -> list[di
     results = []
     for client, engines in ways.items():
         speeds: dict[str, list[float]] = {name: [] for name in engines}
-        for name, (call, each) in engines.items():  # warm, and the server's want of `n` is known
+        for call, _ in engines.values():  # warm, and the server's want of `n` is known
             await throughput(call, 4, 2)
         for count in range(rounds):
             print(f"{client}: round {count + 1} of {rounds}", file=sys.stderr)

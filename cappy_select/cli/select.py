@@ -175,7 +175,8 @@ def print_selection(selection: Selection, *, to_stderr: bool = False) -> None:
         )
         for failure in selection.failures
     ]
-    counts = f"{len(selection.candidates)} candidates, {len(selection.failures)} failed calls"
+    failed = len(selection.failures)
+    counts = f"{len(selection.candidates)} candidates, {failed} failed call{'' if failed == 1 else 's'}"
     title = f"{counts}, {dollars(selection.cost)} in all"
     print_table(title, ("score", "model", "seconds", "cost", "answer"), rows, right=(0, 2, 3), to_stderr=to_stderr)
 
