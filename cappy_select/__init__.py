@@ -12,6 +12,7 @@ from cappy_select.errors import (
     NoCandidates,
     NoGoodAnswer,
     ProviderError,
+    StrategyError,
     TruncationWarning,
 )
 from cappy_select.gates import FinishReason, Gate, JsonSchema, Matches, ToolArguments
@@ -85,6 +86,7 @@ __all__ = [
     "Selector",
     "SelfScore",
     "Strategy",
+    "StrategyError",
     "ToolArguments",
     "TransformersProvider",
     "TruncationWarning",

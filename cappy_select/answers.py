@@ -15,10 +15,22 @@ Extract = Callable[[Candidate], str]
 NUMBER = re.compile(r"(?<![\d.])-?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?")
 
 
+_EDGES = ".,;:!?\"'`´’‘“”«»()[]{}<>*_~…"
+_FULL_NUMBER = re.compile(rf"\+?({NUMBER.pattern})")
+
+
 def plain(text: str) -> str:
-    """Without case, punctuation and English articles (the normalisation of SQuAD)."""
-    words = re.sub(r"[^\w\s]", "", text.lower()).split()
-    return " ".join(word for word in words if word not in {"a", "an", "the"})
+    """Lower case, without English articles and the punctuation around words; a number in one spelling.
+
+    The normalisation of SQuAD, which takes all punctuation away and so can't tell -3 from 3, or 1.5 from 15.
+    """
+    words = (_plain_word(word) for word in text.lower().split())
+    return " ".join(word for word in words if word not in {"", "-", "–", "—", "a", "an", "the"})
+
+
+def _plain_word(word: str) -> str:
+    bare = word.strip(_EDGES)
+    return number(bare) if _FULL_NUMBER.fullmatch(bare) else bare
 
 
 def number(text: str) -> str:

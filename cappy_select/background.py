@@ -4,8 +4,9 @@ A synchronous `select` must work where a loop already runs (Jupyter, a web handl
 a provider must stay on the loop that made them: so all synchronous calls of a process share one loop, in a
 daemon thread.
 
-Policies (a user's code) and tokenising have workers of their own: the loop's default executor also resolves
-host names, and work queued in front of those would eat into the deadline of other selections.
+Tokenising has workers of its own: the loop's default executor also resolves host names, and work queued in
+front of those would eat into the deadline of other selections. So has the user's code (policies, gates,
+strategies): one that hangs must not stop selections that have none.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _T = TypeVar("_T")
 _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
 _thread: threading.Thread | None = None
-_workers: ThreadPoolExecutor | None = None
+_workers: dict[str, ThreadPoolExecutor] = {}
 
 
 def run(coroutine: Coroutine[Any, Any, _T]) -> _T:
@@ -47,18 +48,28 @@ def run(coroutine: Coroutine[Any, Any, _T]) -> _T:
 
 
 async def work(task: Callable[[], _T]) -> _T:
-    """Run a task off the event loop."""
-    global _workers
+    """Run a task of ours off the event loop."""
+    return await _in_pool("cappy-work", 2, task)
+
+
+async def users_work(task: Callable[[], _T]) -> _T:
+    """Run a user's code off the event loop."""
+    return await _in_pool("cappy-user", 16, task)
+
+
+async def _in_pool(name: str, threads: int, task: Callable[[], _T]) -> _T:
     with _lock:
-        _workers = _workers or ThreadPoolExecutor(max_workers=2, thread_name_prefix="cappy-work")
+        if name not in _workers:
+            _workers[name] = ThreadPoolExecutor(max_workers=threads, thread_name_prefix=name)
+        pool = _workers[name]
 
     def finite() -> _T:
         try:
             return task()
         except StopIteration as error:  # a future can't carry it, and would never be done
-            raise RuntimeError("StopIteration in a policy") from error
+            raise RuntimeError("StopIteration in a policy, gate or strategy") from error
 
-    return await asyncio.get_running_loop().run_in_executor(_workers, finite)
+    return await asyncio.get_running_loop().run_in_executor(pool, finite)
 
 
 def _running_loop() -> asyncio.AbstractEventLoop:
@@ -102,7 +113,7 @@ def _close() -> None:
 def _forget() -> None:
     """A forked child has the loop object but not its thread: start anew there."""
     global _loop, _thread, _workers, _lock
-    _loop, _thread, _workers, _lock = None, None, None, threading.Lock()
+    _loop, _thread, _workers, _lock = None, None, {}, threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):

@@ -10,7 +10,8 @@
     ├── ExportError                   a checkpoint can't become a bundle
     ├── ProviderError                 one upstream call failed; `kind` says how
     ├── NoCandidates (ExceptionGroup) too few usable answers arrived; names every failure
-    └── NoGoodAnswer                  no answer scored as much as was asked for; has the Selection
+    ├── NoGoodAnswer                  no answer scored as much as was asked for; has the Selection
+    └── StrategyError                 a strategy failed; has the Selection by score
 
 `TruncationWarning` is a warning, not an error: scores were computed, on shortened input.
 """
@@ -186,6 +187,21 @@ class NoGoodAnswer(CappyError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), self._arguments
+
+
+class StrategyError(CappyError):
+    """A strategy failed on answers that are paid for.
+
+    Attributes:
+        selection: The answers in order of score, with usage and cost.
+    """
+
+    def __init__(self, message: str, selection: Selection) -> None:
+        super().__init__(message)
+        self.selection = selection
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.selection)
 
 
 class TruncationWarning(UserWarning):

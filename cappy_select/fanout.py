@@ -7,9 +7,12 @@ call is cancelled and waited for, and what it spent is on the bill.
 from __future__ import annotations
 
 import asyncio
+import json
+import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_random_exponential
@@ -17,11 +20,12 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_aft
 from cappy_select.errors import RETRYABLE, FailureKind, NoCandidates, ProviderError
 from cappy_select.gates import Complete, reason_against
 from cappy_select.lanes import Budget, Lane
-from cappy_select.providers import Priced, Provider
+from cappy_select.providers import Priced, Provider, Windowed
 from cappy_select.sampling import Sampling, singles
-from cappy_select.types import Candidate, Ended, Failure, Request, Usage, estimated_usage, total_cost
+from cappy_select.types import Candidate, Ended, Failure, Request, Usage, estimated_usage, response_text, total_cost
 
 _DRAIN_S = 0.25  # for cancelled calls to close their connections; one that will not end is left behind
+_OURS = frozenset({"unavailable", "budget", "cancelled"})  # kinds that say nothing about the provider
 _PERHAPS_BILLED = frozenset({"timeout", "connection", "invalid_response"})  # the request was read, the answer lost
 
 
@@ -31,7 +35,9 @@ class FanOutConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     deadline_s: float = Field(60.0, gt=0, allow_inf_nan=False, description="for all calls together, retries included")
-    grace_s: float | None = Field(None, ge=0, description="for the others once `min_usable` is met; None: the deadline")
+    grace_s: float | None = Field(
+        None, ge=0, allow_inf_nan=False, description="for the others once `min_usable` is met; None: the deadline"
+    )
     min_usable: int = Field(1, ge=1, description="answers that can win; with fewer there is no selection")
     max_cost: float | None = Field(None, gt=0, description="dollars over all calls; None: no limit")
     max_candidates: int = Field(1000, ge=1, description="answers that one selection may ask for")
@@ -77,8 +83,11 @@ class Gathered:
     ended: Ended = "complete"
 
 
-Judge = Callable[[Sequence[tuple[Candidate, Request]]], Awaitable[list[Candidate]]]
-"""Sets `rejected` of the answers that can't win (and `score`, if it knows); as they arrive."""
+Judge = Callable[[Sequence[tuple[Candidate, Request]], float], Awaitable[list[Candidate]]]
+"""Sets `rejected` of the answers that can't win (and `score`, if it knows), as they arrive, in so many seconds."""
+
+_LEAST_JUDGING_S = 0.1  # for what arrives at the deadline
+_Why = Ended | Literal["out of reach"]
 
 
 @dataclass
@@ -90,6 +99,8 @@ class _Run:
     started: float = field(default_factory=time.perf_counter)
     ended: float | None = None
     attempts: int = 0
+    attempt_began: float = 0.0
+    trial: bool = False
     last_error: ProviderError | None = None
     lost: list[Bill] = field(default_factory=list)  # of the attempts that failed
     answers: list[Candidate] | None = None
@@ -127,7 +138,7 @@ async def fan_out(
     gathered = await gathering.gathered(ended)
     usable = sum(candidate.rejected is None for candidate in gathered.candidates)
     if usable < config.min_usable:
-        raise _no_candidates(gathered, usable, config.min_usable)
+        raise no_candidates(gathered, usable, config.min_usable)
     return gathered
 
 
@@ -142,7 +153,7 @@ class _Gathering:
         self._arrived: list[_Run] = []  # calls that ended, and were not judged yet
         self._arrival = asyncio.Event()
         self._running = self._usable = 0
-        self._over = False
+        self._over = self._timed_out = False
 
     def start(self, call: Call, place: tuple[int, int]) -> None:
         run = _Run(call, place)
@@ -158,7 +169,7 @@ class _Gathering:
         self._arrived.append(self._runs[task])
         self._arrival.set()
 
-    async def wait(self) -> Ended:
+    async def wait(self) -> _Why:
         """Until all calls ended or one of the limits is reached; judges what arrives."""
         until, limit = self._deadline, "deadline"
         while True:
@@ -166,6 +177,8 @@ class _Gathering:
             arrived = await self._take()
             if not self._running:
                 return "complete"
+            if self._usable + self._outstanding < self._config.min_usable:
+                return "out of reach"
             if any(c.rejected is None and self._good_enough(c) for c in arrived):
                 return "stop_when"
             if self._budget.is_spent:
@@ -176,18 +189,28 @@ class _Gathering:
                 async with asyncio.timeout(until - time.perf_counter()):
                     await self._arrival.wait()
             except TimeoutError:
-                return "grace" if limit == "grace" and until < self._deadline else "deadline"
+                if limit == "grace" and until < self._deadline:
+                    return "grace"
+                self._timed_out = True
+                return "deadline"
+
+    @property
+    def _outstanding(self) -> int:
+        """Answers that the calls under way may bring."""
+        return sum(run.call.request.n for task, run in self._runs.items() if not task.done())
 
     async def drain(self) -> None:
         """Cancel what runs, and wait until it is over."""
         self._over = True
-        pending = [task for task in self._runs if not task.done()]
+        pending = {task for task in self._runs if not task.done()}
         for task in pending:
             task.cancel()
         if pending:
-            await asyncio.wait(pending, timeout=_DRAIN_S)
+            _, stubborn = await asyncio.wait(pending, timeout=_DRAIN_S)
+            for task in stubborn:  # a provider may have taken the first one for something else
+                task.cancel()
 
-    async def gathered(self, ended: Ended) -> Gathered:
+    async def gathered(self, ended: _Why) -> Gathered:
         """All that came back, in request order."""
         await self._take()  # what arrived while the last answers were judged
         candidates: list[Candidate] = []
@@ -197,8 +220,12 @@ class _Gathering:
             if run.answers is None:
                 failures.append(self._failure(run, task, ended))
                 continue
-            update = {"latency_s": run.latency_s, "sampling": run.call.sampling.params}
-            candidates += [answer.model_copy(update=update) for answer in run.answers]
+            candidates += [
+                answer.model_copy(
+                    update={"latency_s": run.latency_s, "sampling": answer.sampling | run.call.sampling.params}
+                )
+                for answer in run.answers
+            ]
             if not run.followed and len(run.answers) < run.call.request.n:
                 kind, why = self._why_cancelled(ended)
                 message = f"{len(run.answers)} of {run.call.request.n} answers came; for the others: {why}"
@@ -210,7 +237,7 @@ class _Gathering:
             tuple(failures),
             usage=sum((bill.usage for bill in bills), Usage()),
             cost=total_cost(bill.cost for bill in bills),
-            ended=ended,
+            ended="complete" if ended == "out of reach" else ended,
         )
 
     async def _take(self) -> list[Candidate]:
@@ -219,7 +246,8 @@ class _Gathering:
         brought = [run for run in arrived if run.answers is not None]
         if brought:
             answers = [(answer, run.call.request) for run in brought for answer in run.answers or ()]
-            judged = iter(await self._judge(answers))
+            left = max(_LEAST_JUDGING_S, self._deadline - time.perf_counter())
+            judged = iter(await self._judge(answers, left))
             for run in brought:
                 run.answers = [next(judged) for _ in run.answers or ()]
         found = [answer for run in brought for answer in run.answers or ()]
@@ -233,7 +261,9 @@ class _Gathering:
         call, have = run.call, len(run.answers or ())
         if have >= call.request.n or self._over:
             return
-        run.followed, call.lane.gives_n = True, False
+        run.followed = True
+        if have == 1:
+            call.lane.gives_n = False
         for number, sampling in enumerate(singles(call.sampling, have), have):
             request = call.request.model_copy(
                 update={
@@ -247,7 +277,7 @@ class _Gathering:
     async def _complete(self, run: _Run) -> None:
         def give_up(state: RetryCallState) -> bool:
             # A wait that would end beyond the deadline is not begun: the error is the answer, now.
-            return time.perf_counter() + state.upcoming_sleep > self._deadline
+            return self._over or time.perf_counter() + state.upcoming_sleep > self._deadline
 
         retrying = AsyncRetrying(
             stop=lambda state: stop_after_attempt(self._config.max_retries + 1)(state) or give_up(state),
@@ -257,15 +287,23 @@ class _Gathering:
         )
         lane = run.call.lane
         try:
-            # The last provider standing is asked, whatever it did: there is nothing to lose.
-            if any(other.call.lane.is_open for other in self._runs.values()) and (refusal := lane.admit()):
-                raise self._refused(run, "unavailable", refusal)
             async for attempt in retrying:
                 with attempt:
                     run.answers = await self._attempt(run)
-            lane.succeeded()
+            lane.ended(None)
         except ProviderError as error:
-            lane.failed(error)
+            if error.kind not in _OURS:
+                lane.ended(error)
+            elif run.trial:
+                lane.abandoned()
+            raise
+        except asyncio.CancelledError:
+            waited = time.perf_counter() - run.attempt_began
+            # One that had little time, because it waited its turn, says nothing about the provider.
+            if self._timed_out and run.attempts > len(run.lost) and waited > self._config.deadline_s / 2:
+                lane.ended(_error(run.call, "timeout", f"no answer in {waited:.1f} s"))
+            elif run.trial:
+                lane.abandoned()
             raise
         finally:
             run.ended = time.perf_counter()
@@ -273,15 +311,24 @@ class _Gathering:
     async def _attempt(self, run: _Run) -> list[Candidate]:
         call = run.call
         async with call.lane.place():
+            # The last provider standing is asked, whatever it did: there is nothing to lose.
+            if any(other.call.lane.is_open for other in self._runs.values()):
+                refusal, trial = call.lane.admit()
+                if refusal is not None:
+                    raise self._refused(run, "unavailable", refusal)
+                run.trial = run.trial or trial
             estimate = self._estimate(call) if self._config.max_cost is not None else 0.0
             if refusal := self._budget.promise(estimate):
                 raise self._refused(run, "budget", refusal)
             run.attempts += 1
+            run.attempt_began = time.perf_counter()
             cost: float | None = None
             try:
                 answers = _checked(await call.provider.complete(call.request), call)
                 cost = total_cost(answer.cost for answer in answers)
-                return answers
+                # More than were asked for were paid for, but are not taken.
+                run.lost += [Bill(answer.usage, answer.cost) for answer in answers[call.request.n :]]
+                return answers[: call.request.n]
             except ProviderError as error:
                 cost = _note_failure(run, error)
                 raise
@@ -290,7 +337,7 @@ class _Gathering:
                 if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
                     raise  # by us, or by the caller
                 # A provider's own defect must not cost the answers of the others: it is one more failure, named.
-                failure = _invalid(call, f"{type(error).__name__}: {error}")
+                failure = _error(call, "invalid_response", f"{type(error).__name__}: {error}")
                 cost = _note_failure(run, failure)
                 raise failure from error
             finally:
@@ -298,16 +345,16 @@ class _Gathering:
 
     def _estimate(self, call: Call) -> float:
         """Dollars of a call at most, if `max_tokens` bounds its answers; else those of its prompt."""
-        usage = estimated_usage(call.request.messages, tools=call.request.params.get("tools"))
-        most = call.request.n * int(call.request.params.get("max_tokens") or 0)
-        return _price(call, usage.model_copy(update={"completion_tokens": most})) or 0.0
+        request, params = call.request, call.request.params
+        most = params.get("max_tokens") or params.get("max_completion_tokens") or 0
+        usage = Usage(prompt_tokens=_most_prompt_tokens(call), completion_tokens=request.n * int(most))
+        return price_of(call.provider, usage) or 0.0
 
     def _refused(self, run: _Run, kind: FailureKind, message: str) -> ProviderError:
-        error = ProviderError(message, kind=kind, model=str(run.call.provider.model))
-        run.last_error = error
-        return error
+        run.last_error = _error(run.call, kind, message)
+        return run.last_error
 
-    def _failure(self, run: _Run, task: asyncio.Task[None], ended: Ended) -> Failure:
+    def _failure(self, run: _Run, task: asyncio.Task[None], ended: _Why) -> Failure:
         """What became of a call without an answer; adds the bill of an attempt that was cut off."""
         error = task.exception() if task.done() and not task.cancelled() else None
         kind: FailureKind
@@ -331,17 +378,19 @@ class _Gathering:
             cost=total_cost(bill.cost for bill in run.lost),
         )
 
-    def _why_cancelled(self, ended: Ended) -> tuple[FailureKind, str]:
+    def _why_cancelled(self, ended: _Why) -> tuple[FailureKind, str]:
         if ended == "grace":
             return "cancelled", f"not waited for: others had answered, and had {self._config.grace_s:g} s more"
         if ended == "stop_when":
             return "cancelled", "not waited for: an answer was good enough"
         if ended == "budget":
             return "budget", f"cancelled: max_cost=${self._config.max_cost:g} is spent"
+        if ended == "out of reach":
+            return "cancelled", f"not waited for: {self._config.min_usable} usable answers were out of reach"
         return "timeout", f"no answer within the deadline of {self._config.deadline_s:g} s"
 
 
-async def _judge_completeness(answers: Sequence[tuple[Candidate, Request]]) -> list[Candidate]:
+async def _judge_completeness(answers: Sequence[tuple[Candidate, Request]], seconds: float) -> list[Candidate]:
     gates = (Complete(),)
     return [
         answer.model_copy(update={"rejected": reason_against(answer, request, gates)}) for answer, request in answers
@@ -356,14 +405,14 @@ def _note_failure(run: _Run, error: ProviderError) -> float | None:
 
 def _checked(answers: list[Candidate], call: Call) -> list[Candidate]:
     if not isinstance(answers, list) or not all(isinstance(answer, Candidate) for answer in answers):
-        raise _invalid(call, f"the provider must return a list of Candidate, it returned {answers!r:.80}")
+        raise _error(call, "invalid_response", f"the provider must return a list of Candidate, not {answers!r:.80}")
     if not answers:
-        raise _invalid(call, "the provider returned no answer")
+        raise _error(call, "invalid_response", "the provider returned no answer")
     return answers
 
 
-def _invalid(call: Call, message: str) -> ProviderError:
-    return ProviderError(message, kind="invalid_response", model=str(call.provider.model))
+def _error(call: Call, kind: FailureKind, message: str) -> ProviderError:
+    return ProviderError(message, kind=kind, model=str(call.provider.model))
 
 
 _backoff = wait_random_exponential(multiplier=0.25, max=8.0)
@@ -373,7 +422,8 @@ def _wait(state: RetryCallState) -> float:
     """The provider's own Retry-After where it gave one, else jittered exponential back-off."""
     error = state.outcome.exception() if state.outcome else None
     if isinstance(error, ProviderError) and error.retry_after_s is not None:
-        return error.retry_after_s
+        # A little later, each at its own time: calls that were refused together must not come back together.
+        return error.retry_after_s * random.uniform(1.0, 1.1) + random.uniform(0.0, 0.1)  # noqa: S311
     return _backoff(state)
 
 
@@ -387,17 +437,29 @@ def _bill(call: Call, error: ProviderError) -> Bill:
 def _estimated_bill(call: Call) -> Bill:
     """A lower bound for an attempt that reported nothing: its prompt was read, what it wrote is unknown."""
     usage = estimated_usage(call.request.messages, tools=call.request.params.get("tools"))
-    return Bill(usage, _price(call, usage))
+    return Bill(usage, price_of(call.provider, usage))
 
 
-def _price(call: Call, usage: Usage) -> float | None:
+def price_of(provider: Provider, usage: Usage) -> float | None:
+    """Dollars for `usage`; None when the provider does not know."""
     try:
-        return call.provider.price(usage) if isinstance(call.provider, Priced) else None
+        return provider.price(usage) if isinstance(provider, Priced) else None
     except Exception:  # a provider's defect, and a price that is not known
         return None
 
 
-def _no_candidates(gathered: Gathered, usable: int, needed: int) -> NoCandidates:
+def _most_prompt_tokens(call: Call) -> int:
+    """By the provider's own count; else no token is shorter than a byte. Content that is not text is not counted."""
+    request = call.request
+    texts = "".join(response_text(message) for message in request.messages)
+    tools = json.dumps(request.params.get("tools") or "", default=str)
+    if isinstance(call.provider, Windowed):
+        return call.provider.count_tokens(request.messages) + len(tools.encode())
+    return len((texts + tools).encode(errors="replace"))
+
+
+def no_candidates(gathered: Gathered, usable: int, needed: int) -> NoCandidates:
+    """The error that names every failure and every answer that can't win."""
     reasons = [
         ProviderError(failure.message, kind=failure.kind, model=failure.model, usage=failure.usage, cost=failure.cost)
         for failure in gathered.failures

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -121,13 +122,17 @@ class _Check:
     def __init__(self, check: Callable[[Candidate], object]) -> None:
         self._check = check
         self.name = getattr(check, "__name__", type(check).__name__)
+        if inspect.iscoroutinefunction(check):
+            raise InputError(f"the gate {self.name} is async; a gate is an ordinary function")
 
     def reason(self, candidate: Candidate, request: Request) -> str | None:
         """What the function says."""
         said = self._check(candidate)
         if said is None or said is True:
             return None
-        return said if isinstance(said, str) else f"{self.name} said {said!r:.80}"
+        if said is False or isinstance(said, str):
+            return said or f"{self.name} said no"
+        raise TypeError(f"it returned a {type(said).__name__}, not True, False, None or a reason: write bool(...)")
 
 
 def as_gates(gates: Iterable[Gate | Callable[[Candidate], object]]) -> tuple[Gate, ...]:
@@ -152,28 +157,33 @@ def reason_against(candidate: Candidate, request: Request, gates: Iterable[Gate]
             name = gate.name if isinstance(gate, _Check) else type(gate).__name__
             return f"{name} failed: {type(error).__name__}: {error}"
         if reason is not None:
-            return reason
+            return str(reason) or f"{type(gate).__name__} said no"
     return None
 
 
 def _validator(schema: Mapping[str, Any], name: str) -> Any:
     from jsonschema import SchemaError
     from jsonschema.validators import Draft202012Validator, validator_for
+    from referencing import Registry
 
     kind = validator_for(schema, default=Draft202012Validator)
     try:
         kind.check_schema(schema)
     except SchemaError as error:
         raise InputError(f"{name} is no JSON Schema: {error.message}") from error
-    return kind(schema)
+    return kind(schema, registry=Registry())  # an empty one: a $ref must not fetch anything
 
 
 def _json_fault(text: str, validator: Any, what: str) -> str | None:
     from jsonschema.exceptions import best_match
 
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         return f"{what} is not JSON: {error}"
     fault = best_match(validator.iter_errors(value))
     return None if fault is None else f"{what} breaks the schema at {fault.json_path}: {fault.message[:200]}"
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number")

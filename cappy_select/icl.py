@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -99,30 +100,32 @@ class InContext(BaseModel):
         return [self.pool[place] for place in places]
 
     def apply(
-        self, messages: Sequence[dict[str, Any]], *, count_tokens: CountTokens | None = None, window: int | None = None
-    ) -> tuple[dict[str, Any], ...]:
-        """The messages with examples before the last user message.
+        self, messages: Sequence[dict[str, Any]], *, count_tokens: CountTokens | None = None, room: int | None = None
+    ) -> tuple[tuple[dict[str, Any], ...], int]:
+        """The messages with examples before the last user message, and how many examples those are.
 
         Args:
             messages: OpenAI-style; the last user message is the prompt.
             count_tokens: Length of messages in the model's tokens; None: no limit can be kept.
-            window: Tokens that they may have; `max_tokens` wins if it is smaller.
+            room: Tokens that they may have; `max_tokens` wins if it is smaller.
 
-        Raises InputError when there is a limit and nothing to count with, or no user message.
+        Raises InputError when `max_tokens` is set and there is nothing to count with, or no user message.
         """
         at = max((place for place, m in enumerate(messages) if m["role"] == "user"), default=None)
         if at is None:
             raise InputError("in-context examples go before a user message, and there is none")
         prompt = content_text(messages[at].get("content"))[0]
-        limits = [limit for limit in (self.max_tokens, window) if limit is not None]
+        limits = [limit for limit in (self.max_tokens, room) if limit is not None]
         if self.max_tokens is not None and count_tokens is None:
             raise InputError("max_tokens can't be kept: the provider does not count tokens")
         examples = self.chosen(prompt)
-        while True:
-            rendered = self._rendered(messages, at, prompt, examples)
-            if not examples or not limits or count_tokens is None or count_tokens(rendered) <= min(limits):
-                return rendered
-            examples = examples[:-1]
+        fitting = len(examples)
+        if limits and count_tokens is not None:
+            numbers = range(1, len(examples) + 1)  # the more examples the longer: bisect
+            fitting = bisect_right(
+                numbers, min(limits), key=lambda n: count_tokens(self._rendered(messages, at, prompt, examples[:n]))
+            )
+        return self._rendered(messages, at, prompt, examples[:fitting]), fitting
 
     def _rendered(
         self, messages: Sequence[dict[str, Any]], at: int, prompt: str, examples: Sequence[Example]
@@ -135,12 +138,19 @@ class InContext(BaseModel):
                 for example in shown
                 for role, content in (("user", example.input), ("assistant", example.output))
             ]
-            task = [{"role": "system", "content": self.definition}] if self.definition else []
-            return (*task, *before, *turns, question, *rest)
+            return (*self._defined(before), *turns, question, *rest)
         if question.get("content") != prompt:
             raise InputError(f"{self.render} rewrites the last user message, which must be text alone")
         text = self._natural(prompt, shown) if self.render == "natural_instructions" else self._text(prompt, shown)
         return (*before, {**question, "content": text}, *rest)
+
+    def _defined(self, before: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
+        """With the definition: in the system message that is there already, for some models take only one."""
+        if not self.definition:
+            return before
+        if before and before[0]["role"] in {"system", "developer"} and isinstance(before[0].get("content"), str):
+            return [{**before[0], "content": f"{self.definition}\n\n{before[0]['content']}"}, *before[1:]]
+        return [{"role": "system", "content": self.definition}, *before]
 
     def _text(self, prompt: str, examples: Sequence[Example]) -> str:
         parts = [self.definition] if self.definition else []
@@ -155,7 +165,8 @@ class InContext(BaseModel):
         return "\n\n".join(parts)
 
     def _most_alike(self, prompt: str, able: Sequence[int]) -> list[int]:
-        scores = self._index.get_scores(words(prompt)) if words(prompt) else [0.0] * len(self.pool)
+        asked = words(prompt) if self._index is not None else []
+        scores = self._index.get_scores(asked) if asked else [0.0] * len(self.pool)
         return sorted(able, key=lambda place: (-scores[place], place))[: self.k]
 
     @cached_property
@@ -164,8 +175,11 @@ class InContext(BaseModel):
             import bm25s
         except ImportError as error:
             raise MissingExtra("icl", "choosing examples by BM25", "bm25s") from error
+        corpus = [words(example.input) for example in self.pool]
+        if not any(corpus):
+            return None  # nothing is like anything
         index = bm25s.BM25()
-        index.index([words(example.input) for example in self.pool], show_progress=False)
+        index.index(corpus, show_progress=False)
         return index
 
     def _most_unlike(self, able: Sequence[int]) -> list[int]:

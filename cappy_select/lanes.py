@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import NamedTuple
 
 from cappy_select.errors import FailureKind, ProviderError
 from cappy_select.room import Room
@@ -15,6 +16,13 @@ from cappy_select.room import Room
 _PROVIDER_DOWN: frozenset[FailureKind] = frozenset(
     {"rate_limit", "timeout", "auth", "server", "connection", "invalid_response"}
 )
+
+
+class Admission(NamedTuple):
+    """May a call be made? `refusal` says why not; `trial`: it decides for those that wait out the pause."""
+
+    refusal: str | None = None
+    trial: bool = False
 
 
 class Lane:
@@ -37,7 +45,7 @@ class Lane:
         self._failed = 0  # in a row
         self._closed_until = 0.0
         self._last: ProviderError | None = None
-        self.gives_n = True  # until a call for n answers brings fewer
+        self.gives_n = True  # until a call for several answers brings one
 
     @asynccontextmanager
     async def place(self) -> AsyncIterator[None]:
@@ -50,19 +58,20 @@ class Lane:
         finally:
             self._room.leave(ticket)
 
-    def succeeded(self) -> None:
-        """A call brought answers."""
+    def ended(self, error: ProviderError | None) -> None:
+        """A call ended, with answers or with this error. An error that is about the prompt shows that it is there."""
         with self._lock:
-            self._failed, self._closed_until, self._last = 0, 0.0, None
-
-    def failed(self, error: ProviderError) -> None:
-        """A call failed for good."""
-        if error.kind not in _PROVIDER_DOWN:
-            return
-        with self._lock:
+            if error is None or error.kind not in _PROVIDER_DOWN:
+                self._failed, self._closed_until, self._last = 0, 0.0, None
+                return
             self._failed, self._last = self._failed + 1, error
             if self._failed >= self._cool_down_after:
                 self._closed_until = self._clock() + self._cool_down_s
+
+    def abandoned(self) -> None:
+        """The trial was cancelled, and says nothing: another may be made."""
+        with self._lock:
+            self._closed_until = min(self._closed_until, self._clock())
 
     @property
     def is_open(self) -> bool:
@@ -70,18 +79,18 @@ class Lane:
         with self._lock:
             return self._clock() >= self._closed_until
 
-    def admit(self) -> str | None:
-        """Why no call may be made now; None when one may. After a pause the first one keeps the others out."""
+    def admit(self) -> Admission:
+        """May a call be made now? After a pause the first one, the trial, keeps the others out."""
         with self._lock:
             now = self._clock()
-            if self._failed < self._cool_down_after:
-                return None
+            if self._failed < self._cool_down_after or self._last is None:
+                return Admission()
             if now >= self._closed_until:
-                self._closed_until = now + self._cool_down_s  # this call is the try
-                return None
-            return (
-                f"not asked: it failed {self._failed} times in a row (last: {self._last and self._last.kind}: "
-                f"{self._last and self._last.message}) and is left alone for another {self._closed_until - now:.1f} s"
+                self._closed_until = now + self._cool_down_s
+                return Admission(trial=True)
+            return Admission(
+                f"not asked: it failed {self._failed} times in a row (last: {self._last.kind}: {self._last.message}) "
+                f"and is left alone for another {self._closed_until - now:.1f} s"
             )
 
 

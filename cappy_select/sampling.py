@@ -7,9 +7,9 @@ provider can't honour is an error that names the parameter, or, if the plan allo
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -22,8 +22,9 @@ MAX_SAMPLES = 1000  # of one kind from one model; each is paid for
 class Sampling(BaseModel):
     """One way of sampling, and how many answers to draw in it. None leaves a parameter to the provider.
 
-    `beams` is the width of a beam search, which draws nothing at random; `top_k=0` is no limit. With a
-    `seed`, the k-th call of a loop gets `seed + k`: the same one twice would give the same answer twice.
+    `beams` is the width of a beam search, which draws nothing at random; `top_k=0` is no limit. A call whose
+    first answer is number k of those asked of a model gets `seed + k`: the same seed twice would give the
+    same answer twice.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -75,7 +76,7 @@ class Plan(BaseModel):
 
     name: str = "custom"
     samplings: tuple[Sampling, ...] = Field(min_length=1)
-    overrides: dict[str, tuple[Sampling, ...]] = Field(default_factory=dict)
+    overrides: dict[str, Annotated[tuple[Sampling, ...], Field(min_length=1)]] = Field(default_factory=dict)
     on_unsupported: Literal["error", "downgrade"] = "error"
     accept_cut_off: bool = False
 
@@ -154,15 +155,16 @@ _PRESETS = {
 
 
 def honoured(
-    plan: Plan, model: str, supported: Collection[str] | None
+    plan: Plan, model: str, refused: Callable[[Mapping[str, Any]], Collection[str]]
 ) -> tuple[tuple[Sampling, ...], tuple[Downgrade, ...]]:
     """What of the plan a model does, and what is left out. Raises InputError when the plan allows no downgrade.
 
-    `supported` names the parameters that the model's provider honours; None: it takes any.
+    `refused` says which of some parameters the model's provider can't honour.
     """
     samplings, downgrades = [], []
     for sampling in plan.of(model):
-        odd = {} if supported is None else {k: v for k, v in sampling.params.items() if k not in supported}
+        names = refused(sampling.params)
+        odd = {name: value for name, value in sampling.params.items() if name in names}
         if odd and plan.on_unsupported == "error":
             raise InputError(
                 f"{model} can't do {', '.join(f'{name}={value}' for name, value in odd.items())} (asked by the plan "
@@ -182,7 +184,9 @@ def calls_of(samplings: Collection[Sampling], *, several: bool) -> Iterator[tupl
     """
     first = 0
     for sampling in samplings:
-        for number, one in enumerate([sampling] if several else singles(sampling)):
+        seed = None if sampling.seed is None else sampling.seed + first
+        seeded = sampling.model_copy(update={"seed": seed})
+        for number, one in enumerate([seeded] if several else singles(seeded)):
             yield first + number, one
         first += sampling.n
 

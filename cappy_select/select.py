@@ -5,19 +5,20 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, Literal, NamedTuple, TypeVar, overload
 
 from pydantic import ValidationError
 
 from cappy_select import background
-from cappy_select.errors import InputError, NoCandidates, NoGoodAnswer, ProviderError, validation_message
-from cappy_select.fanout import Call, FanOutConfig, Gathered, fan_out
+from cappy_select.errors import InputError, NoGoodAnswer, StrategyError, validation_message
+from cappy_select.fanout import Call, FanOutConfig, Gathered, fan_out, no_candidates, price_of
 from cappy_select.gates import Complete, Gate, as_gates, reason_against
 from cappy_select.icl import InContext
 from cappy_select.instruction import as_messages, build_instruction, check_policy
-from cappy_select.providers import Declaring, Priced, Provider, Windowed, as_providers
+from cappy_select.providers import Declaring, Provider, Windowed, as_providers
 from cappy_select.sampling import MAX_SAMPLES, PARAMETERS, Plan, Sampling, calls_of, honoured
 from cappy_select.scorer import Scorer
 from cappy_select.strategies import Argmax, Need, Needing, Strategy
@@ -32,6 +33,8 @@ from cappy_select.types import (
     Usage,
     response_text,
 )
+
+_T = TypeVar("_T")
 
 FIXED = frozenset(
     {
@@ -134,8 +137,8 @@ class Selector:
         if not isinstance(self._strategy, Strategy) or isinstance(self._strategy, type):
             raise InputError(f"a strategy is an object with `name` and `order`, such as Argmax(), got {strategy!r}")
         for name, threshold in (("stop_when", stop_when), ("abstain_below", abstain_below)):
-            if threshold is not None and not math.isfinite(threshold):
-                raise InputError(f"{name} must be a finite score, got {threshold}")
+            if threshold is not None and not (isinstance(threshold, int | float) and math.isfinite(threshold)):
+                raise InputError(f"{name} must be a finite score, got {threshold!r}")
         self._stop_when, self._abstain_below = stop_when, abstain_below
         self._examples = examples
         self._params = params
@@ -170,6 +173,7 @@ class Selector:
         Raises:
             NoCandidates: too few usable answers arrived; names every failure, carries usage and cost.
             NoGoodAnswer: the winner's score is below `abstain_below`; carries the Selection.
+            StrategyError: the strategy failed; carries the Selection by score.
             InputError: the prompt can't be read, or a parameter contradicts the plan.
         """
         return background.run(self.aselect(prompt, **params))
@@ -178,43 +182,38 @@ class Selector:
         """`select` for async callers."""
         started = time.perf_counter()
         _refuse_fixed(params)
-        messages = as_messages(prompt)
-        calls, downgrades = self._calls(messages, {**self._params, **params})
-        seen = calls[0].request.messages if self._examples and self._examples.scorer_sees else prompt
+        asked = await background.work(lambda: self._ask(as_messages(prompt), {**self._params, **params}))
+        seen = asked.calls[0].request.messages if self._examples and self._examples.scorer_sees else prompt
         # Before the calls: a prompt or policy that can't be read must not be found out after they are paid for.
-        instruction = await background.work(lambda: self._instruction(seen, self.scorer.window))
+        instruction = await self._in_background(lambda: self._instruction(seen, self.scorer.window))
         gathered = await fan_out(
-            calls,
+            asked.calls,
             self._config,
-            judge=lambda answers: self._judge(answers, seen, instruction),
+            judge=lambda answers, seconds: self._judge(answers, instruction, seconds),
             good_enough=self._is_good_enough,
         )
         instruction, candidates = await self._score(seen, instruction, gathered)
         able = [candidate for candidate in candidates if candidate.rejected is None]
-        if not able:
-            raise NoCandidates(
-                "no answer has a score",
-                [ProviderError(str(c.rejected), kind="invalid_response", model=c.model) for c in candidates],
-                usage=gathered.usage,
-                cost=gathered.cost,
-            )
+        if len(able) < self._config.min_usable:  # a score may be no number
+            raise no_candidates(replace(gathered, candidates=tuple(candidates)), len(able), self._config.min_usable)
         unable = [candidate for candidate in candidates if candidate.rejected is not None]
-        ordered = await background.work(lambda: self._strategy.order(able))
-        if sorted(c.index for c in ordered) != [c.index for c in able]:
-            raise InputError(f"the strategy {self._strategy.name!r} must return the candidates it was given, in order")
         selection = Selection(
-            candidates=(*ordered, *unable),
+            candidates=(*Argmax().order(able), *unable),
             failures=gathered.failures,
             instruction=instruction,
             scorer=str(self.scorer.bundle),
             strategy=self._strategy.name,
             plan=self._plan.name,
-            downgrades=downgrades,
+            downgrades=asked.downgrades,
+            examples=asked.examples,
             ended=gathered.ended,
             usage=gathered.usage,
             cost=gathered.cost,
             latency_s=time.perf_counter() - started,
         )
+        ordered = await self._ordered(able, selection)
+        latency_s = time.perf_counter() - started
+        selection = selection.model_copy(update={"candidates": (*ordered, *unable), "latency_s": latency_s})
         score = selection.best.score
         if self._abstain_below is not None and (score is None or score < self._abstain_below):
             raise NoGoodAnswer(selection, self._abstain_below)
@@ -301,14 +300,14 @@ class Selector:
 
     def _check_providers(self, needs: frozenset[Need]) -> None:
         """What a limit or the strategy needs of every provider. Raises InputError, before a call is paid for."""
+        buyers = ["max_cost"] if self._config.max_cost is not None else []
+        buyers += [self._strategy.name] if "cost" in needs else []
         for provider in self._providers:
-            priced = isinstance(provider, Priced) and provider.price(Usage(prompt_tokens=1)) is not None
-            for wish, wanted in (("max_cost", self._config.max_cost is not None), ("this strategy", "cost" in needs)):
-                if wanted and not priced:
-                    raise InputError(f"{wish} needs the price of {provider.model}, which is unknown")
+            if buyers and price_of(provider, Usage(prompt_tokens=1)) is None:
+                raise InputError(f"{buyers[0]} needs the price of {provider.model}, which is unknown")
             if self._examples and self._examples.max_tokens and not isinstance(provider, Windowed):
                 raise InputError(f"the examples' max_tokens can't be kept: {provider.model} does not count tokens")
-            if self._needs_logprobs and isinstance(provider, Declaring) and "logprobs" not in provider.supports:
+            if self._needs_logprobs and "logprobs" in _refused(provider)({"logprobs": True}):
                 raise InputError(f"{self._strategy.name} needs log-probabilities, which {provider.model} does not give")
         if unknown := sorted(self._plan.overrides.keys() - {provider.model for provider in self._providers}):
             raise InputError(f"the plan {self._plan.name!r} has overrides for {', '.join(unknown)}, not asked here")
@@ -319,23 +318,22 @@ class Selector:
         asked: list[tuple[Sampling, ...]] = []
         downgrades: tuple[Downgrade, ...] = ()
         for provider in self._providers:
-            supported = provider.supports if isinstance(provider, Declaring) else None
-            samplings, left_out = honoured(plan, provider.model, supported)
+            samplings, left_out = honoured(plan, provider.model, _refused(provider))
             asked.append(samplings)
             downgrades += left_out
         return asked, downgrades
 
-    def _calls(
-        self, messages: tuple[dict[str, Any], ...], params: dict[str, Any]
-    ) -> tuple[list[Call], tuple[Downgrade, ...]]:
-        asked, downgrades = self._asked(params)
+    def _ask(self, messages: tuple[dict[str, Any], ...], params: dict[str, Any]) -> _Asked:
+        samplings_of, downgrades = self._asked(params)
         others = {name: value for name, value in params.items() if name not in PARAMETERS}
         if self._needs_logprobs:
             others["logprobs"] = True
-        calls = []
-        for provider, lane, samplings in zip(self._providers, self._lanes, asked, strict=True):
-            prompt = self._with_examples(provider, messages, samplings)
-            several = lane.gives_n and isinstance(provider, Declaring) and "n" in provider.supports
+        calls, examples = [], {}
+        for provider, lane, samplings in zip(self._providers, self._lanes, samplings_of, strict=True):
+            prompt = messages
+            if self._examples is not None:
+                prompt, examples[provider.model] = _with_examples(self._examples, provider, messages, samplings)
+            several = lane.gives_n and isinstance(provider, Declaring) and "n" not in provider.refused({"n": 2})
             for first, sampling in calls_of(samplings, several=several):
                 request = Request(
                     messages=prompt,
@@ -345,41 +343,52 @@ class Selector:
                     params=others | sampling.params,
                 )
                 calls.append(Call(provider, request, lane, sampling))
-        return calls, downgrades
-
-    def _with_examples(
-        self, provider: Provider, messages: tuple[dict[str, Any], ...], samplings: Iterable[Sampling]
-    ) -> tuple[dict[str, Any], ...]:
-        if self._examples is None:
-            return messages
-        if not isinstance(provider, Windowed):
-            return self._examples.apply(messages)
-        window, answer = provider.window, max(sampling.max_tokens or 0 for sampling in samplings)
-        return self._examples.apply(
-            messages, count_tokens=provider.count_tokens, window=None if window is None else window - answer
-        )
+        return _Asked(calls, downgrades, examples)
 
     async def _judge(
-        self, answers: Sequence[tuple[Candidate, Request]], prompt: Prompt, instruction: Instruction
+        self, answers: Sequence[tuple[Candidate, Request]], instruction: Instruction, seconds: float
     ) -> list[Candidate]:
         """Answers as they arrive: rejected by a gate, or not; scored already when a score can end the fan-out."""
-        if len(self._gates) == 1:  # our own, which takes microseconds
-            reasons = [reason_against(candidate, request, self._gates) for candidate, request in answers]
-        else:
-            reasons = await background.work(lambda: [reason_against(*answer, self._gates) for answer in answers])
+        until = time.perf_counter() + seconds
+        reasons: list[str | None] = [reason_against(*answer, self._gates[:1]) for answer in answers]  # microseconds
+        if len(self._gates) > 1:
+            try:
+                async with asyncio.timeout(seconds):
+                    reasons = await background.users_work(lambda: [reason_against(*a, self._gates) for a in answers])
+            except TimeoutError:
+                reasons = [reason or "its gates had not ended by the deadline" for reason in reasons]
         judged = [
             candidate if reason is None else candidate.model_copy(update={"rejected": reason})
             for (candidate, _), reason in zip(answers, reasons, strict=True)
         ]
-        able = [candidate for candidate in judged if candidate.rejected is None]
+        able = [place for place, candidate in enumerate(judged) if candidate.rejected is None]
         if self._stop_when is None or not able:
             return judged
-        scored = await self.scorer.ascore_detailed(
-            [(instruction.text, response_text(candidate.message)) for candidate in able],
-            instruction_side=instruction.cut_side,
-        )
-        scores = dict(zip(map(id, able), scored.scores.tolist(), strict=True))
-        return [c.model_copy(update={"score": scores[id(c)]}) if id(c) in scores else c for c in judged]
+        pairs = [(instruction.text, response_text(judged[place].message)) for place in able]
+        try:
+            async with asyncio.timeout(until - time.perf_counter()):
+                scored = await self.scorer.ascore_detailed(pairs, instruction_side=instruction.cut_side)
+        except TimeoutError:  # they are scored with the others, when all calls have ended
+            return judged
+        for place, score in zip(able, scored.scores.tolist(), strict=True):
+            judged[place] = judged[place].model_copy(update={"score": score})
+        return judged
+
+    async def _ordered(self, able: Sequence[Candidate], selection: Selection) -> list[Candidate]:
+        """By the strategy. It may be the user's own; if it fails, the answers must not be lost."""
+        if isinstance(self._strategy, Argmax):
+            return list(selection.candidates[: len(able)])
+        name = self._strategy.name
+        try:
+            ordered = await background.users_work(lambda: self._strategy.order(able))
+        except Exception as error:
+            raise StrategyError(f"the strategy {name!r} failed: {type(error).__name__}: {error}", selection) from error
+        if sorted(c.index for c in ordered) != sorted(c.index for c in able):
+            raise StrategyError(f"the strategy {name!r} must return the candidates it was given, in order", selection)
+        return ordered
+
+    async def _in_background(self, task: Callable[[], _T]) -> _T:
+        return await (background.users_work(task) if callable(self._policy) else background.work(task))
 
     def _is_good_enough(self, candidate: Candidate) -> bool:
         return self._stop_when is not None and candidate.score is not None and candidate.score >= self._stop_when
@@ -403,9 +412,11 @@ class Selector:
     ) -> tuple[Instruction, list[Candidate]]:
         """Score the usable candidates, reject those without a finite score."""
         usable = [candidate for candidate in gathered.candidates if candidate.rejected is None]
+        if not usable:
+            return instruction, list(gathered.candidates)
         responses = [response_text(candidate.message) for candidate in usable]
         if instruction.policy == "chat":  # the turns it has room for depend on how long the answers are
-            instruction = await background.work(lambda: self._fitted(prompt, responses))
+            instruction = await self._in_background(lambda: self._fitted(prompt, responses))
         scored = await self.scorer.ascore_detailed(
             [(instruction.text, response) for response in responses], instruction_side=instruction.cut_side
         )
@@ -424,6 +435,28 @@ class Selector:
 def _refuse_fixed(params: dict[str, Any]) -> None:
     if fixed := sorted(FIXED & params.keys()):
         raise InputError(f"{', '.join(fixed)} can't be a call parameter: set it when making the Selector or provider")
+
+
+class _Asked(NamedTuple):
+    """What one selection asks for."""
+
+    calls: list[Call]
+    downgrades: tuple[Downgrade, ...]
+    examples: dict[str, int]
+
+
+def _refused(provider: Provider) -> Callable[[Mapping[str, Any]], Collection[str]]:
+    return provider.refused if isinstance(provider, Declaring) else lambda params: ()
+
+
+def _with_examples(
+    examples: InContext, provider: Provider, messages: tuple[dict[str, Any], ...], samplings: Iterable[Sampling]
+) -> tuple[tuple[dict[str, Any], ...], int]:
+    """As many examples as the model's window takes beside its longest answer."""
+    if not isinstance(provider, Windowed):
+        return examples.apply(messages)
+    answer = max((sampling.max_tokens or 0 for sampling in samplings), default=0)
+    return examples.apply(messages, count_tokens=provider.count_tokens, room=provider.prompt_room(answer or None))
 
 
 def _plan(samples: int | None, plan: Plan | Mapping[str, Any] | str | Path | None) -> Plan:

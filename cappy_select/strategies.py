@@ -72,6 +72,8 @@ class Vote:
 class WeightedVote:
     """The answer whose givers' scores sum highest; its best-scored giver wins. A negative score counts 0.
 
+    Where all scores are negative the number of givers decides, then the best score.
+
     Args:
         extract: As in `Vote`.
     """
@@ -135,10 +137,14 @@ class SelfScore:
 
     def order(self, candidates: Sequence[Candidate]) -> list[Candidate]:
         """Sorted by log-likelihood, descending."""
-        values = {c.index: c.logprob_sum if self._kind == "sum" else c.logprob_mean for c in candidates}
+        values = {candidate.index: self.likelihood(candidate) for candidate in candidates}
         if all(value is None for value in values.values()):
             raise InputError(f"{self.name}: no candidate has log-probabilities; the models gave none")
         return _sorted(candidates, lambda c: _finite(values[c.index]))
+
+    def likelihood(self, candidate: Candidate) -> float | None:
+        """What a candidate goes by; None when its model gave no log-probabilities."""
+        return candidate.logprob_sum if self._kind == "sum" else candidate.logprob_mean
 
 
 class MinimumBayesRisk:
@@ -148,6 +154,7 @@ class MinimumBayesRisk:
 
     def order(self, candidates: Sequence[Candidate]) -> list[Candidate]:
         """Sorted by mean similarity to the other candidates, descending."""
+        candidates = sorted(candidates, key=lambda candidate: candidate.index)  # sums must not depend on the order
         texts = [words(response_text(candidate.message)) for candidate in candidates]
         utility = [0.0] * len(texts)
         for first in range(len(texts)):
@@ -230,7 +237,7 @@ def _by_answer(
     """By the answers' weight; candidates without an answer last."""
     groups: dict[str, list[Candidate]] = {}
     for candidate in sorted(candidates, key=lambda candidate: candidate.index):
-        groups.setdefault(extract(candidate), []).append(candidate)
+        groups.setdefault(extract(candidate) or "", []).append(candidate)
     silent = groups.pop("", [])
     return _by_groups(list(groups.values()), weight, value) + _sorted(silent, value)
 
@@ -240,8 +247,8 @@ def _by_groups(
     weight: Callable[[list[Candidate]], float],
     value: Callable[[Candidate], float],
 ) -> list[Candidate]:
-    """Heaviest group first; within it the most valuable first. Sorting is stable."""
-    ordered = sorted(groups, key=lambda members: -weight(members))
+    """Heaviest group first (of equal ones the larger, then the better); within it the most valuable first."""
+    ordered = sorted(groups, key=lambda members: (-weight(members), -len(members), -max(map(value, members))))
     return [candidate for members in ordered for candidate in _sorted(members, value)]
 
 

@@ -141,6 +141,7 @@ class Selection(_Frozen):
     strategy: str
     plan: str = Field("custom", description="the sampling plan's name")
     downgrades: tuple[Downgrade, ...] = ()
+    examples: dict[str, int] = Field(default_factory=dict, description="in-context examples shown, by model")
     ended: Ended = "complete"
     usage: Usage = Field(description="over all calls, the lost ones too")
     cost: float | None = Field(description="dollars over all calls; None when a price is unknown")

@@ -321,7 +321,7 @@ async def test_a_server_that_ignores_n_is_asked_again_for_the_rest():
 
 
 async def test_answers_that_there_was_no_time_to_ask_for_again_are_named():
-    async def slow_judge(answers):
+    async def slow_judge(answers, seconds):
         await asyncio.sleep(0.3)
         return [answer for answer, _ in answers]
 
@@ -371,7 +371,7 @@ async def test_an_answer_that_is_good_enough_ends_it():
 
 
 async def test_what_arrives_after_the_deadline_while_answers_are_judged_still_counts():
-    async def slow_judge(answers):
+    async def slow_judge(answers, seconds):
         await asyncio.sleep(0.4)
         return [answer for answer, _ in answers]
 
@@ -402,3 +402,52 @@ async def test_spent_money_ends_it():
     assert gathered.ended == "budget"
     assert gathered.failures[0].kind == "budget"
     assert "max_cost=$0.4 is spent" in gathered.failures[0].message
+
+
+async def test_a_provider_that_takes_our_cancelling_for_a_timeout_is_not_asked_again():
+    class Converting(Scripted):
+        async def complete(self, request):
+            self.calls += 1
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                raise error("timeout") from None
+
+    converting = Converting("converting", "x")
+    gathered = await fan_out(calls(converting, Scripted("quick", "now")), FanOutConfig(grace_s=0.1))
+    assert converting.calls == 1
+    assert gathered.failures[0].attempts == 1
+
+
+async def test_a_quorum_out_of_reach_is_not_waited_for():
+    started = time.perf_counter()
+    with pytest.raises(NoCandidates, match="0 usable answers, 2 needed") as caught:
+        await fan_out(calls(Scripted("bad", error("auth")), Scripted("slow", 60.0)), FanOutConfig(min_usable=2))
+    assert time.perf_counter() - started < 5
+    assert [e.kind for e in caught.value.exceptions] == ["auth", "cancelled"]
+    assert "2 usable answers were out of reach" in str(caught.value)
+
+
+async def test_more_answers_than_were_asked_for_are_paid_and_not_taken():
+    class Generous(Several):
+        async def complete(self, request):
+            return await super().complete(request.model_copy(update={"n": 5}))
+
+    gathered = await fan_out([asking(Generous("generous", 5), 2)], FanOutConfig())
+    assert [c.text for c in gathered.candidates] == ["answer 0", "answer 1"]
+    assert gathered.cost == 5 * 0.25
+
+
+async def test_calls_refused_together_come_back_each_at_its_own_time():
+    came = []
+
+    class Busy(Scripted):
+        async def complete(self, request):
+            came.append(time.perf_counter())
+            return await super().complete(request)
+
+    busy = [Busy(str(i), error("rate_limit", retry_after_s=0.3), "yes") for i in range(8)]
+    await fan_out(calls(*busy), FanOutConfig())
+    back = came[8:]
+    assert min(back) - max(came[:8]) >= 0.25
+    assert max(back) - min(back) > 0.02

@@ -74,6 +74,7 @@ async def test_the_right_winner_or_the_typed_error_in_time(fault, faulty, client
     if kind is None or faulty < 3:
         assert selection is not None, error
         assert selection.text == GOOD
+        assert selection.best.model == models[0 if kind is None else faulty].model  # the first that is well
         reasons = [(f.model, f.kind) for f in selection.failures]
         reasons += [(c.model, c.rejected) for c in selection.candidates if c.rejected]
     else:

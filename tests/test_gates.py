@@ -105,10 +105,29 @@ def test_a_function_is_a_gate():
 
     gates = as_gates([is_polite])
     assert reason_against(answer("please"), ASK, gates) is None
-    assert reason_against(answer("now"), ASK, gates) == "is_polite said False"
+    assert reason_against(answer("now"), ASK, gates) == "is_polite said no"
     assert reason_against(answer("x"), ASK, as_gates([lambda c: "too curt"])) == "too curt"
     assert reason_against(answer("x"), ASK, as_gates([lambda c: None])) is None
     assert reason_against(answer("x"), ASK, as_gates([fails])) == "fails failed: ZeroDivisionError: oops"
+
+
+def test_a_function_that_says_neither_yes_nor_no_is_named():
+    reason = reason_against(answer("42"), ASK, as_gates([lambda c: re.search("4", c.text)]))
+    assert (
+        reason == "<lambda> failed: TypeError: it returned a Match, not True, False, None or a reason: write bool(...)"
+    )
+
+    async def later(candidate):
+        return True
+
+    with pytest.raises(InputError, match="the gate later is async"):
+        as_gates([later])
+
+
+def test_json_has_no_nan_and_a_schema_fetches_nothing():
+    assert "NaN is no JSON number" in JsonSchema({}).reason(answer("NaN"), ASK)
+    remote = JsonSchema({"$ref": "http://127.0.0.1:9/schema.json"})
+    assert "Unresolvable" in reason_against(answer("{}"), ASK, [remote])
 
 
 def test_the_first_objection_is_the_reason():

@@ -24,7 +24,8 @@ def count(messages):
 
 
 def test_examples_become_turns_before_the_question_the_most_useful_next_to_it():
-    messages = InContext(pool=POOL, k=2, choose="bm25", definition="Answer.").apply(ASK)
+    messages, shown = InContext(pool=POOL, k=2, choose="bm25", definition="Answer.").apply(ASK)
+    assert shown == 2
     assert [m["role"] for m in messages] == ["system", "user", "assistant", "user", "assistant", "user"]
     assert messages[0]["content"] == "Answer."
     assert {messages[1]["content"], messages[3]["content"]} == {POOL[0].input, POOL[1].input}
@@ -33,9 +34,12 @@ def test_examples_become_turns_before_the_question_the_most_useful_next_to_it():
 
 def test_earlier_turns_stay_before_and_what_follows_stays_behind():
     chat = ({"role": "system", "content": "Be brief."}, *ASK, {"role": "assistant", "content": "Hm:"})
-    messages = InContext(pool=POOL, k=1).apply(chat)
+    messages, _ = InContext(pool=POOL, k=1).apply(chat)
     assert messages[0] == chat[0]
     assert messages[-2:] == chat[1:]
+    defined, _ = InContext(pool=POOL, k=1, definition="Answer.").apply(chat)
+    assert [m["role"] for m in defined].count("system") == 1  # some models take only one
+    assert defined[0]["content"] == "Answer.\n\nBe brief."
 
 
 def test_bm25_prefers_the_alike_random_is_the_same_by_seed_and_diverse_is_not_alike():
@@ -57,14 +61,20 @@ def test_the_prompt_itself_is_never_an_example():
     assert InContext(pool=POOL[:1]).chosen(POOL[0].input) == []
 
 
+def test_a_pool_without_words_is_no_hindrance():
+    icl = InContext(pool=(Example(input="?", output="!"), Example(input="...", output="!")), k=1, choose="bm25")
+    assert [example.input for example in icl.chosen("a question")] == ["?"]
+
+
 def test_examples_are_left_out_until_the_prompt_fits():
     icl = InContext(pool=POOL, k=4, choose="bm25")
-    whole = count(icl.apply(ASK))
-    fitted = icl.apply(ASK, count_tokens=count, window=whole - 1)
-    assert len(fitted) == 7
-    assert fitted == InContext(pool=POOL, k=3, choose="bm25").apply(ASK)
-    assert icl.apply(ASK, count_tokens=count, window=1) == ASK
-    assert InContext(pool=POOL, k=4, max_tokens=1).apply(ASK, count_tokens=count, window=10**6) == ASK
+    whole = count(icl.apply(ASK)[0])
+    fitted, shown = icl.apply(ASK, count_tokens=count, room=whole - 1)
+    assert (len(fitted), shown) == (7, 3)
+    assert (fitted, shown) == InContext(pool=POOL, k=3, choose="bm25").apply(ASK)
+    assert icl.apply(ASK, count_tokens=count, room=1) == (ASK, 0)
+    assert icl.apply(ASK, count_tokens=count, room=whole)[1] == 4
+    assert InContext(pool=POOL, k=4, max_tokens=1).apply(ASK, count_tokens=count, room=10**6) == (ASK, 0)
     with pytest.raises(InputError, match="does not count tokens"):
         InContext(pool=POOL, max_tokens=5).apply(ASK)
 
@@ -75,7 +85,7 @@ def test_natural_instructions_has_definition_examples_and_the_input(tmp_path):
     negative = [{"input": "3+3", "output": "7"}]
     task = {"Definition": ["Add."], "Positive Examples": positive, "Negative Examples": negative}
     file.write_text(json.dumps(task))
-    (message,) = InContext.load(file, k=2).apply([{"role": "user", "content": "5+5"}])
+    (message,), _ = InContext.load(file, k=2).apply([{"role": "user", "content": "5+5"}])
     text = message["content"]
     assert text.startswith("Definition: Add.\n\nPositive Example 1 -\nInput: ")
     assert "Input: 1+1\nOutput: 2\nExplanation: One and one." in text
@@ -87,7 +97,7 @@ def test_text_puts_all_into_one_message(tmp_path):
     file = tmp_path / "pool.jsonl"
     file.write_text("".join(example.model_dump_json() + "\n" for example in POOL))
     icl = InContext.load(file, k=1, render="text", definition="Answer.")
-    (message,) = icl.apply(ASK)
+    (message,), _ = icl.apply(ASK)
     example = icl.chosen("q")[0]
     assert message["content"] == f"Answer.\n\n{example.input}\n{example.output}\n\n{ASK[0]['content']}"
 

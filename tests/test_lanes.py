@@ -24,41 +24,56 @@ def test_a_provider_that_keeps_failing_is_left_alone_then_tried_once():
     clock = Clock()
     lane = Lane(9, 3, 30.0, clock)
     for _ in range(2):
-        lane.failed(DOWN)
-    assert lane.admit() is None
-    lane.failed(DOWN)
+        lane.ended(DOWN)
+    assert lane.admit() == (None, False)
+    lane.ended(DOWN)
     assert not lane.is_open
     assert (
-        lane.admit()
+        lane.admit().refusal
         == "not asked: it failed 3 times in a row (last: server: a 500) and is left alone for another 30.0 s"
     )
     clock.now += 31
     assert lane.is_open
-    assert lane.admit() is None  # the try
-    assert "left alone" in lane.admit()  # while it is under way
-    lane.succeeded()
-    assert lane.admit() is None
+    assert lane.admit() == (None, True)
+    assert "left alone" in lane.admit().refusal  # while the trial is under way
+    lane.ended(None)
+    assert lane.admit() == (None, False)
 
 
-def test_a_failed_try_closes_it_again_and_a_success_in_between_forgives():
+def test_a_failed_trial_closes_it_again_and_a_success_in_between_forgives():
     clock = Clock()
     lane = Lane(9, 2, 30.0, clock)
-    lane.failed(DOWN)
-    lane.succeeded()
-    lane.failed(DOWN)
-    assert lane.admit() is None
-    lane.failed(DOWN)
+    lane.ended(DOWN)
+    lane.ended(None)
+    lane.ended(DOWN)
+    assert lane.admit().refusal is None
+    lane.ended(DOWN)
     clock.now += 31
-    assert lane.admit() is None
-    lane.failed(DOWN)
-    assert "3 times in a row" in lane.admit()
+    assert lane.admit().trial
+    lane.ended(DOWN)
+    assert "3 times in a row" in lane.admit().refusal
 
 
-@pytest.mark.parametrize("kind", ["bad_request", "content_policy", "context_window", "budget", "cancelled"])
-def test_what_is_wrong_with_a_prompt_says_nothing_of_the_provider(kind):
-    lane = Lane(9, 1, 30.0)
-    lane.failed(ProviderError("no", kind=kind, model="m"))
+@pytest.mark.parametrize("kind", ["bad_request", "content_policy", "context_window"])
+def test_what_is_wrong_with_a_prompt_shows_that_the_provider_is_there(kind):
+    clock = Clock()
+    lane = Lane(9, 1, 30.0, clock)
+    lane.ended(DOWN)
+    clock.now += 31
+    assert lane.admit().trial
+    lane.ended(ProviderError("no", kind=kind, model="m"))
     assert lane.is_open
+    assert lane.admit() == (None, False)
+
+
+def test_an_abandoned_trial_leaves_the_next_call_to_try():
+    clock = Clock()
+    lane = Lane(9, 1, 30.0, clock)
+    lane.ended(DOWN)
+    clock.now += 31
+    assert lane.admit().trial
+    lane.abandoned()
+    assert lane.admit().trial
 
 
 class Counting:
@@ -151,3 +166,47 @@ async def test_the_last_one_standing_is_asked_whatever_it_did():
             await fan_out([Call(down, ASK, lane)], config)
         assert "a 500" in str(caught.value)
     assert down.calls == 3
+
+
+class Hanging:
+    model = "hanging"
+    calls = 0
+
+    async def complete(self, request):
+        self.calls += 1
+        await asyncio.sleep(60)
+
+
+async def test_a_provider_that_hangs_is_left_alone_too():
+    hanging, fine = Hanging(), Counting()
+    config = FanOutConfig(cool_down_after=2, deadline_s=0.3)
+    bad, good = config.lane(), config.lane()
+    calls = [Call(hanging, ASK, bad), Call(fine, ASK, good)]
+    kinds = [(await fan_out(calls, config)).failures[0].kind for _ in range(4)]
+    assert kinds == ["timeout", "timeout", "unavailable", "unavailable"]
+    patient = FanOutConfig(cool_down_after=1, grace_s=0.2)
+    lane = patient.lane()
+    for _ in range(2):  # cut off because it was not needed: that says nothing
+        await fan_out([Call(hanging, ASK, lane), Call(fine, ASK, good)], patient)
+        assert lane.is_open
+
+
+async def test_calls_that_wait_their_turn_are_not_made_once_it_is_left_alone():
+    down, fine = Down(), Counting()
+    config = FanOutConfig(cool_down_after=3, max_retries=0, max_concurrency=1)
+    bad = config.lane()
+    gathered = await fan_out([*[Call(down, ASK, bad)] * 20, Call(fine, ASK, config.lane())], config)
+    assert down.calls == 3
+    assert [f.kind for f in gathered.failures] == ["server"] * 3 + ["unavailable"] * 17
+
+
+async def test_a_cancelled_trial_gives_the_next_call_its_chance():
+    clock = Clock()
+    hanging, fine = Hanging(), Counting()
+    bad, good = Lane(9, 1, 30.0, clock), Lane(9, 1, 30.0, clock)
+    bad.ended(DOWN)
+    clock.now += 31
+    calls = [Call(hanging, ASK, bad), Call(fine, ASK, good)]
+    for expected in (1, 2):
+        await fan_out(calls, FanOutConfig(grace_s=0.05))
+        assert hanging.calls == expected

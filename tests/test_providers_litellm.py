@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import traceback
 
 import pytest
 from loopback import Reply, completion
@@ -173,3 +174,25 @@ def test_a_key_is_not_shown():
 def test_models_must_be_names_or_providers(models):
     with pytest.raises(InputError, match="model"):
         as_providers(models)
+
+
+def test_what_a_model_refuses_is_known_before_it_is_asked():
+    params = {"temperature": 0.7, "top_k": 4, "max_tokens": 9, "n": 2, "seed": 1}
+    assert LiteLLMProvider("openai/gpt-5-mini").refused(params) == {"temperature", "top_k"}
+    assert LiteLLMProvider("openai/gpt-5-mini").refused({"temperature": 1.0}) == set()
+    assert LiteLLMProvider("openai/gpt-4o-mini").refused(params) == {"top_k"}
+    assert LiteLLMProvider("anthropic/claude-haiku-4-5").refused(params) == {"n", "seed"}
+    assert LiteLLMProvider("openai/m", supports={"top_k"}).refused(params) == set()
+
+
+async def test_no_key_is_in_the_traceback_either(loopback, provider):
+    loopback.replies["m"] = [Reply(status=401, error="bad key sk-secret-1234")]
+    with pytest.raises(ProviderError) as caught:
+        await complete(provider("m"))
+    assert "sk-secret" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_the_window_and_the_length_of_a_prompt_are_litellms():
+    assert LiteLLMProvider("openai/gpt-4o-mini").prompt_room(100) == 128_000
+    assert LiteLLMProvider("openai/unheard-of").prompt_room(100) is None
+    assert 5 <= LiteLLMProvider("openai/gpt-4o-mini").count_tokens(ASK) <= 20

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from loopback import Reply, completion
@@ -80,6 +83,17 @@ def test_each_event_loop_has_a_client_of_its_own(loopback, direct, tiny):
     assert selector.select("q").text == "ok"
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
+def test_loops_that_are_over_leave_no_connections(loopback, direct, tiny):
+    selector = Selector([direct("m")], samples=4, scorer=tiny)
+    open_files = []
+    for _ in range(8):
+        asyncio.run(selector.aselect("q"))
+        gc.collect()
+        open_files.append(len(list(Path("/proc/self/fd").iterdir())))
+    assert open_files[-1] <= open_files[1] + 4
+
+
 async def test_a_timeout_is_one(loopback, direct):
     loopback.replies["m"] = [Reply(delay_s=30)]
     with pytest.raises(ProviderError) as caught:
@@ -111,14 +125,19 @@ async def test_openais_own_endpoint_gets_the_new_name_of_the_limit(monkeypatch):
             sent.update(options)
             raise ValueError("not sent")
 
-    from types import SimpleNamespace
-
     client = SimpleNamespace(chat=SimpleNamespace(completions=Completions()))
     monkeypatch.setattr(provider, "_client", lambda: client)
     with pytest.raises(ProviderError):
         await complete(provider, params={"max_tokens": 9})
     assert sent["max_completion_tokens"] == 9
     assert "max_tokens" not in sent
+
+
+def test_a_window_that_was_given_is_kept(direct):
+    assert direct("m").prompt_room(10) is None
+    provider = direct("m", context_window=100)
+    assert provider.prompt_room(10) == 90
+    assert provider.count_tokens(ASK) >= 5
 
 
 def test_it_is_named_with_a_colon(loopback):

@@ -53,7 +53,9 @@ def test_the_papers_plan_gives_17_candidates_whose_likelihoods_are_those_of_tran
         assert candidate.finish_reason == ("stop" if answer[-1] == 1 else "length")
     sums = [candidate.logprob_sum for candidate in selection.candidates]
     assert selection.best.logprob_sum == max(sums)
-    assert len({candidate.text for candidate in selection.candidates}) > 5
+    sampled = sorted(selection.candidates, key=lambda candidate: candidate.index)[:16]
+    assert len({candidate.text for candidate in sampled}) == 16  # one seed, and yet no two alike
+    assert [candidate.sampling["seed"] for candidate in sampled] == [3] * 4 + [7] * 4 + [11] * 4 + [15] * 4
     by_mean = Selector([provider], plan="paper", scorer=tiny, strategy=SelfScore("mean")).select(PROMPT)
     assert by_mean.best.logprob_mean == max(c.logprob_mean for c in by_mean.candidates)
     assert (selection.cost, selection.plan, selection.strategy) == (0.0, "paper", "self_score_sum")
@@ -88,6 +90,10 @@ async def test_sampling_parameters_do_what_they_say(kind, request):
     assert [c.text for c in await ask(provider, n=4, seed=5)] == seeded
     assert len(set(seeded)) > 1
     assert [c.text for c in await ask(provider, n=4, seed=6)] != seeded
+    assert [c.text for c in await ask(provider, beams=1)] == greedy  # a search of one beam draws nothing
+    copies = await ask(provider, n=3, temperature=0)
+    assert [c.text for c in copies] == greedy * 3
+    assert [c.usage.completion_tokens > 0 for c in copies] == [True, False, False]  # it was computed once
     beams = await ask(provider, n=3, beams=4)
     assert len({c.text for c in beams}) == 3
     (best,) = await ask(provider, beams=4)
@@ -110,8 +116,12 @@ async def test_what_does_not_fit_is_a_failure_or_cut_and_said(t5, gpt2):
     with pytest.raises(ProviderError) as caught:
         await ask(causal)
     assert caught.value.kind == "context_window"
-    assert causal.window == 64
+    assert (causal.prompt_room(None), causal.prompt_room(10)) == (4, 54)
+    assert TransformersProvider(gpt2).prompt_room(None) == 64 - 256
+    with pytest.raises(ProviderError, match="the model has 64"):
+        await causal.log_likelihoods(PROMPT, ["the river " * 40])
     cut = TransformersProvider(t5, max_source_tokens=5, max_tokens=4)
+    assert (cut.prompt_room(None), TransformersProvider(t5).prompt_room(10)) == (5, 512)
     (candidate,) = await ask(cut, temperature=0)
     assert candidate.response_fields == {"prompt_tokens_cut": 8}
     assert candidate.usage.prompt_tokens == 5
@@ -122,6 +132,21 @@ async def test_a_parameter_it_has_not_is_refused(t5):
         await ask(TransformersProvider(t5), tools=[], stop="x")
     with pytest.raises(InputError, match="not top_n"):
         TransformersProvider(t5, top_n=3)
+
+
+async def test_seeds_hold_while_another_model_draws(t5, gpt2):
+    first, second = TransformersProvider(t5, max_tokens=12), TransformersProvider(gpt2, max_tokens=12)
+    alone = [c.text for c in await ask(first, n=4, seed=5)]
+    for _ in range(5):
+        together = await asyncio.gather(ask(first, n=4, seed=5), ask(second, n=4, seed=6))
+        assert [c.text for c in together[0]] == alone
+
+
+async def test_what_is_not_text_is_refused(t5):
+    parts = [{"type": "text", "text": "what is this"}, {"type": "image_url", "image_url": {"url": "data:..."}}]
+    request = Request(messages=({"role": "user", "content": parts},))
+    with pytest.raises(ProviderError, match="reads text, the prompt has image_url"):
+        await TransformersProvider(t5).complete(request)
 
 
 async def test_cancelling_ends_the_generation(t5):
@@ -165,6 +190,7 @@ def test_an_adapter_makes_it_another_model(t5, tmp_path):
         assert len(answer.logprobs["content"]) <= 4
         found.append(likelihood.sum)
     assert len({round(value, 3) for value in found}) == 3
+    assert TransformersProvider(t5, adapter=tmp_path / "soft").prompt_room(None) == 508  # four tokens are virtual
 
 
 def test_what_cannot_be_loaded_is_one_error(t5, tmp_path):

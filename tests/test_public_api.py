@@ -22,8 +22,8 @@ def test_the_public_names_are_sorted_and_these():
         "InputError", "Instruction", "JsonSchema", "LiteLLMProvider", "Matches", "MinimumBayesRisk", "MissingExtra",
         "NoCandidates", "NoGoodAnswer", "OpenAIProvider", "Plan", "Priced", "Provider", "ProviderError",
         "QualityCost", "Ranked", "ReplayProvider", "Request", "Sampling", "ScoreCache", "Scorer", "Selection",
-        "Selector", "SelfScore", "Strategy", "ToolArguments", "TransformersProvider", "TruncationWarning", "Usage",
-        "Vote", "WeightedVote", "Windowed",
+        "Selector", "SelfScore", "Strategy", "StrategyError", "ToolArguments", "TransformersProvider",
+        "TruncationWarning", "Usage", "Vote", "WeightedVote", "Windowed",
     }  # fmt: skip
     assert all(hasattr(cappy_select, name) for name in cappy_select.__all__)
 

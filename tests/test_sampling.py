@@ -62,6 +62,7 @@ def test_a_plan_is_read_from_a_file_or_by_name(tmp_path):
         ({"top_p": 0}, "top_p"),
         ({"temperature": -1}, "temperature"),
         ({"n": 0}, "n"),
+        ({"seed": -1}, "seed"),
         ({"top_n": 1}, "top_n"),
     ],
 )
@@ -73,12 +74,12 @@ def test_a_sampling_that_means_nothing_is_an_error(options, message):
 def test_what_a_provider_cannot_do_is_an_error_or_a_recorded_downgrade():
     plan = Plan(samplings=(Sampling(n=3, temperature=0.5, top_k=40), Sampling(temperature=1.0)))
     with pytest.raises(InputError, match=r"m can't do top_k=40 .*on_unsupported='downgrade'"):
-        honoured(plan, "m", {"temperature", "n"})
+        honoured(plan, "m", lambda params: params.keys() - {"temperature"})
     allowed = plan.model_copy(update={"on_unsupported": "downgrade"})
-    samplings, (downgrade,) = honoured(allowed, "m", {"temperature", "n"})
+    samplings, (downgrade,) = honoured(allowed, "m", lambda params: params.keys() - {"temperature"})
     assert samplings == (Sampling(n=3, temperature=0.5), Sampling(temperature=1.0))
     assert (downgrade.model, downgrade.left_out, downgrade.answers) == ("m", {"top_k": 40}, 3)
-    assert honoured(plan, "m", None) == (plan.samplings, ())
+    assert honoured(plan, "m", lambda params: ()) == (plan.samplings, ())
 
 
 def test_overrides_are_asked_of_their_model_alone():
@@ -87,11 +88,13 @@ def test_overrides_are_asked_of_their_model_alone():
 
 
 def test_calls_ask_for_several_answers_or_one_each_with_seeds_of_their_own():
-    samplings = (Sampling(n=3, seed=7), Sampling(n=2))
-    assert list(calls_of(samplings, several=True)) == [(0, samplings[0]), (3, samplings[1])]
+    samplings = (Sampling(n=3, seed=7), Sampling(n=2), Sampling(n=2, seed=7))
+    assert list(calls_of(samplings, several=True)) == [
+        (0, samplings[0]), (3, samplings[1]), (5, Sampling(n=2, seed=12)),
+    ]  # fmt: skip
     alone = list(calls_of(samplings, several=False))
-    assert [first for first, _ in alone] == [0, 1, 2, 3, 4]
-    assert [sampling.seed for _, sampling in alone] == [7, 8, 9, None, None]
+    assert [first for first, _ in alone] == [0, 1, 2, 3, 4, 5, 6]
+    assert [sampling.seed for _, sampling in alone] == [7, 8, 9, None, None, 12, 13]
     assert all(sampling.n == 1 for _, sampling in alone)
 
 

@@ -29,6 +29,8 @@ from cappy_select import (
     Selection,
     Selector,
     SelfScore,
+    StrategyError,
+    Vote,
 )
 from cappy_select.scorer import ScoredPairs, Scorer
 
@@ -231,9 +233,37 @@ def test_nan_never_wins_and_ties_go_to_the_earlier(loopback, provider, tiny):
     assert selection.candidates[-1].rejected == "the score is nan"
 
 
-def test_only_nan_is_no_candidates(loopback, provider, tiny):
-    with pytest.raises(NoCandidates, match="no answer has a score"):
-        Selector([provider("m")], samples=2, scorer=Fixed(tiny, [math.nan, math.nan])).select("q")
+def test_answers_without_a_score_do_not_count(loopback, provider, tiny):
+    loopback.replies["bad"] = [Reply(status=401)]
+    models = [provider("m"), provider("bad")]
+    with pytest.raises(NoCandidates, match="0 usable answers, 1 needed") as caught:
+        Selector(models, samples=2, scorer=Fixed(tiny, [math.nan, math.nan])).select("q")
+    assert "the score is nan" in str(caught.value)
+    assert "openai/bad: auth" in str(caught.value)
+    with pytest.raises(NoCandidates, match="1 usable answers, 2 needed"):
+        Selector(models, samples=2, scorer=Fixed(tiny, [0.5, math.nan]), min_usable=2).select("q")
+
+
+def test_a_gate_that_hangs_holds_up_neither_its_selection_nor_others(loopback, provider, tiny):
+    release = threading.Event()
+    stuck = Selector([provider("m")], samples=1, scorer=tiny, deadline_s=0.5, gates=[lambda c: release.wait(20)])
+    started = time.perf_counter()
+
+    def hang():
+        with pytest.raises(NoCandidates):
+            stuck.select("q")
+
+    hung = [threading.Thread(target=hang) for _ in range(3)]
+    for thread in hung:
+        thread.start()
+    assert Selector([provider("m")], samples=1, scorer=tiny).select("q").text == "ok"
+    with pytest.raises(NoCandidates) as caught:
+        stuck.select("q")
+    assert "its gates had not ended by the deadline" in str(caught.value)
+    assert time.perf_counter() - started < 10
+    release.set()
+    for thread in hung:
+        thread.join()
 
 
 def test_argmax_refuses_what_has_no_score():
@@ -262,6 +292,8 @@ def test_argmax_refuses_what_has_no_score():
         ({"max_cost": 0}, "max_cost"),
         ({"max_concurrency": 0}, "max_concurrency"),
         ({"stop_when": float("nan")}, "stop_when"),
+        ({"stop_when": "0.9"}, "stop_when"),
+        ({"plan": {"samplings": [{}], "overrides": {"openai/m": []}}}, "overrides"),
         ({"gates": ["json"]}, "a gate is"),
         ({"strategy": Argmax}, "a strategy is an object"),
     ],
@@ -354,8 +386,22 @@ def test_a_strategy_must_return_what_it_was_given(provider, tiny):
         def order(self, candidates):
             return []
 
-    with pytest.raises(InputError, match="'lossy' must return the candidates"):
+    with pytest.raises(StrategyError, match="'lossy' must return the candidates") as caught:
         Selector([provider("m")], scorer=tiny, strategy=Lossy()).select("q")
+    assert caught.value.selection.text == "ok"
+
+
+def test_what_was_paid_for_is_not_lost_when_a_strategy_fails(loopback, provider, tiny):
+    def broken(candidate):
+        raise ZeroDivisionError("oops")
+
+    for strategy, message in [(Vote(broken), "ZeroDivisionError: oops"), (SelfScore(), "no candidate has log-prob")]:
+        with pytest.raises(StrategyError, match=message) as caught:
+            Selector([provider("m")], samples=2, scorer=tiny, strategy=strategy).select("q")
+        assert len(caught.value.selection.candidates) == 2
+        assert caught.value.selection.cost > 0
+        copy = pickle.loads(pickle.dumps(caught.value))
+        assert (str(copy), copy.selection) == (str(caught.value), caught.value.selection)
 
 
 def test_an_interrupt_inside_a_provider_reaches_the_caller_and_the_next_call_works(provider, loopback, tiny):
@@ -372,7 +418,7 @@ def test_an_interrupt_inside_a_provider_reaches_the_caller_and_the_next_call_wor
 
 def test_a_policy_that_stops_an_iteration_is_an_error_and_no_hang(loopback, provider, tiny):
     selector = Selector([provider("m")], scorer=tiny, instruction=lambda messages: next(iter([])))
-    with pytest.raises(RuntimeError, match="StopIteration in a policy"):
+    with pytest.raises(RuntimeError, match="StopIteration in a policy, gate or strategy"):
         selector.select("q")
 
 
@@ -489,10 +535,13 @@ def test_in_context_examples_are_for_the_models_and_for_the_scorer_only_if_told(
 
 def test_in_context_examples_fit_each_models_window(loopback, provider, tiny):
     class Small:
-        model, window = "small", 12
+        model = "small"
 
         def __init__(self):
             self.seen = []
+
+        def prompt_room(self, max_tokens):
+            return 12 - max_tokens
 
         def count_tokens(self, messages):
             return sum(len(message["content"].split()) for message in messages)
@@ -503,7 +552,8 @@ def test_in_context_examples_fit_each_models_window(loopback, provider, tiny):
 
     pool = tuple(Example(input=f"Name town {n}.", output="Nauta.") for n in range(5))
     small = Small()
-    Selector([small, provider("m")], samples=1, scorer=tiny, max_tokens=2, examples=InContext(pool=pool)).select("q")
+    selector = Selector([small, provider("m")], samples=1, scorer=tiny, max_tokens=2, examples=InContext(pool=pool))
+    assert selector.select("q").examples == {"small": 2, "openai/m": 4}
     assert len(small.seen[0]) == 5  # 3 + 1 words an example, 1 for the prompt, 2 for the answer: two fit
     assert len(loopback.requests[0]["messages"]) == 9
 

@@ -50,6 +50,17 @@ def test_a_weighted_vote_sums_scores_and_takes_the_best_giver():
     assert order(WeightedVote("number"), rows) == [2, 1, 3, 0]
 
 
+def test_where_all_scores_are_negative_the_number_decides_then_the_best():
+    rows = candidates(("1", -0.1), ("2", -0.5), ("2", -0.4), ("3", -0.2))
+    assert order(WeightedVote("number"), rows) == [2, 1, 0, 3]
+    assert order(Cluster(), candidates(("a b", -2.0), ("c d", -1.0))) == [1, 0]
+
+
+def test_an_extractor_that_finds_nothing_may_say_none():
+    rows = candidates(("x", 0.9), ("y", 0.9), ("42", 0.1))
+    assert order(Vote(lambda c: c.text if c.text.isdigit() else None), rows) == [2, 0, 1]
+
+
 def test_a_cluster_gathers_what_is_alike_and_the_best_member_wins():
     rows = candidates(
         ("The river begins in Peru near Nauta.", 0.5),
@@ -112,6 +123,11 @@ def test_every_strategy_returns_what_it_was_given_whatever_the_order_it_came_in(
         ("number", "none", ""),
         ("number", "100", "100"),
         ("text", "The Amazon!", "amazon"),
+        ("text", "-3.", "-3"),
+        ("text", "It is 1,500.0!", "it is 1500"),
+        ("text", "C++ (not C)", "c++ not c"),
+        ("text", "2/3", "2/3"),
+        ("after:The answer is", "The answer is -1.5.", "-1.5"),
         ("line", "thinking\n\nThe answer: B\n", "answer b"),
         ("line", "", ""),
         ("boxed", r"so \boxed{\frac{1}{2} }.", r"\frac{1}{2}"),

@@ -169,7 +169,7 @@ def _quality_of(
 ) -> float | None:
     """Mean quality of a strategy's picks; None when an answer lacks what the strategy needs."""
     everyone = [candidate for row in candidates for candidate in row]
-    if isinstance(strategy, SelfScore) and any(candidate.logprob_sum is None for candidate in everyone):
+    if isinstance(strategy, SelfScore) and any(strategy.likelihood(candidate) is None for candidate in everyone):
         return None
     if strategy.name == "quality_cost" and any(candidate.cost is None for candidate in everyone):
         return None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 from cappy_select.errors import InputError
 from cappy_select.providers.litellm import LiteLLMProvider
@@ -52,11 +52,10 @@ class Priced(Protocol):
 
 @runtime_checkable
 class Declaring(Protocol):
-    """A provider that says which sampling parameters reach its model; any other is taken to take all but `n`."""
+    """A provider that says what it can't do; any other is taken to honour all parameters but `n`."""
 
-    @property
-    def supports(self) -> frozenset[str]:
-        """Names of `Sampling`'s fields, and `logprobs`."""
+    def refused(self, params: Mapping[str, Any]) -> Collection[str]:
+        """Which of these it can't honour: sampling parameters by name, `n`, `logprobs`."""
         ...
 
 
@@ -64,9 +63,8 @@ class Declaring(Protocol):
 class Windowed(Protocol):
     """A provider that knows how long a prompt may be, so that in-context examples are fitted into it."""
 
-    @property
-    def window(self) -> int | None:
-        """Tokens of prompt and answer together; None when unknown."""
+    def prompt_room(self, max_tokens: int | None) -> int | None:
+        """Tokens that a prompt may have when the answer may have `max_tokens`; None when unknown."""
         ...
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
@@ -88,7 +86,7 @@ def as_providers(
     if isinstance(models, str) or not isinstance(models, Iterable) or not (given := list(models)):
         raise InputError(f"models must be a non-empty list of model names or providers, got {models!r}")
     for model in given:
-        if not isinstance(model, str | Provider):
+        if not isinstance(model, str | Provider) or isinstance(model, type):
             raise InputError(
                 "a model is a name such as 'openai/gpt-5-mini' or an object with `model` and `complete`, "
                 f"got {type(model).__name__}"

@@ -7,7 +7,7 @@ an explicit timeout (LiteLLM's default is 6000 s).
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from copy import deepcopy
 from functools import cache
 from importlib.util import find_spec
@@ -24,6 +24,7 @@ _TOP_K = frozenset(
         *("hosted_vllm", "huggingface", "ollama", "ollama_chat", "openrouter", "together_ai", "vertex_ai", "vllm"),
     }
 )
+_CHECKED = frozenset({"temperature", "top_p", "n", "seed", "max_tokens", "logprobs"})
 _MIN_TOKENS = frozenset({"hosted_vllm", "vllm"})
 
 
@@ -56,14 +57,15 @@ class LiteLLMProvider:
             raise InputError("give both input_cost_per_token and output_cost_per_token, or neither")
         self._litellm = _import_litellm()
         try:
-            _, vendor, *_ = self._litellm.get_llm_provider(model, api_base=api_base)
+            self._bare, self._vendor, *_ = self._litellm.get_llm_provider(model, api_base=api_base)
         except self._litellm.exceptions.BadRequestError as error:
             raise InputError(
                 f"LiteLLM knows no provider for the model {model!r}: write it with its provider, "
                 "such as 'openai/gpt-5-mini'"
             ) from error
         self._model, self._api_key, self._api_base, self._params = model, api_key, api_base, params
-        self._supports = _supported(self._litellm, model, vendor) | frozenset(supports)
+        self._supports, self._extra = _supported(self._litellm, model, self._vendor), frozenset(supports)
+        self._known: dict[tuple[str, Any], bool] = {}
         # Not handed to LiteLLM, which would write them into its global price list.
         self._prices = input_cost_per_token, output_cost_per_token
 
@@ -72,10 +74,26 @@ class LiteLLMProvider:
         """The LiteLLM model name."""
         return self._model
 
-    @property
-    def supports(self) -> frozenset[str]:
-        """Sampling parameters that reach the model, by LiteLLM's lists and what was given at construction."""
-        return self._supports
+    def refused(self, params: Mapping[str, Any]) -> frozenset[str]:
+        """What does not reach the model, by LiteLLM's lists and checks of values, unless it is in `supports`."""
+        return frozenset(name for name, value in params.items() if not self._takes(name, value))
+
+    def _takes(self, name: str, value: Any) -> bool:
+        if name in self._extra:
+            return True
+        if name not in self._supports:
+            return False
+        if (name, value) not in self._known:
+            self._known[name, value] = name not in _CHECKED or self._passes(name, value)
+        return self._known[name, value]
+
+    def _passes(self, name: str, value: Any) -> bool:
+        """OpenAI's reasoning models list a temperature, and take only that of 1."""
+        try:
+            self._litellm.get_optional_params(model=self._bare, custom_llm_provider=self._vendor, **{name: value})
+        except self._litellm.exceptions.UnsupportedParamsError:
+            return False
+        return True
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._model!r})"  # never the key
@@ -99,12 +117,12 @@ class LiteLLMProvider:
                 **params,
             )
         except Exception as error:  # LiteLLM also passes on what its HTTP layers raise
-            raise failure_of(error, model=self._model, api_key=self._api_key) from error
+            # Without its cause, whose text may hold the key.
+            raise failure_of(error, model=self._model, api_key=self._api_key) from None
         return candidates_of(response, request, model=self._model, cost_of=lambda usage: self._cost(response, usage))
 
-    @property
-    def window(self) -> int | None:
-        """Tokens that a prompt may have, by LiteLLM's list; None for a model that is not on it."""
+    def prompt_room(self, max_tokens: int | None) -> int | None:
+        """Tokens that a prompt may have, by LiteLLM's list, which counts answers apart; None for a model not on it."""
         try:
             known = self._litellm.get_model_info(self._model).get("max_input_tokens")
         except Exception:  # LiteLLM has no entry, and raises a plain Exception

@@ -9,15 +9,14 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
-from weakref import WeakKeyDictionary
 
 from cappy_select.errors import InputError
 from cappy_select.providers.openai_format import candidates_of, failure_of
-from cappy_select.types import Candidate, Request, Usage
+from cappy_select.types import Candidate, Message, Request, Usage, content_text
 
 _OPENAI = "api.openai.com"
 _COMMON = frozenset({"n", "temperature", "top_p", "seed", "max_tokens", "logprobs"})
@@ -28,11 +27,12 @@ class OpenAIProvider:
 
     Args:
         model: The model's name there, such as `gpt-5-mini`.
-        api_key: The key; default `OPENAI_API_KEY`. A server at an `api_base` that wants none gets none.
+        api_key: The key; default `OPENAI_API_KEY`, which a server at an `api_base` is sent too.
         api_base: The address, with `/v1` if it has one; default `OPENAI_BASE_URL`, or OpenAI's own.
         input_cost_per_token, output_cost_per_token: Dollars; without them the price is unknown.
         supports: Sampling parameters that it honours beyond `n, temperature, top_p, seed, max_tokens`: vLLM
             has `top_k` and `min_tokens` too.
+        context_window: Tokens of prompt and answer together; in-context examples are fitted into it.
         **params: Passed with every call; a request's own parameters win. What is no parameter of OpenAI's
             goes into the request's body as it is.
 
@@ -48,6 +48,7 @@ class OpenAIProvider:
         input_cost_per_token: float | None = None,
         output_cost_per_token: float | None = None,
         supports: Collection[str] = (),
+        context_window: int | None = None,
         **params: Any,
     ) -> None:
         if (input_cost_per_token is None) != (output_cost_per_token is None):
@@ -59,8 +60,9 @@ class OpenAIProvider:
         self._openai, self._model, self._params = openai, model, params
         self._prices = input_cost_per_token, output_cost_per_token
         self._supports = _COMMON | frozenset(supports)
+        self._context_window = context_window
         self._options: dict[str, Any] = {"api_key": api_key, "base_url": api_base, "max_retries": 0}
-        self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = WeakKeyDictionary()
+        self._clients: dict[asyncio.AbstractEventLoop, Any] = {}
         self._lock = threading.Lock()
         try:
             probe = openai.AsyncOpenAI(**self._options)
@@ -77,10 +79,18 @@ class OpenAIProvider:
         """The model's name."""
         return self._model
 
-    @property
-    def supports(self) -> frozenset[str]:
-        """Sampling parameters that reach the model."""
-        return self._supports
+    def refused(self, params: Mapping[str, Any]) -> frozenset[str]:
+        """What is neither OpenAI's common parameter nor in `supports`."""
+        return frozenset(params.keys() - self._supports)
+
+    def prompt_room(self, max_tokens: int | None) -> int | None:
+        """The `context_window` given, less the answer; None when none was given."""
+        return None if self._context_window is None else self._context_window - (max_tokens or 0)
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        """About, and rather too many: a token for every three bytes, and four a message."""
+        texts = (content_text(message.get("content"))[0] for message in messages)
+        return sum(4 + -(-len(text.encode(errors="replace")) // 3) for text in texts)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._model!r})"  # never the key
@@ -101,7 +111,8 @@ class OpenAIProvider:
                 model=self._model, messages=list(request.messages), timeout=request.timeout_s, **params
             )
         except Exception as error:  # the client also passes on what its HTTP and JSON layers raise
-            raise failure_of(error, model=self._model, api_key=self._options["api_key"]) from error
+            # Without its cause, whose text may hold the key.
+            raise failure_of(error, model=self._model, api_key=self._options["api_key"]) from None
         return candidates_of(response, request, model=self._model, cost_of=self.price)
 
     def price(self, usage: Usage) -> float | None:
@@ -122,6 +133,8 @@ class OpenAIProvider:
         loop = asyncio.get_running_loop()
         with self._lock:
             if loop not in self._clients:
+                # A client holds its loop: those of loops that are over go, and their connections with them.
+                self._clients = {known: client for known, client in self._clients.items() if not known.is_closed()}
                 self._clients[loop] = self._openai.AsyncOpenAI(**self._options)
             return self._clients[loop]
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from cappy_select.errors import InputError, ProviderError
 from cappy_select.recorded import Recorded, read_recorded
-from cappy_select.types import Candidate, Request, content_text
+from cappy_select.types import Candidate, Request, Usage, content_text
 
 
 class ReplayProvider:
@@ -30,12 +32,20 @@ class ReplayProvider:
             wanted_model = f" of {recorded_model!r}" if recorded_model else ""
             raise InputError(f"{file} has no answers{wanted_model}; it has those of {', '.join(known) or 'no model'}")
 
-    supports = frozenset({"n"})
-
     @property
     def model(self) -> str:
         """The recorded model's name, or the file's."""
         return self._recorded_model or f"replay:{Path(self._file).name}"
+
+    def refused(self, params: Mapping[str, Any]) -> frozenset[str]:
+        """All sampling parameters: what was recorded can't be sampled anew. `logprobs` only if there are none."""
+        recorded = [answer.logprob_sum for answers in self._answers.values() for answer in answers]
+        able = {"n"} | ({"logprobs"} if any(value is not None for value in recorded) else set())
+        return frozenset(params.keys() - able)
+
+    def price(self, usage: Usage) -> float:
+        """Nothing: what the answers cost when they were recorded is in the candidates."""
+        return 0.0
 
     async def complete(self, request: Request) -> list[Candidate]:
         """The recorded answers of one call."""

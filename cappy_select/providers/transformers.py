@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from cappy_select.types import Candidate, Message, Prompt, Request, Usage, conte
 
 _T = TypeVar("_T")
 
+_drawing = threading.Lock()
 _DEFAULT_MAX_TOKENS = 256  # transformers' own default of 20 cuts most answers off
 
 
@@ -42,7 +43,7 @@ class Likelihood(NamedTuple):
 
 
 class TransformersProvider:
-    """A model on this machine. One answer batch is computed at a time, in a thread of its own.
+    """A model on this machine. Answers are drawn one batch at a time, whatever the number of models.
 
     Args:
         path: A folder or a hub id, as `from_pretrained` takes it. Code of a checkpoint is never run.
@@ -54,14 +55,13 @@ class TransformersProvider:
         name: In candidates and failures; default the folder's name.
         **params: Defaults of the sampling parameters (temperature, top_p, top_k, beams, seed, max_tokens,
             min_tokens); a request's own win. Unless `temperature` is 0 or there are beams, answers are
-            drawn at random from all tokens: transformers' default of the 50 likeliest is off.
+            drawn at random from all tokens: transformers' default of the 50 likeliest is off, and so are the
+            checkpoint's own penalties. Answer number k of a selection is drawn with `seed + k`.
 
     Raises:
         MissingExtra: transformers, torch or peft is not installed.
         InputError: the model or the adapter can't be loaded, or a parameter is unknown.
     """
-
-    supports = PARAMETERS | {"n", "logprobs"}
 
     def __init__(
         self,
@@ -89,13 +89,24 @@ class TransformersProvider:
         """The name given, or the folder's."""
         return self._name
 
+    def refused(self, params: Mapping[str, Any]) -> frozenset[str]:
+        """Nothing but what is no sampling parameter."""
+        return frozenset(params.keys() - PARAMETERS - {"n", "logprobs"})
+
+    def prompt_room(self, max_tokens: int | None) -> int:
+        """Tokens that a prompt may have: a causal model's answer needs room in the same window."""
+        answer = max_tokens or self._params.get("max_tokens") or _DEFAULT_MAX_TOKENS
+        room = self._window - (0 if self._seq2seq else answer)
+        return room if self._max_source_tokens is None else min(room, self._max_source_tokens)
+
     @property
-    def window(self) -> int:
-        """Tokens that prompt and answer (of a seq2seq model: the prompt) may have."""
+    def _window(self) -> int:
+        """Tokens that the model reads at most; of a prompt-tuned one some are taken."""
         config = self._model.config
         limits = [getattr(config, key, None) for key in ("max_position_embeddings", "n_positions", "n_ctx")]
         limits.append(self._tokenizer.model_max_length)
-        return min(int(limit) for limit in limits if limit)
+        adapter = getattr(self._model, "active_peft_config", None)
+        return min(int(limit) for limit in limits if limit) - int(getattr(adapter, "num_virtual_tokens", None) or 0)
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """Length of a prompt in this model's tokens."""
@@ -114,7 +125,10 @@ class TransformersProvider:
         return await self._off_loop(partial(self._generate, request, params))
 
     async def log_likelihoods(self, prompt: Prompt, responses: Sequence[str]) -> list[Likelihood]:
-        """What each response's tokens are worth to the model as an answer to the prompt."""
+        """What each response's tokens are worth to the model as an answer to the prompt.
+
+        Raises ProviderError (`context_window`) for what the model can't read.
+        """
         messages = ({"role": "user", "content": prompt},) if isinstance(prompt, str) else prompt
         return await self._off_loop(lambda stop: [self._read(messages, response) for response in responses])
 
@@ -129,39 +143,47 @@ class TransformersProvider:
 
     def _generate(self, request: Request, params: dict[str, Any], stop: threading.Event) -> list[Candidate]:
         torch, transformers = _import("torch"), _import("transformers")
-        source = self._source(request.messages)
-        cut = 0
-        if self._max_source_tokens is not None:
-            cut = max(0, len(source) - self._max_source_tokens)
-            source = self._cut(source)
+        whole = self._source(request.messages)
+        source = self._cut(whole)
+        cut = len(whole) - len(source)
         max_tokens = params.get("max_tokens") or _DEFAULT_MAX_TOKENS
-        needed = len(source) + (0 if self._seq2seq else max_tokens)
-        if needed > self.window:
-            raise ProviderError(
-                f"prompt and answer need {needed} tokens, the model has {self.window}",
-                kind="context_window",
-                model=self._name,
-            )
+        self._check_room(len(source) + (0 if self._seq2seq else max_tokens))
+        seed = params.get("seed")
+        if "seed" not in request.params and seed is not None:
+            seed += request.sample
         until = time.monotonic() + request.timeout_s
-        interrupted = transformers.StoppingCriteriaList([_Interrupted(stop, until)])
         inputs = torch.tensor([source], device=self._device)
-        with torch.inference_mode(), torch.random.fork_rng(enabled=params.get("seed") is not None):
-            if params.get("seed") is not None:
-                torch.manual_seed(params["seed"])
+        config = self._config(request.n, max_tokens, params)
+        # Random numbers are the process's: two models at once would draw each other's.
+        with _drawing, torch.inference_mode(), torch.random.fork_rng(enabled=seed is not None):
+            if seed is not None:
+                torch.manual_seed(seed)
             out = self._model.generate(
                 input_ids=inputs,
                 attention_mask=torch.ones_like(inputs),
-                generation_config=self._config(request.n, max_tokens, params),
-                stopping_criteria=interrupted,
+                generation_config=config,
+                stopping_criteria=transformers.StoppingCriteriaList([_Interrupted(stop, until)]),
             )
         if stop.is_set() or time.monotonic() > until:
             raise ProviderError(f"no answer within {request.timeout_s:g} s", kind="timeout", model=self._name)
         start = 1 if self._seq2seq else len(source)
         answers = [self._without_padding(row[start:]) for row in out.tolist()]
-        return [
+        candidates = [
             self._candidate(source, answer, cut, shared=len(source) if position == 0 else 0)
             for position, answer in enumerate(answers)
         ]
+        sampling = {} if seed is None or "seed" in request.params else {"seed": seed}
+        candidates = [candidate.model_copy(update={"sampling": sampling}) for candidate in candidates]
+        # Without chance all answers are this one.
+        return candidates + [candidates[0].model_copy(update={"usage": Usage()})] * (request.n - len(candidates))
+
+    def _check_room(self, needed: int) -> None:
+        if needed > self._window:
+            raise ProviderError(
+                f"prompt and answer need {needed} tokens, the model has {self._window}",
+                kind="context_window",
+                model=self._name,
+            )
 
     def _candidate(self, source: list[int], answer: list[int], cut: int, shared: int) -> Candidate:
         """`shared`: the prompt's tokens, which one of the answers stands for."""
@@ -184,16 +206,19 @@ class TransformersProvider:
         )
 
     def _config(self, n: int, max_tokens: int, params: dict[str, Any]) -> Any:
-        beams = params.get("beams") or 1
+        beams = params.get("beams")
         temperature = 1.0 if params.get("temperature") is None else params["temperature"]
-        drawn = beams == 1 and temperature > 0
+        drawn = beams is None and temperature > 0
         return _import("transformers").GenerationConfig(
             do_sample=drawn,
             temperature=temperature if drawn else 1.0,
             top_k=params.get("top_k") or 0,
             top_p=1.0 if params.get("top_p") is None else params["top_p"],
-            num_beams=beams,
-            num_return_sequences=n if drawn or beams > 1 else 1,
+            num_beams=beams or 1,
+            num_return_sequences=n if drawn or beams else 1,
+            repetition_penalty=1.0,
+            no_repeat_ngram_size=0,
+            typical_p=1.0,
             max_new_tokens=max_tokens,
             min_new_tokens=params.get("min_tokens") or 0,
             pad_token_id=self._pad,
@@ -203,7 +228,9 @@ class TransformersProvider:
 
     def _read(self, messages: Sequence[Message], response: str) -> Likelihood:
         answer = self._tokenizer(response, add_special_tokens=False)["input_ids"]
-        return self._likelihood(self._cut(self._source(messages)), [*answer, self._ends[0]])
+        source = self._cut(self._source(messages))
+        self._check_room(len(source) + (0 if self._seq2seq else len(answer) + 1))
+        return self._likelihood(source, [*answer, self._ends[0]])
 
     def _likelihood(self, source: list[int], answer: list[int]) -> Likelihood:
         """By teacher forcing: what the model gives each token of the answer, knowing those before."""
@@ -226,6 +253,13 @@ class TransformersProvider:
 
     def _source(self, messages: Sequence[Message]) -> list[int]:
         """The prompt's tokens: by the tokenizer's chat template if it has one, else the texts themselves."""
+        others = {kind for message in messages for kind in content_text(message.get("content"))[1]}
+        if others:
+            raise ProviderError(
+                f"a local model reads text, the prompt has {', '.join(sorted(others))}",
+                kind="bad_request",
+                model=self._name,
+            )
         if getattr(self._tokenizer, "chat_template", None):
             found = self._tokenizer.apply_chat_template(
                 [{"role": m["role"], "content": content_text(m.get("content"))[0]} for m in messages],
