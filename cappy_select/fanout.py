@@ -7,26 +7,33 @@ call is cancelled and waited for, and what it spent is on the bill.
 from __future__ import annotations
 
 import asyncio
-import json
-import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_random_exponential
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
 
+from cappy_select.calls import (
+    Bill,
+    Call,
+    bill_of,
+    checked,
+    error_of,
+    estimated_bill,
+    most_prompt_tokens,
+    price_of,
+    wait_before_retry,
+)
 from cappy_select.errors import RETRYABLE, FailureKind, NoCandidates, ProviderError
 from cappy_select.gates import Complete, reason_against
 from cappy_select.lanes import Budget, Lane
-from cappy_select.providers import Priced, Provider, Windowed
-from cappy_select.sampling import Sampling, singles
-from cappy_select.types import Candidate, Ended, Failure, Request, Usage, estimated_usage, response_text, total_cost
+from cappy_select.sampling import singles
+from cappy_select.types import Candidate, Ended, Failure, Request, Usage, total_cost
 
 _DRAIN_S = 0.25  # for cancelled calls to close their connections; one that will not end is left behind
 _OURS = frozenset({"unavailable", "budget", "cancelled"})  # kinds that say nothing about the provider
-_PERHAPS_BILLED = frozenset({"timeout", "connection", "invalid_response"})  # the request was read, the answer lost
 
 
 class FanOutConfig(BaseModel):
@@ -52,24 +59,6 @@ class FanOutConfig(BaseModel):
 
 
 @dataclass(frozen=True)
-class Call:
-    """One upstream call to make, for `request.n` answers sampled in this way."""
-
-    provider: Provider
-    request: Request
-    lane: Lane = field(default_factory=lambda: FanOutConfig().lane())
-    sampling: Sampling = field(default_factory=Sampling)
-
-
-@dataclass(frozen=True)
-class Bill:
-    """Tokens, and dollars or None when a price is unknown."""
-
-    usage: Usage
-    cost: float | None
-
-
-@dataclass(frozen=True)
 class Gathered:
     """What came back, in request order, why nothing more did, and what it cost.
 
@@ -90,7 +79,7 @@ _LEAST_JUDGING_S = 0.1  # for what arrives at the deadline
 _Why = Ended | Literal["out of reach"]
 
 
-@dataclass
+@dataclass(eq=False)
 class _Run:
     """One call while it runs, so that a cancelled one can still say how it went. `place` is its request order."""
 
@@ -152,20 +141,21 @@ class _Gathering:
         self._runs: dict[asyncio.Task[None], _Run] = {}
         self._arrived: list[_Run] = []  # calls that ended, and were not judged yet
         self._arrival = asyncio.Event()
-        self._running = self._usable = 0
+        self._running: list[_Run] = []
+        self._usable = 0
         self._over = self._timed_out = False
 
     def start(self, call: Call, place: tuple[int, int]) -> None:
         run = _Run(call, place)
         task = asyncio.create_task(self._complete(run))
         self._runs[task] = run
-        self._running += 1
+        self._running.append(run)
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled():
             task.exception()  # taken, so that asyncio does not log a failure that is data
-        self._running -= 1
+        self._running.remove(self._runs[task])
         self._arrived.append(self._runs[task])
         self._arrival.set()
 
@@ -175,7 +165,7 @@ class _Gathering:
         while True:
             self._arrival.clear()
             arrived = await self._take()
-            if not self._running:
+            if not self._running and not self._arrived:
                 return "complete"
             if self._usable + self._outstanding < self._config.min_usable:
                 return "out of reach"
@@ -186,7 +176,9 @@ class _Gathering:
             if self._config.grace_s is not None and limit == "deadline" and self._usable >= self._config.min_usable:
                 until, limit = min(self._deadline, time.perf_counter() + self._config.grace_s), "grace"
             try:
-                async with asyncio.timeout(until - time.perf_counter()):
+                if (left := until - time.perf_counter()) <= 0:  # though more may have arrived meanwhile
+                    raise TimeoutError
+                async with asyncio.timeout(left):
                     await self._arrival.wait()
             except TimeoutError:
                 if limit == "grace" and until < self._deadline:
@@ -196,8 +188,8 @@ class _Gathering:
 
     @property
     def _outstanding(self) -> int:
-        """Answers that the calls under way may bring."""
-        return sum(run.call.request.n for task, run in self._runs.items() if not task.done())
+        """Answers that the calls under way may bring, and those not judged yet."""
+        return sum(run.call.request.n for run in self._running) + sum(len(run.answers or ()) for run in self._arrived)
 
     async def drain(self) -> None:
         """Cancel what runs, and wait until it is over."""
@@ -281,7 +273,7 @@ class _Gathering:
 
         retrying = AsyncRetrying(
             stop=lambda state: stop_after_attempt(self._config.max_retries + 1)(state) or give_up(state),
-            wait=_wait,
+            wait=wait_before_retry,
             retry=retry_if_exception(lambda error: isinstance(error, ProviderError) and error.kind in RETRYABLE),
             reraise=True,
         )
@@ -301,7 +293,7 @@ class _Gathering:
             waited = time.perf_counter() - run.attempt_began
             # One that had little time, because it waited its turn, says nothing about the provider.
             if self._timed_out and run.attempts > len(run.lost) and waited > self._config.deadline_s / 2:
-                lane.ended(_error(run.call, "timeout", f"no answer in {waited:.1f} s"))
+                lane.ended(error_of(run.call, "timeout", f"no answer in {waited:.1f} s"))
             elif run.trial:
                 lane.abandoned()
             raise
@@ -324,7 +316,7 @@ class _Gathering:
             run.attempt_began = time.perf_counter()
             cost: float | None = None
             try:
-                answers = _checked(await call.provider.complete(call.request), call)
+                answers = checked(await call.provider.complete(call.request), call)
                 cost = total_cost(answer.cost for answer in answers)
                 # More than were asked for were paid for, but are not taken.
                 run.lost += [Bill(answer.usage, answer.cost) for answer in answers[call.request.n :]]
@@ -337,7 +329,7 @@ class _Gathering:
                 if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
                     raise  # by us, or by the caller
                 # A provider's own defect must not cost the answers of the others: it is one more failure, named.
-                failure = _error(call, "invalid_response", f"{type(error).__name__}: {error}")
+                failure = error_of(call, "invalid_response", f"{type(error).__name__}: {error}")
                 cost = _note_failure(run, failure)
                 raise failure from error
             finally:
@@ -347,11 +339,11 @@ class _Gathering:
         """Dollars of a call at most, if `max_tokens` bounds its answers; else those of its prompt."""
         request, params = call.request, call.request.params
         most = params.get("max_tokens") or params.get("max_completion_tokens") or 0
-        usage = Usage(prompt_tokens=_most_prompt_tokens(call), completion_tokens=request.n * int(most))
+        usage = Usage(prompt_tokens=most_prompt_tokens(call), completion_tokens=request.n * int(most))
         return price_of(call.provider, usage) or 0.0
 
     def _refused(self, run: _Run, kind: FailureKind, message: str) -> ProviderError:
-        run.last_error = _error(run.call, kind, message)
+        run.last_error = error_of(run.call, kind, message)
         return run.last_error
 
     def _failure(self, run: _Run, task: asyncio.Task[None], ended: _Why) -> Failure:
@@ -367,7 +359,7 @@ class _Gathering:
             if run.last_error is not None:
                 message += f"; the attempt before failed: {run.last_error.kind}: {run.last_error.message}"
             if len(run.lost) < run.attempts:  # cut off in flight, not between two attempts
-                run.lost.append(_estimated_bill(run.call))
+                run.lost.append(estimated_bill(run.call))
         return Failure(
             model=error.model if isinstance(error, ProviderError) else run.call.provider.model,
             kind=kind,
@@ -399,63 +391,8 @@ async def _judge_completeness(answers: Sequence[tuple[Candidate, Request]], seco
 
 def _note_failure(run: _Run, error: ProviderError) -> float | None:
     run.last_error = error
-    run.lost.append(_bill(run.call, error))
+    run.lost.append(bill_of(run.call, error))
     return run.lost[-1].cost
-
-
-def _checked(answers: list[Candidate], call: Call) -> list[Candidate]:
-    if not isinstance(answers, list) or not all(isinstance(answer, Candidate) for answer in answers):
-        raise _error(call, "invalid_response", f"the provider must return a list of Candidate, not {answers!r:.80}")
-    if not answers:
-        raise _error(call, "invalid_response", "the provider returned no answer")
-    return answers
-
-
-def _error(call: Call, kind: FailureKind, message: str) -> ProviderError:
-    return ProviderError(message, kind=kind, model=str(call.provider.model))
-
-
-_backoff = wait_random_exponential(multiplier=0.25, max=8.0)
-
-
-def _wait(state: RetryCallState) -> float:
-    """The provider's own Retry-After where it gave one, else jittered exponential back-off."""
-    error = state.outcome.exception() if state.outcome else None
-    if isinstance(error, ProviderError) and error.retry_after_s is not None:
-        # A little later, each at its own time: calls that were refused together must not come back together.
-        return error.retry_after_s * random.uniform(1.0, 1.1) + random.uniform(0.0, 0.1)  # noqa: S311
-    return _backoff(state)
-
-
-def _bill(call: Call, error: ProviderError) -> Bill:
-    """What a failed attempt cost: what it says; an estimate if it was perhaps worked on; else nothing."""
-    if error.usage is not None:
-        return Bill(error.usage, error.cost)
-    return _estimated_bill(call) if error.kind in _PERHAPS_BILLED else Bill(Usage(), 0.0)
-
-
-def _estimated_bill(call: Call) -> Bill:
-    """A lower bound for an attempt that reported nothing: its prompt was read, what it wrote is unknown."""
-    usage = estimated_usage(call.request.messages, tools=call.request.params.get("tools"))
-    return Bill(usage, price_of(call.provider, usage))
-
-
-def price_of(provider: Provider, usage: Usage) -> float | None:
-    """Dollars for `usage`; None when the provider does not know."""
-    try:
-        return provider.price(usage) if isinstance(provider, Priced) else None
-    except Exception:  # a provider's defect, and a price that is not known
-        return None
-
-
-def _most_prompt_tokens(call: Call) -> int:
-    """By the provider's own count; else no token is shorter than a byte. Content that is not text is not counted."""
-    request = call.request
-    texts = "".join(response_text(message) for message in request.messages)
-    tools = json.dumps(request.params.get("tools") or "", default=str)
-    if isinstance(call.provider, Windowed):
-        return call.provider.count_tokens(request.messages) + len(tools.encode())
-    return len((texts + tools).encode(errors="replace"))
 
 
 def no_candidates(gathered: Gathered, usable: int, needed: int) -> NoCandidates:

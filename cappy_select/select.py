@@ -5,34 +5,25 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar, overload
+from typing import Any, Literal, TypeVar, overload
 
 from pydantic import ValidationError
 
 from cappy_select import background
+from cappy_select.asking import Asking, as_plan
 from cappy_select.errors import InputError, NoGoodAnswer, StrategyError, validation_message
-from cappy_select.fanout import Call, FanOutConfig, Gathered, fan_out, no_candidates, price_of
+from cappy_select.fanout import FanOutConfig, Gathered, fan_out, no_candidates
 from cappy_select.gates import Complete, Gate, as_gates, reason_against
 from cappy_select.icl import InContext
 from cappy_select.instruction import as_messages, build_instruction, check_policy
-from cappy_select.providers import Declaring, Provider, Windowed, as_providers
-from cappy_select.sampling import MAX_SAMPLES, PARAMETERS, Plan, Sampling, calls_of, honoured
+from cappy_select.providers import Provider, as_providers
+from cappy_select.sampling import Plan
 from cappy_select.scorer import Scorer
-from cappy_select.strategies import Argmax, Need, Needing, Strategy
-from cappy_select.types import (
-    Candidate,
-    Downgrade,
-    Instruction,
-    InstructionPolicy,
-    Prompt,
-    Request,
-    Selection,
-    Usage,
-    response_text,
-)
+from cappy_select.strategies import Argmax, Needing, Strategy
+from cappy_select.types import Candidate, Instruction, InstructionPolicy, Prompt, Request, Selection, response_text
 
 _T = TypeVar("_T")
 
@@ -130,9 +121,9 @@ class Selector:
             raise InputError(validation_message(error)) from error
         _refuse_fixed(params)
         check_policy(instruction)
-        self._plan = _plan(samples, plan)
-        self._accept_cut_off = self._plan.accept_cut_off if accept_cut_off is None else accept_cut_off
-        self._gates = (Complete(accept_cut_off=self._accept_cut_off), *as_gates(gates))
+        asked = as_plan(samples, plan)
+        cut_off = asked.accept_cut_off if accept_cut_off is None else accept_cut_off
+        self._gates = (Complete(accept_cut_off=cut_off), *as_gates(gates))
         self._strategy: Strategy = Argmax() if strategy is None else strategy
         if not isinstance(self._strategy, Strategy) or isinstance(self._strategy, type):
             raise InputError(f"a strategy is an object with `name` and `order`, such as Argmax(), got {strategy!r}")
@@ -140,26 +131,26 @@ class Selector:
             if threshold is not None and not (isinstance(threshold, int | float) and math.isfinite(threshold)):
                 raise InputError(f"{name} must be a finite score, got {threshold!r}")
         self._stop_when, self._abstain_below = stop_when, abstain_below
-        self._examples = examples
         self._params = params
-        self._providers = as_providers(models, api_key=api_key, api_base=api_base)
-        self._lanes = [self._config.lane() for _ in self._providers]
         needs = self._strategy.needs if isinstance(self._strategy, Needing) else frozenset()
-        self._needs_logprobs = "logprobs" in needs
-        self._check_providers(needs)
-        asked = self._asked(params)[0]
-        answers = sum(sampling.n for samplings in asked for sampling in samplings)
-        if min_usable > answers:
-            raise InputError(f"min_usable={min_usable} can't be met by {answers} answers of {len(asked)} models")
-        if answers > max_candidates:
-            raise InputError(f"{answers} answers are asked for, max_candidates={max_candidates}")
+        self._asking = Asking(
+            as_providers(models, api_key=api_key, api_base=api_base),
+            asked,
+            examples,
+            self._config,
+            logprobs="logprobs" in needs,
+            params=params,
+        )
+        if "cost" in needs:
+            for provider in self._asking.providers:
+                self._asking.need_price(provider, self._strategy.name)
         self.scorer = scorer if isinstance(scorer, Scorer) else Scorer.load(scorer)
         self._policy = instruction
 
     @property
     def plan(self) -> Plan:
         """What is asked of each model."""
-        return self._plan
+        return self._asking.plan
 
     def select(self, prompt: Prompt, **params: Any) -> Selection:
         """The best answer to a prompt or to OpenAI-style messages.
@@ -182,8 +173,10 @@ class Selector:
         """`select` for async callers."""
         started = time.perf_counter()
         _refuse_fixed(params)
-        asked = await background.work(lambda: self._ask(as_messages(prompt), {**self._params, **params}))
-        seen = asked.calls[0].request.messages if self._examples and self._examples.scorer_sees else prompt
+        messages = as_messages(prompt)
+        asked = await background.work(lambda: self._asking.ask(messages, {**self._params, **params}))
+        examples = self._asking.examples
+        seen = asked.calls[0].request.messages if examples and examples.scorer_sees else prompt
         # Before the calls: a prompt or policy that can't be read must not be found out after they are paid for.
         instruction = await self._in_background(lambda: self._instruction(seen, self.scorer.window))
         gathered = await fan_out(
@@ -203,7 +196,7 @@ class Selector:
             instruction=instruction,
             scorer=str(self.scorer.bundle),
             strategy=self._strategy.name,
-            plan=self._plan.name,
+            plan=self.plan.name,
             downgrades=asked.downgrades,
             examples=asked.examples,
             ended=gathered.ended,
@@ -298,53 +291,6 @@ class Selector:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _check_providers(self, needs: frozenset[Need]) -> None:
-        """What a limit or the strategy needs of every provider. Raises InputError, before a call is paid for."""
-        buyers = ["max_cost"] if self._config.max_cost is not None else []
-        buyers += [self._strategy.name] if "cost" in needs else []
-        for provider in self._providers:
-            if buyers and price_of(provider, Usage(prompt_tokens=1)) is None:
-                raise InputError(f"{buyers[0]} needs the price of {provider.model}, which is unknown")
-            if self._examples and self._examples.max_tokens and not isinstance(provider, Windowed):
-                raise InputError(f"the examples' max_tokens can't be kept: {provider.model} does not count tokens")
-            if self._needs_logprobs and "logprobs" in _refused(provider)({"logprobs": True}):
-                raise InputError(f"{self._strategy.name} needs log-probabilities, which {provider.model} does not give")
-        if unknown := sorted(self._plan.overrides.keys() - {provider.model for provider in self._providers}):
-            raise InputError(f"the plan {self._plan.name!r} has overrides for {', '.join(unknown)}, not asked here")
-
-    def _asked(self, params: Mapping[str, Any]) -> tuple[list[tuple[Sampling, ...]], tuple[Downgrade, ...]]:
-        """How each provider is sampled, and what it can't do. Raises InputError."""
-        plan = self._plan.with_params(params)
-        asked: list[tuple[Sampling, ...]] = []
-        downgrades: tuple[Downgrade, ...] = ()
-        for provider in self._providers:
-            samplings, left_out = honoured(plan, provider.model, _refused(provider))
-            asked.append(samplings)
-            downgrades += left_out
-        return asked, downgrades
-
-    def _ask(self, messages: tuple[dict[str, Any], ...], params: dict[str, Any]) -> _Asked:
-        samplings_of, downgrades = self._asked(params)
-        others = {name: value for name, value in params.items() if name not in PARAMETERS}
-        if self._needs_logprobs:
-            others["logprobs"] = True
-        calls, examples = [], {}
-        for provider, lane, samplings in zip(self._providers, self._lanes, samplings_of, strict=True):
-            prompt = messages
-            if self._examples is not None:
-                prompt, examples[provider.model] = _with_examples(self._examples, provider, messages, samplings)
-            several = lane.gives_n and isinstance(provider, Declaring) and "n" not in provider.refused({"n": 2})
-            for first, sampling in calls_of(samplings, several=several):
-                request = Request(
-                    messages=prompt,
-                    n=sampling.n,
-                    sample=first,
-                    timeout_s=self._config.deadline_s,
-                    params=others | sampling.params,
-                )
-                calls.append(Call(provider, request, lane, sampling))
-        return _Asked(calls, downgrades, examples)
-
     async def _judge(
         self, answers: Sequence[tuple[Candidate, Request]], instruction: Instruction, seconds: float
     ) -> list[Candidate]:
@@ -435,37 +381,3 @@ class Selector:
 def _refuse_fixed(params: dict[str, Any]) -> None:
     if fixed := sorted(FIXED & params.keys()):
         raise InputError(f"{', '.join(fixed)} can't be a call parameter: set it when making the Selector or provider")
-
-
-class _Asked(NamedTuple):
-    """What one selection asks for."""
-
-    calls: list[Call]
-    downgrades: tuple[Downgrade, ...]
-    examples: dict[str, int]
-
-
-def _refused(provider: Provider) -> Callable[[Mapping[str, Any]], Collection[str]]:
-    return provider.refused if isinstance(provider, Declaring) else lambda params: ()
-
-
-def _with_examples(
-    examples: InContext, provider: Provider, messages: tuple[dict[str, Any], ...], samplings: Iterable[Sampling]
-) -> tuple[tuple[dict[str, Any], ...], int]:
-    """As many examples as the model's window takes beside its longest answer."""
-    if not isinstance(provider, Windowed):
-        return examples.apply(messages)
-    answer = max((sampling.max_tokens or 0 for sampling in samplings), default=0)
-    return examples.apply(messages, count_tokens=provider.count_tokens, room=provider.prompt_room(answer or None))
-
-
-def _plan(samples: int | None, plan: Plan | Mapping[str, Any] | str | Path | None) -> Plan:
-    if plan is not None:
-        if samples is not None:
-            raise InputError("give samples or a plan, not both: a plan says how many answers it asks for")
-        return Plan.load(plan)
-    if samples is None:
-        return Plan.preset("quick")
-    if not isinstance(samples, int) or not 1 <= samples <= MAX_SAMPLES:
-        raise InputError(f"samples must be a whole number from 1 to {MAX_SAMPLES}, got {samples!r}")
-    return Plan(name=f"{samples} samples", samplings=(Sampling(n=samples),))

@@ -6,7 +6,8 @@ import time
 import pytest
 
 from cappy_select import Candidate, NoCandidates, ProviderError, Request, Usage
-from cappy_select.fanout import Call, FanOutConfig, fan_out
+from cappy_select.calls import Call
+from cappy_select.fanout import FanOutConfig, fan_out
 from cappy_select.sampling import Sampling
 
 pytestmark = pytest.mark.usefixtures("no_leaks")

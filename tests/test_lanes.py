@@ -6,7 +6,8 @@ import threading
 import pytest
 
 from cappy_select import Candidate, NoCandidates, ProviderError, Request
-from cappy_select.fanout import Call, FanOutConfig, fan_out
+from cappy_select.calls import Call
+from cappy_select.fanout import FanOutConfig, fan_out
 from cappy_select.lanes import Budget, Lane
 
 DOWN = ProviderError("a 500", kind="server", model="m")

@@ -1,0 +1,90 @@
+"""One upstream call: what it asks, what it cost, when it is made again."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import dataclass, field
+
+from tenacity import RetryCallState, wait_random_exponential
+
+from cappy_select.errors import FailureKind, ProviderError
+from cappy_select.lanes import Lane
+from cappy_select.providers import Priced, Provider, Windowed
+from cappy_select.sampling import Sampling
+from cappy_select.types import Candidate, Request, Usage, estimated_usage, response_text
+
+_PERHAPS_BILLED = frozenset({"timeout", "connection", "invalid_response"})  # the request was read, the answer lost
+
+
+@dataclass(frozen=True)
+class Call:
+    """One upstream call to make, for `request.n` answers sampled in this way."""
+
+    provider: Provider
+    request: Request
+    lane: Lane = field(default_factory=lambda: Lane(100, 5, 30.0))
+    sampling: Sampling = field(default_factory=Sampling)
+
+
+@dataclass(frozen=True)
+class Bill:
+    """Tokens, and dollars or None when a price is unknown."""
+
+    usage: Usage
+    cost: float | None
+
+
+def checked(answers: list[Candidate], call: Call) -> list[Candidate]:
+    if not isinstance(answers, list) or not all(isinstance(answer, Candidate) for answer in answers):
+        raise error_of(call, "invalid_response", f"the provider must return a list of Candidate, not {answers!r:.80}")
+    if not answers:
+        raise error_of(call, "invalid_response", "the provider returned no answer")
+    return answers
+
+
+def error_of(call: Call, kind: FailureKind, message: str) -> ProviderError:
+    return ProviderError(message, kind=kind, model=str(call.provider.model))
+
+
+_backoff = wait_random_exponential(multiplier=0.25, max=8.0)
+
+
+def wait_before_retry(state: RetryCallState) -> float:
+    """The provider's own Retry-After where it gave one, else jittered exponential back-off."""
+    error = state.outcome.exception() if state.outcome else None
+    if isinstance(error, ProviderError) and error.retry_after_s is not None:
+        # A little later, each at its own time: calls that were refused together must not come back together.
+        return error.retry_after_s * random.uniform(1.0, 1.1) + random.uniform(0.0, 0.1)  # noqa: S311
+    return _backoff(state)
+
+
+def bill_of(call: Call, error: ProviderError) -> Bill:
+    """What a failed attempt cost: what it says; an estimate if it was perhaps worked on; else nothing."""
+    if error.usage is not None:
+        return Bill(error.usage, error.cost)
+    return estimated_bill(call) if error.kind in _PERHAPS_BILLED else Bill(Usage(), 0.0)
+
+
+def estimated_bill(call: Call) -> Bill:
+    """A lower bound for an attempt that reported nothing: its prompt was read, what it wrote is unknown."""
+    usage = estimated_usage(call.request.messages, tools=call.request.params.get("tools"))
+    return Bill(usage, price_of(call.provider, usage))
+
+
+def price_of(provider: Provider, usage: Usage) -> float | None:
+    """Dollars for `usage`; None when the provider does not know."""
+    try:
+        return provider.price(usage) if isinstance(provider, Priced) else None
+    except Exception:  # a provider's defect, and a price that is not known
+        return None
+
+
+def most_prompt_tokens(call: Call) -> int:
+    """By the provider's own count; else no token is shorter than a byte. Content that is not text is not counted."""
+    request = call.request
+    texts = "".join(response_text(message) for message in request.messages)
+    tools = json.dumps(request.params.get("tools") or "", default=str)
+    if isinstance(call.provider, Windowed):
+        return call.provider.count_tokens(request.messages) + len(tools.encode())
+    return len((texts + tools).encode(errors="replace"))
