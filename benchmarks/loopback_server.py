@@ -1,6 +1,6 @@
 """An OpenAI-compatible server on 127.0.0.1 that costs next to nothing: for load tests and benchmarks.
 
-    python benchmarks/loopback_server.py [--delay-ms MEAN]
+    python benchmarks/loopback_server.py [--delay-ms TIME]
 
 Prints its address. Models named `one...` give one answer whatever `n`, as many servers do. A call's usage is 10 prompt
 tokens and 4 tokens an answer; `GET /tally` says what it has given in all.
@@ -11,14 +11,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import random
 
 
 class Server:
     def __init__(self, delay_s: float) -> None:
         self._delay_s = delay_s
         self._tally = {"calls": 0, "answers": 0, "prompt_tokens": 0, "completion_tokens": 0}
-        self._rng = random.Random(0)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection, kept alive."""
@@ -41,7 +39,7 @@ class Server:
         request = json.loads(body)
         n = 1 if request["model"].startswith("one") else request.get("n", 1)
         if self._delay_s:
-            await asyncio.sleep(self._rng.uniform(0.5, 1.5) * self._delay_s)
+            await asyncio.sleep(self._delay_s)
         usage = {"prompt_tokens": 10, "completion_tokens": 4 * n}
         self._tally["calls"] += 1
         self._tally["answers"] += n
@@ -66,7 +64,7 @@ class Server:
 
 async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--delay-ms", type=float, default=0.0, help="mean time to an answer")
+    parser.add_argument("--delay-ms", type=float, default=0.0, help="time to an answer")
     options = parser.parse_args()
     server = await asyncio.start_server(Server(options.delay_ms / 1000).serve, "127.0.0.1", 0, backlog=4096)
     print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", flush=True)

@@ -29,7 +29,6 @@ def main() -> None:
     selector = Selector(
         options.model,
         samples=4,
-        temperature=0.7,
         examples=examples,
         strategy=Vote("after:The answer is"),
         api_base=options.api_base,

@@ -24,7 +24,7 @@ SCRIPT = textwrap.dedent("""
             return ScoredPairs(np.full(len(pairs), 0.5, np.float32), zeros, zeros)
 
     base, selections, waves = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-    prices = {"input_cost_per_token": 2**-20, "output_cost_per_token": 2**-19}  # sums of them are exact
+    prices = {"input_cost_per_token": 1.1e-6, "output_cost_per_token": 2.3e-6}
     models = [OpenAIProvider(name, api_base=base, api_key="none", **prices) for name in ("several", "one")]
     selector = Selector(models, samples=10, scorer=Constant(Scorer.load().bundle), deadline_s=300)
 
@@ -72,6 +72,7 @@ def test_nothing_is_lost_and_the_bill_is_exact(selections, waves):
     assert found["failures"] == 0
     for name in ("prompt_tokens", "completion_tokens"):
         assert found[name] == tally[name]
-    assert found["cost"] == tally["prompt_tokens"] * 2**-20 + tally["completion_tokens"] * 2**-19
+    owed = tally["prompt_tokens"] * 1.1e-6 + tally["completion_tokens"] * 2.3e-6
+    assert found["cost"] == pytest.approx(owed, rel=1e-12)
     assert found["memory"][-1] <= 1.2 * found["memory"][0]
     assert found["tasks"] == 1

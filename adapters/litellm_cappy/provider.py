@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from cappy_select import CappyError, InputError, NoCandidates, Selection, Selector
+from cappy_select import CappyError, InputError, Selection, Selector
 
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # no network at LiteLLM's import
 
@@ -103,4 +103,5 @@ def _fill(response: ModelResponse, model: str, selection: Selection) -> ModelRes
 
 
 def _as_litellm_error(error: CappyError) -> CustomLLMError:
-    return CustomLLMError(502 if isinstance(error, NoCandidates) else 400, str(error))
+    ours = isinstance(error, InputError)  # the caller's doing
+    return CustomLLMError(400 if ours else 502, str(error))
