@@ -9,7 +9,7 @@ demo: .venv/demo.installed  ## the online line at work, without a key or a netwo
 	$(BIN)/cappy demo
 
 test: .venv/dev.installed  ## all tests that are fast enough for every commit
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 check: .venv/dev.installed  ## lint, format, types
 	$(BIN)/ruff check .

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 
 import pytest
@@ -203,4 +202,3 @@ def test_what_cannot_be_loaded_is_one_error(t5, tmp_path):
 def test_a_named_local_model_is_a_provider(t5, tiny):
     selection = Selector([f"transformers:{t5}"], samples=2, max_tokens=4, accept_cut_off=True, scorer=tiny).select("q")
     assert [c.model for c in selection.candidates] == ["tiny-t5"] * 2
-    assert threading.active_count() < 50
