@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import threading
 from collections.abc import Collection, Mapping, Sequence
 from functools import cache
@@ -61,18 +62,16 @@ class OpenAIProvider:
         self._prices = input_cost_per_token, output_cost_per_token
         self._supports = _COMMON | frozenset(supports)
         self._context_window = context_window
-        self._options: dict[str, Any] = {"api_key": api_key, "base_url": api_base, "max_retries": 0}
+        address = api_base or os.environ.get("OPENAI_BASE_URL") or f"https://{_OPENAI}/v1"
+        key = api_key or os.environ.get("OPENAI_API_KEY")
+        if not key and urlsplit(address).hostname == _OPENAI:
+            raise InputError(f"no key for {model!r}: set OPENAI_API_KEY, or OpenAIProvider(api_key=...)")
+        # The client wants a word; a server of one's own often does not.
+        self._options: dict[str, Any] = {"api_key": key or "none", "base_url": address, "max_retries": 0}
         self._clients: dict[asyncio.AbstractEventLoop, Any] = {}
         self._lock = threading.Lock()
-        try:
-            probe = openai.AsyncOpenAI(**self._options)
-        except openai.OpenAIError as error:
-            if api_base is None:
-                raise InputError(f"no key for {model!r}: set OPENAI_API_KEY, or OpenAIProvider(api_key=...)") from error
-            self._options["api_key"] = "none"  # the client wants a word; a server of one's own often does not
-            probe = openai.AsyncOpenAI(**self._options)
         # OpenAI's reasoning models refuse the old name, most compatible servers know only that.
-        self._limit = "max_completion_tokens" if urlsplit(str(probe.base_url)).hostname == _OPENAI else "max_tokens"
+        self._limit = "max_completion_tokens" if urlsplit(address).hostname == _OPENAI else "max_tokens"
 
     @property
     def model(self) -> str:
@@ -135,7 +134,9 @@ class OpenAIProvider:
             if loop not in self._clients:
                 # A client holds its loop: those of loops that are over go, and their connections with them.
                 self._clients = {known: client for known, client in self._clients.items() if not known.is_closed()}
-                self._clients[loop] = self._openai.AsyncOpenAI(**self._options)
+                # Without one of ours the client makes one that, collected late, closes itself on another's loop.
+                http = self._openai.DefaultAsyncHttpxClient()
+                self._clients[loop] = self._openai.AsyncOpenAI(**self._options, http_client=http)
             return self._clients[loop]
 
 
