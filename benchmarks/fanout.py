@@ -3,15 +3,16 @@
     python benchmarks/fanout.py [--json FILE]
 
 Throughput: the same calls, so many at a time, by the bare client, by our provider, and by whole selections, gates and
-all, turn by turn; a ratio is that of the medians over the rounds. Overhead: how much longer a selection of 12 calls takes than
-its slowest call, and than the bare client's 12 calls; with a scorer that gives every answer the same score, so that
-scoring is not in it.
+all, turn by turn; a ratio is that of the medians over the rounds. Overhead: how much longer a selection of 12 calls
+takes than its slowest call, and than the bare client's 12 calls; with a scorer that gives every answer the same score,
+so that scoring is not in it.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import os
 import statistics
@@ -116,6 +117,8 @@ async def compare(base: str, calls: int, at_a_time: int, rounds: int) -> list[di
             names = list(engines)
             for name in names[count % len(names) :] + names[: count % len(names)]:  # nobody always comes first
                 call, each = engines[name]
+                gc.collect()
+                await asyncio.sleep(0.2)  # LiteLLM logs what it did a little later: not at the next one's cost
                 found = await throughput(call, calls // each, max(1, at_a_time // each))
                 speeds[name].append(found * each)
         for name, found_in in speeds.items():
