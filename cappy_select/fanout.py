@@ -189,7 +189,8 @@ class _Gathering:
     @property
     def _outstanding(self) -> int:
         """Answers that the calls under way may bring, and those not judged yet."""
-        return sum(run.call.request.n for run in self._running) + sum(len(run.answers or ()) for run in self._arrived)
+        promising = [*self._running, *(run for run in self._arrived if run.answers is not None)]
+        return sum(run.call.request.n for run in promising)
 
     async def drain(self) -> None:
         """Cancel what runs, and wait until it is over."""
