@@ -42,7 +42,7 @@ class Asking:
     ) -> None:
         self.providers, self.plan, self.examples = providers, plan, examples
         self._config, self._logprobs = config, logprobs
-        self._lanes = [config.lane() for _ in providers]
+        self._lanes = [config.lane(getattr(provider, "max_concurrency", None)) for provider in providers]
         for provider in providers:
             if config.max_cost is not None:
                 self.need_price(provider, "max_cost")

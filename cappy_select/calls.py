@@ -10,7 +10,7 @@ from tenacity import RetryCallState, wait_random_exponential
 
 from cappy_select.errors import FailureKind, ProviderError
 from cappy_select.lanes import Lane
-from cappy_select.providers import Priced, Provider, Windowed
+from cappy_select.providers import Priced, Provider
 from cappy_select.sampling import Sampling
 from cappy_select.types import Candidate, Request, Usage, estimated_usage, response_text
 
@@ -81,10 +81,7 @@ def price_of(provider: Provider, usage: Usage) -> float | None:
 
 
 def most_prompt_tokens(call: Call) -> int:
-    """By the provider's own count; else no token is shorter than a byte. Content that is not text is not counted."""
-    request = call.request
-    texts = "".join(response_text(message) for message in request.messages)
-    tools = json.dumps(request.params.get("tools") or "", default=str)
-    if isinstance(call.provider, Windowed):
-        return call.provider.count_tokens(request.messages) + len(tools.encode())
+    """A bound: no token is shorter than a byte. Content that is not text is not counted."""
+    texts = "".join(response_text(message) for message in call.request.messages)
+    tools = json.dumps(call.request.params.get("tools") or "", default=str)
     return len((texts + tools).encode(errors="replace"))

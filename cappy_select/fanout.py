@@ -53,9 +53,9 @@ class FanOutConfig(BaseModel):
     cool_down_after: int = Field(5, ge=1, description="failures of a provider in a row, before it is left alone")
     cool_down_s: float = Field(30.0, ge=0, description="for so long")
 
-    def lane(self) -> Lane:
-        """A provider's way under these limits."""
-        return Lane(self.max_concurrency, self.cool_down_after, self.cool_down_s)
+    def lane(self, most: int | None = None) -> Lane:
+        """A provider's way under these limits; `most` calls at a time, if it says so itself."""
+        return Lane(min(most or self.max_concurrency, self.max_concurrency), self.cool_down_after, self.cool_down_s)
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class _Gathering:
 
     def __init__(self, config: FanOutConfig, judge: Judge, good_enough: Callable[[Candidate], bool]) -> None:
         self._config, self._judge, self._good_enough = config, judge, good_enough
-        self._deadline = time.perf_counter() + config.deadline_s
+        self._until = self._deadline = time.perf_counter() + config.deadline_s
         self._budget = Budget(config.max_cost)
         self._runs: dict[asyncio.Task[None], _Run] = {}
         self._arrived: list[_Run] = []  # calls that ended, and were not judged yet
@@ -161,7 +161,7 @@ class _Gathering:
 
     async def wait(self) -> _Why:
         """Until all calls ended or one of the limits is reached; judges what arrives."""
-        until, limit = self._deadline, "deadline"
+        graced = good = False
         while True:
             self._arrival.clear()
             arrived = await self._take()
@@ -169,19 +169,20 @@ class _Gathering:
                 return "complete"
             if self._usable + self._outstanding < self._config.min_usable:
                 return "out of reach"
-            if any(c.rejected is None and self._good_enough(c) for c in arrived):
+            good = good or any(c.rejected is None and self._good_enough(c) for c in arrived)
+            if good and self._usable >= self._config.min_usable:
                 return "stop_when"
             if self._budget.is_spent:
                 return "budget"
-            if self._config.grace_s is not None and limit == "deadline" and self._usable >= self._config.min_usable:
-                until, limit = min(self._deadline, time.perf_counter() + self._config.grace_s), "grace"
+            if self._config.grace_s is not None and not graced and self._usable >= self._config.min_usable:
+                graced, self._until = True, min(self._deadline, time.perf_counter() + self._config.grace_s)
             try:
-                if (left := until - time.perf_counter()) <= 0:  # though more may have arrived meanwhile
+                if (left := self._until - time.perf_counter()) <= 0:  # though more may have arrived meanwhile
                     raise TimeoutError
                 async with asyncio.timeout(left):
                     await self._arrival.wait()
             except TimeoutError:
-                if limit == "grace" and until < self._deadline:
+                if self._until < self._deadline:
                     return "grace"
                 self._timed_out = True
                 return "deadline"
@@ -239,7 +240,7 @@ class _Gathering:
         brought = [run for run in arrived if run.answers is not None]
         if brought:
             answers = [(answer, run.call.request) for run in brought for answer in run.answers or ()]
-            left = max(_LEAST_JUDGING_S, self._deadline - time.perf_counter())
+            left = max(_LEAST_JUDGING_S, self._until - time.perf_counter())
             judged = iter(await self._judge(answers, left))
             for run in brought:
                 run.answers = [next(judged) for _ in run.answers or ()]
@@ -305,11 +306,10 @@ class _Gathering:
         call = run.call
         async with call.lane.place():
             # The last provider standing is asked, whatever it did: there is nothing to lose.
-            if any(other.call.lane.is_open for other in self._runs.values()):
-                refusal, trial = call.lane.admit()
+            if not run.trial and any(other.call.lane.is_open for other in self._runs.values()):
+                refusal, run.trial = call.lane.admit()
                 if refusal is not None:
-                    raise self._refused(run, "unavailable", refusal)
-                run.trial = run.trial or trial
+                    raise self._refused(run, "unavailable", f"not asked{' again' if run.attempts else ''}: {refusal}")
             estimate = self._estimate(call) if self._config.max_cost is not None else 0.0
             if refusal := self._budget.promise(estimate):
                 raise self._refused(run, "budget", refusal)
@@ -391,9 +391,11 @@ async def _judge_completeness(answers: Sequence[tuple[Candidate, Request]], seco
 
 
 def _note_failure(run: _Run, error: ProviderError) -> float | None:
+    """What the attempt cost; None when the model may have worked on it and nobody knows how much."""
     run.last_error = error
-    run.lost.append(bill_of(run.call, error))
-    return run.lost[-1].cost
+    bill = bill_of(run.call, error)
+    run.lost.append(bill)
+    return None if bill.usage.estimated and error.usage is None else bill.cost
 
 
 def no_candidates(gathered: Gathered, usable: int, needed: int) -> NoCandidates:

@@ -89,7 +89,7 @@ class Lane:
                 self._closed_until = now + self._cool_down_s
                 return Admission(trial=True)
             return Admission(
-                f"not asked: it failed {self._failed} times in a row (last: {self._last.kind}: {self._last.message}) "
+                f"it failed {self._failed} times in a row (last: {self._last.kind}: {self._last.message}) "
                 f"and is left alone for another {self._closed_until - now:.1f} s"
             )
 

@@ -85,13 +85,15 @@ class Selector:
                 candidate), after `Complete`, which every answer must pass.
             accept_cut_off: Answers that ended at their token limit can win; None: as the plan says.
             strategy: How the winner is found; default `Argmax()`.
-            stop_when: A score that is good enough: the other calls are cancelled when one answer has it.
+            stop_when: A score that is good enough: when one answer has it, and `min_usable` are there, the other
+                calls are cancelled.
             abstain_below: A score that the winner must have: else `NoGoodAnswer` is raised.
             deadline_s: Seconds for all calls of one selection together.
             grace_s: Seconds that the other calls have once `min_usable` answers arrived; None: to the deadline.
             min_usable: Answers needed that can win; with fewer, `NoCandidates` is raised.
-            max_cost: Dollars that one selection may cost. A call that could pass it is not made. With
-                `max_tokens` the limit is firm; without, what the calls under way write comes on top.
+            max_cost: Dollars that one selection may cost. A call that could pass it, a token a byte, is not
+                made. With `max_tokens` here or in the plan the limit is firm, images apart; without, what the
+                calls under way write comes on top.
             max_candidates: Answers that one selection may ask for.
             max_retries: Of one call, on rate limits, timeouts and server errors.
             max_concurrency: Calls to one provider at a time, over all selections.
@@ -298,11 +300,18 @@ class Selector:
         until = time.perf_counter() + seconds
         reasons: list[str | None] = [reason_against(*answer, self._gates[:1]) for answer in answers]  # microseconds
         if len(self._gates) > 1:
+            said: list[str | None] = []  # filled by the worker, as far as it comes in time
+
+            def ask_gates() -> None:
+                for answer in answers:
+                    said.append(reason_against(*answer, self._gates))
+
             try:
                 async with asyncio.timeout(seconds):
-                    reasons = await background.users_work(lambda: [reason_against(*a, self._gates) for a in answers])
+                    await background.users_work(ask_gates)
             except TimeoutError:
-                reasons = [reason or "its gates had not ended by the deadline" for reason in reasons]
+                said = [*said, *[reason or "its gates had not ended in time" for reason in reasons[len(said) :]]]
+            reasons = said
         judged = [
             candidate if reason is None else candidate.model_copy(update={"rejected": reason})
             for (candidate, _), reason in zip(answers, reasons, strict=True)
@@ -322,14 +331,15 @@ class Selector:
 
     async def _ordered(self, able: Sequence[Candidate], selection: Selection) -> list[Candidate]:
         """By the strategy. It may be the user's own; if it fails, the answers must not be lost."""
-        if isinstance(self._strategy, Argmax):
+        if type(self._strategy) is Argmax:
             return list(selection.candidates[: len(able)])
         name = self._strategy.name
         try:
-            ordered = await background.users_work(lambda: self._strategy.order(able))
+            ordered = await background.users_work(lambda: list(self._strategy.order(able)))
+            same = sorted(c.index for c in ordered) == sorted(c.index for c in able)
         except Exception as error:
             raise StrategyError(f"the strategy {name!r} failed: {type(error).__name__}: {error}", selection) from error
-        if sorted(c.index for c in ordered) != sorted(c.index for c in able):
+        if not same:
             raise StrategyError(f"the strategy {name!r} must return the candidates it was given, in order", selection)
         return ordered
 

@@ -371,6 +371,28 @@ async def test_an_answer_that_is_good_enough_ends_it():
     assert (hanging.cancelled, gathered.failures[0].kind) == (1, "cancelled")
 
 
+async def test_good_enough_is_not_enough_for_a_quorum():
+    gathered = await fan_out(
+        calls(Scripted("good", "yes"), Scripted("second", 0.2), Scripted("hanging", 60.0)),
+        FanOutConfig(min_usable=2),
+        good_enough=lambda c: c.text == "yes",
+    )
+    assert gathered.ended == "stop_when"
+    assert [c.model for c in gathered.candidates] == ["good", "second"]
+
+
+async def test_the_grace_time_holds_while_a_straggler_is_judged():
+    async def judge(answers, seconds):
+        if any(answer.text == "late" for answer, _ in answers):
+            assert seconds < 0.5
+            await asyncio.sleep(seconds)
+        return [answer for answer, _ in answers]
+
+    started = time.perf_counter()
+    await fan_out(calls(Scripted("quick", "now"), Scripted("soon", 0.1)), FanOutConfig(grace_s=0.4), judge=judge)
+    assert time.perf_counter() - started < 5
+
+
 async def test_what_arrives_after_the_deadline_while_answers_are_judged_still_counts():
     async def slow_judge(answers, seconds):
         await asyncio.sleep(0.4)
@@ -396,6 +418,16 @@ async def test_a_call_that_could_pass_the_money_limit_is_not_made():
     assert [p.calls for p in dear] == [1, 1, 0, 0]
     assert [f.kind for f in gathered.failures] == ["budget", "budget"]
     assert "would pass max_cost=$1" in gathered.failures[0].message
+
+
+async def test_an_attempt_that_was_perhaps_billed_keeps_its_money():
+    request = Request(messages=({"role": "user", "content": "Name a river."},), params={"max_tokens": 400})
+    lost, next_one = Dear("lost", error("timeout")), Dear("next", 0.2)
+    calls_ = [Call(lost, request), Call(next_one, request)]
+    with pytest.raises(NoCandidates) as caught:  # the retry would pass the limit: the first may have cost 0.41
+        await fan_out([calls_[0]], FanOutConfig(max_cost=0.8))
+    assert lost.calls == 1
+    assert "would pass max_cost" in str(caught.value)
 
 
 async def test_spent_money_ends_it():

@@ -30,8 +30,7 @@ def test_a_provider_that_keeps_failing_is_left_alone_then_tried_once():
     lane.ended(DOWN)
     assert not lane.is_open
     assert (
-        lane.admit().refusal
-        == "not asked: it failed 3 times in a row (last: server: a 500) and is left alone for another 30.0 s"
+        lane.admit().refusal == "it failed 3 times in a row (last: server: a 500) and is left alone for another 30.0 s"
     )
     clock.now += 31
     assert lane.is_open
@@ -211,3 +210,17 @@ async def test_a_cancelled_trial_gives_the_next_call_its_chance():
     for expected in (1, 2):
         await fan_out(calls, FanOutConfig(grace_s=0.05))
         assert hanging.calls == expected
+
+
+async def test_a_trial_that_fails_after_its_retries_starts_the_pause_again():
+    clock = Clock()
+    down, fine = Down(), Counting()
+    bad, good = Lane(9, 1, 30.0, clock), Lane(9, 1, 30.0, clock)
+    bad.ended(DOWN)
+    calls = [Call(down, ASK, bad), Call(fine, ASK, good)]
+    for _ in range(2):
+        clock.now += 31
+        failure = (await fan_out(calls, FanOutConfig(max_retries=1))).failures[0]
+        assert (failure.kind, failure.attempts) == ("server", 2)
+        assert (await fan_out(calls, FanOutConfig())).failures[0].kind == "unavailable"
+    assert down.calls == 4

@@ -137,6 +137,9 @@ def test_a_window_that_was_given_is_kept(direct):
     assert direct("m").prompt_room(10) is None
     provider = direct("m", context_window=100)
     assert provider.prompt_room(10) == 90
+    assert direct("m", context_window=100, max_tokens=80).prompt_room(None) == 20
+    with pytest.raises(InputError, match="give the seed to the Selector"):
+        direct("m", seed=1)
     assert provider.count_tokens(ASK) >= 5
 
 

@@ -55,6 +55,8 @@ class LiteLLMProvider:
     ) -> None:
         if (input_cost_per_token is None) != (output_cost_per_token is None):
             raise InputError("give both input_cost_per_token and output_cost_per_token, or neither")
+        if "seed" in params:
+            raise InputError("give the seed to the Selector or its plan: the same one in every call gives one answer")
         self._litellm = _import_litellm()
         try:
             self._bare, self._vendor, *_ = self._litellm.get_llm_provider(model, api_base=api_base)

@@ -54,6 +54,8 @@ class OpenAIProvider:
     ) -> None:
         if (input_cost_per_token is None) != (output_cost_per_token is None):
             raise InputError("give both input_cost_per_token and output_cost_per_token, or neither")
+        if "seed" in params:
+            raise InputError("give the seed to the Selector or its plan: the same one in every call gives one answer")
         if not model:
             raise InputError("name the model, such as OpenAIProvider('gpt-5-mini')")
         import openai  # a second; when the first provider is made
@@ -84,7 +86,8 @@ class OpenAIProvider:
 
     def prompt_room(self, max_tokens: int | None) -> int | None:
         """The `context_window` given, less the answer; None when none was given."""
-        return None if self._context_window is None else self._context_window - (max_tokens or 0)
+        own = self._params.get("max_tokens") or self._params.get("max_completion_tokens") or 0
+        return None if self._context_window is None else self._context_window - (max_tokens or own)
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """About, and rather too many: a token for every three bytes, and four a message."""

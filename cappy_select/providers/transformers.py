@@ -63,6 +63,8 @@ class TransformersProvider:
         InputError: the model or the adapter can't be loaded, or a parameter is unknown.
     """
 
+    max_concurrency = 1  # calls; more would only wait here, and not in the fan-out, which knows that they wait
+
     def __init__(
         self,
         path: str | Path,
