@@ -52,7 +52,8 @@ class Asking:
                 raise InputError(f"this strategy needs log-probabilities, which {provider.model} does not give")
         if unknown := sorted(plan.overrides.keys() - {provider.model for provider in providers}):
             raise InputError(f"the plan {plan.name!r} has overrides for {', '.join(unknown)}, not asked here")
-        answers = sum(sampling.n for samplings in self._samplings(params)[0] for sampling in samplings)
+        self._samplings(params)  # a parameter that can't be is said now
+        answers = sum(plan.answers(provider.model) for provider in providers)
         if config.min_usable > answers:
             raise InputError(
                 f"min_usable={config.min_usable} can't be met by {answers} answers of {len(providers)} models"

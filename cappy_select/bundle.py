@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from cappy_select.errors import BundleDamaged, BundleFormatError, BundleNotFound, InputError
+from cappy_select.errors import BundleDamaged, BundleFormatError, BundleNotFound, InputError, validation_message
 from cappy_select.types import CutSide
 
 FORMAT_VERSION = 1
@@ -151,9 +151,7 @@ def _manifest(content: Any, path: Path) -> Manifest:
     try:
         manifest = Manifest.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "the manifest"
-        raise BundleFormatError(f"{path} is malformed: {key}: {first['msg']}") from error
+        raise BundleFormatError(f"{path} is malformed: {validation_message(error)}") from error
     if set(manifest.files) != {MODEL, TOKENIZER}:
         raise BundleFormatError(f"{path} must list {MODEL} and {TOKENIZER}, it lists {sorted(manifest.files)}")
     return manifest

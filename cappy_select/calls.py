@@ -36,6 +36,7 @@ class Bill:
 
 
 def checked(answers: list[Candidate], call: Call) -> list[Candidate]:
+    """What a provider returned, if it is what it must be. Raises ProviderError (`invalid_response`)."""
     if not isinstance(answers, list) or not all(isinstance(answer, Candidate) for answer in answers):
         raise error_of(call, "invalid_response", f"the provider must return a list of Candidate, not {answers!r:.80}")
     if not answers:
@@ -44,6 +45,7 @@ def checked(answers: list[Candidate], call: Call) -> list[Candidate]:
 
 
 def error_of(call: Call, kind: FailureKind, message: str) -> ProviderError:
+    """A failure of this call."""
     return ProviderError(message, kind=kind, model=str(call.provider.model))
 
 

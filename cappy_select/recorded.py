@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from cappy_select.errors import InputError
+from cappy_select.errors import InputError, validation_message
 
 
 class Recorded(BaseModel):
@@ -67,10 +67,7 @@ def _instance(line: str, where: str) -> RecordedInstance:
     try:
         return RecordedInstance.model_validate(json.loads(line))
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "the line"
-        raise InputError(
-            f"{where}: {key}: {first['msg']} (expected id, instruction, candidates[{{model, response}}])"
-        ) from error
+        expected = "expected id, instruction, candidates[{model, response}]"
+        raise InputError(f"{where}: {validation_message(error)} ({expected})") from error
     except (ValueError, RecursionError) as error:  # not JSON, a number without end, nested without end
         raise InputError(f"{where} is not JSON: {error}") from error

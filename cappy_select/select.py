@@ -6,6 +6,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, overload
@@ -304,14 +305,14 @@ class Selector:
 
             def ask_gates() -> None:
                 for answer in answers:
-                    said.append(reason_against(*answer, self._gates))
+                    said.append(reason_against(*answer, self._gates))  # noqa: PERF401
 
-            try:
+            with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await background.users_work(ask_gates)
-            except TimeoutError:
-                said = [*said, *[reason or "its gates had not ended in time" for reason in reasons[len(said) :]]]
-            reasons = said
+            in_time = list(said)  # the worker may still be adding to it
+            late = [reason or "its gates had not ended in time" for reason in reasons[len(in_time) :]]
+            reasons = [*in_time, *late]
         judged = [
             candidate if reason is None else candidate.model_copy(update={"rejected": reason})
             for (candidate, _), reason in zip(answers, reasons, strict=True)

@@ -319,7 +319,10 @@ def test_children_forked_while_the_parent_scores_score_too():
         raise SystemExit(max(map(abs, codes)))
     """)
     environment = {name: value for name, value in os.environ.items() if name != "TOKENIZERS_PARALLELISM"}
-    subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=True, env=environment)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr  # the worst of the children's
 
 
 def test_ranking_10000_responses_with_one_of_a_megabyte_reports_what_was_cut(tiny):

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from cappy_select.bundle import MODEL
 from cappy_select.cli.output import Json, Revision, new_app, note, print_json, progress
-from cappy_select.errors import InputError
+from cappy_select.errors import InputError, validation_message
 from cappy_select.export import Card, export_checkpoint
 
 app = new_app()
@@ -64,5 +64,5 @@ def _read_card(path: Path) -> Card:
     try:
         return Card.model_validate(jsonlib.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:  # pydantic's ValidationError is a ValueError
-        reason = error.errors()[0] if isinstance(error, ValidationError) else error
+        reason = validation_message(error) if isinstance(error, ValidationError) else error
         raise InputError(f"--card {path} can't be used: {reason}") from error

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from cappy_select.errors import InputError
-from cappy_select.providers.openai_format import candidates_of, failure_of
+from cappy_select.providers.openai_format import COMMON, TokenPrices, candidates_of, failure_of, refuse_seed
 from cappy_select.types import Candidate, Message, Request, Usage
 
 # Beyond OpenAI's parameters, which LiteLLM lists by model.
@@ -24,7 +24,6 @@ _TOP_K = frozenset(
         *("hosted_vllm", "huggingface", "ollama", "ollama_chat", "openrouter", "together_ai", "vertex_ai", "vllm"),
     }
 )
-_CHECKED = frozenset({"temperature", "top_p", "n", "seed", "max_tokens", "logprobs"})
 _MIN_TOKENS = frozenset({"hosted_vllm", "vllm"})
 
 
@@ -53,10 +52,9 @@ class LiteLLMProvider:
         supports: Collection[str] = (),
         **params: Any,
     ) -> None:
-        if (input_cost_per_token is None) != (output_cost_per_token is None):
-            raise InputError("give both input_cost_per_token and output_cost_per_token, or neither")
-        if "seed" in params:
-            raise InputError("give the seed to the Selector or its plan: the same one in every call gives one answer")
+        # Not handed to LiteLLM, which would write them into its global price list.
+        self._prices = TokenPrices.given(input_cost_per_token, output_cost_per_token)
+        refuse_seed(params)
         self._litellm = _import_litellm()
         try:
             self._bare, self._vendor, *_ = self._litellm.get_llm_provider(model, api_base=api_base)
@@ -68,8 +66,6 @@ class LiteLLMProvider:
         self._model, self._api_key, self._api_base, self._params = model, api_key, api_base, params
         self._supports, self._extra = _supported(self._litellm, model, self._vendor), frozenset(supports)
         self._known: dict[tuple[str, Any], bool] = {}
-        # Not handed to LiteLLM, which would write them into its global price list.
-        self._prices = input_cost_per_token, output_cost_per_token
 
     @property
     def model(self) -> str:
@@ -86,7 +82,7 @@ class LiteLLMProvider:
         if name not in self._supports:
             return False
         if (name, value) not in self._known:
-            self._known[name, value] = name not in _CHECKED or self._passes(name, value)
+            self._known[name, value] = name not in COMMON or self._passes(name, value)
         return self._known[name, value]
 
     def _passes(self, name: str, value: Any) -> bool:
@@ -137,9 +133,8 @@ class LiteLLMProvider:
 
     def price(self, usage: Usage) -> float | None:
         """Dollars by LiteLLM's price list, or by the prices given at construction."""
-        per_prompt, per_completion = self._prices
-        if per_prompt is not None and per_completion is not None:
-            return per_prompt * usage.prompt_tokens + per_completion * usage.completion_tokens
+        if self._prices is not None:
+            return self._prices.of(usage)
         try:
             costs = self._litellm.cost_per_token(
                 model=self._model,
@@ -151,8 +146,8 @@ class LiteLLMProvider:
         return float(sum(costs))
 
     def _cost(self, response: Any, usage: Usage) -> float | None:
-        if self._prices[0] is not None:
-            return self.price(usage)
+        if self._prices is not None:
+            return self._prices.of(usage)
         cost = (getattr(response, "_hidden_params", None) or {}).get("response_cost")
         # LiteLLM reports 0 for a model without a price as well as for a free one: ask its list which it is.
         return float(cost) if cost else self.price(usage)
@@ -162,9 +157,8 @@ def _supported(litellm: Any, model: str, vendor: str) -> frozenset[str]:
     listed = litellm.get_supported_openai_params(model, custom_llm_provider=vendor)
     if listed is None:  # a provider LiteLLM has no list for: what every chat model has
         listed = ["temperature", "top_p", "max_tokens"]
-    found = {"n", "temperature", "top_p", "seed", "max_tokens", "logprobs"} & set(listed)
-    found |= {"top_k"} if vendor in _TOP_K else set()
-    return frozenset(found | ({"min_tokens"} if vendor in _MIN_TOKENS else set()))
+    others = {name for name, vendors in (("top_k", _TOP_K), ("min_tokens", _MIN_TOKENS)) if vendor in vendors}
+    return COMMON & set(listed) | others
 
 
 def _import_litellm() -> Any:

@@ -16,11 +16,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cappy_select.errors import InputError
-from cappy_select.providers.openai_format import candidates_of, failure_of
+from cappy_select.providers.openai_format import COMMON, TokenPrices, candidates_of, failure_of, refuse_seed
 from cappy_select.types import Candidate, Message, Request, Usage, content_text
 
 _OPENAI = "api.openai.com"
-_COMMON = frozenset({"n", "temperature", "top_p", "seed", "max_tokens", "logprobs"})
 
 
 class OpenAIProvider:
@@ -52,17 +51,14 @@ class OpenAIProvider:
         context_window: int | None = None,
         **params: Any,
     ) -> None:
-        if (input_cost_per_token is None) != (output_cost_per_token is None):
-            raise InputError("give both input_cost_per_token and output_cost_per_token, or neither")
-        if "seed" in params:
-            raise InputError("give the seed to the Selector or its plan: the same one in every call gives one answer")
+        self._prices = TokenPrices.given(input_cost_per_token, output_cost_per_token)
+        refuse_seed(params)
         if not model:
             raise InputError("name the model, such as OpenAIProvider('gpt-5-mini')")
         import openai  # a second; when the first provider is made
 
         self._openai, self._model, self._params = openai, model, params
-        self._prices = input_cost_per_token, output_cost_per_token
-        self._supports = _COMMON | frozenset(supports)
+        self._supports = COMMON | frozenset(supports)
         self._context_window = context_window
         address = api_base or os.environ.get("OPENAI_BASE_URL") or f"https://{_OPENAI}/v1"
         key = api_key or os.environ.get("OPENAI_API_KEY")
@@ -119,10 +115,7 @@ class OpenAIProvider:
 
     def price(self, usage: Usage) -> float | None:
         """Dollars by the prices given at construction; None without them."""
-        per_prompt, per_completion = self._prices
-        if per_prompt is None or per_completion is None:
-            return None
-        return per_prompt * usage.prompt_tokens + per_completion * usage.completion_tokens
+        return None if self._prices is None else self._prices.of(usage)
 
     async def aclose(self) -> None:
         """Close the connections that this event loop opened."""

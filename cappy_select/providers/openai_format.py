@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, NamedTuple
 
-from cappy_select.errors import FailureKind, ProviderError
+from cappy_select.errors import FailureKind, InputError, ProviderError
 from cappy_select.types import Candidate, Request, Usage, estimated_usage
 
 # By class name, most specific class first along each exception's own ancestry.
@@ -45,6 +45,33 @@ _SHORTEST_KEY = 8  # a shorter one is a placeholder, and would mask parts of wor
 _KNOWN_FIELDS = {"id", "object", "created", "model", "choices", "usage"}
 
 Cost = Callable[[Usage], float | None]
+
+COMMON = frozenset({"n", "temperature", "top_p", "seed", "max_tokens", "logprobs"})
+"""OpenAI's own sampling parameters, and `logprobs`."""
+
+
+class TokenPrices(NamedTuple):
+    """Dollars a token."""
+
+    per_prompt: float
+    per_completion: float
+
+    @classmethod
+    def given(cls, per_prompt: float | None, per_completion: float | None) -> TokenPrices | None:
+        """Both prices, or None for none. Raises InputError for half a price."""
+        if (per_prompt is None) != (per_completion is None):
+            raise InputError("give both input_cost_per_token and output_cost_per_token, or neither")
+        return None if per_prompt is None or per_completion is None else cls(per_prompt, per_completion)
+
+    def of(self, usage: Usage) -> float:
+        """Dollars for `usage`."""
+        return self.per_prompt * usage.prompt_tokens + self.per_completion * usage.completion_tokens
+
+
+def refuse_seed(params: Mapping[str, Any]) -> None:
+    """Raises InputError for a seed among a provider's own parameters."""
+    if "seed" in params:
+        raise InputError("give the seed to the Selector or its plan: the same one in every call gives one answer")
 
 
 def candidates_of(response: Any, request: Request, *, model: str, cost_of: Cost) -> list[Candidate]:
