@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 
-from rapidfuzz.distance import LCSseq
-
 _WORD = re.compile(r"\w+")
 
 
@@ -19,6 +17,8 @@ def rouge_l(first: list[str], second: list[str]) -> float:
 
     Two texts' own words, without a stemmer: not for comparison with published figures.
     """
+    from rapidfuzz.distance import LCSseq  # 30 ms that `cappy rank` need not wait for
+
     if not first or not second:
         return 0.0
     return 2 * LCSseq.similarity(first, second) / (len(first) + len(second))
