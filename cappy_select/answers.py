@@ -15,7 +15,7 @@ Extract = Callable[[Candidate], str]
 NUMBER = re.compile(r"(?<![\d.])-?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?")
 
 
-_EDGES = ".,;:!?\"'`´’‘“”«»()[]{}<>*_~…"
+_EDGES = ".,;:!?\"'`´’‘“”«»()[]{}<>*_~…。、，；：！？「」『』（）《》"
 _FULL_NUMBER = re.compile(rf"\+?({NUMBER.pattern})")
 
 
@@ -24,8 +24,8 @@ def plain(text: str) -> str:
 
     The normalisation of SQuAD, which takes all punctuation away and so can't tell -3 from 3, or 1.5 from 15.
     """
-    words = (_plain_word(word) for word in text.lower().split())
-    return " ".join(word for word in words if word not in {"", "-", "–", "—", "a", "an", "the"})
+    words = [word for word in map(_plain_word, text.lower().split()) if word not in {"", "-", "–", "—"}]
+    return " ".join([word for word in words if word not in {"a", "an", "the"}] or words)  # the choice `A` is no article
 
 
 def _plain_word(word: str) -> str:

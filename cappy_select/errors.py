@@ -8,12 +8,14 @@
     │   ├── BundleDamaged             a file is missing, or is not the one the manifest describes
     │   └── BundleFormatError         a manifest this version can't read
     ├── ExportError                   a checkpoint can't become a bundle
+    ├── DataError                     the making of training data can't go on; what was done is kept
     ├── ProviderError                 one upstream call failed; `kind` says how
     ├── NoCandidates (ExceptionGroup) too few usable answers arrived; names every failure
     ├── NoGoodAnswer                  no answer scored as much as was asked for; has the Selection
     └── StrategyError                 a strategy failed; has the Selection by score
 
-`TruncationWarning` is a warning, not an error: scores were computed, on shortened input.
+`TruncationWarning` is a warning, not an error: scores were computed, on shortened input. So is `UnscorableWarning`:
+labels were computed, against a reference that the measure can't read.
 """
 
 from __future__ import annotations
@@ -90,6 +92,10 @@ class BundleFormatError(BundleError):
 
 class ExportError(CappyError):
     """A checkpoint can't become a bundle: wrong kind, damaged, or its scores left the gate."""
+
+
+class DataError(CappyError):
+    """The making of training data can't go on: a full disk, a dead worker, a damaged file. What was done is kept."""
 
 
 class ProviderError(CappyError):
@@ -206,6 +212,10 @@ class StrategyError(CappyError):
 
 class TruncationWarning(UserWarning):
     """Some pairs did not fit the scorer's window and were scored on shortened input."""
+
+
+class UnscorableWarning(UserWarning):
+    """A reference has nothing that the measure counts, so every response is 0 against it."""
 
 
 def validation_message(error: ValidationError) -> str:

@@ -22,8 +22,7 @@ from cappy_select.calls import (
     checked,
     error_of,
     estimated_bill,
-    most_prompt_tokens,
-    price_of,
+    highest_price,
     wait_before_retry,
 )
 from cappy_select.errors import RETRYABLE, FailureKind, NoCandidates, ProviderError
@@ -214,12 +213,7 @@ class _Gathering:
             if run.answers is None:
                 failures.append(self._failure(run, task, ended))
                 continue
-            candidates += [
-                answer.model_copy(
-                    update={"latency_s": run.latency_s, "sampling": answer.sampling | run.call.sampling.params}
-                )
-                for answer in run.answers
-            ]
+            candidates += run.answers
             if not run.followed and len(run.answers) < run.call.request.n:
                 kind, why = self._why_cancelled(ended)
                 message = f"{len(run.answers)} of {run.call.request.n} answers came; for the others: {why}"
@@ -239,7 +233,7 @@ class _Gathering:
         arrived, self._arrived = self._arrived, []
         brought = [run for run in arrived if run.answers is not None]
         if brought:
-            answers = [(answer, run.call.request) for run in brought for answer in run.answers or ()]
+            answers = [(_told(answer, run), run.call.request) for run in brought for answer in run.answers or ()]
             left = max(_LEAST_JUDGING_S, self._until - time.perf_counter())
             judged = iter(await self._judge(answers, left))
             for run in brought:
@@ -310,7 +304,7 @@ class _Gathering:
                 refusal, run.trial = call.lane.admit()
                 if refusal is not None:
                     raise self._refused(run, "unavailable", f"not asked{' again' if run.attempts else ''}: {refusal}")
-            estimate = self._estimate(call) if self._config.max_cost is not None else 0.0
+            estimate = highest_price(call) if self._config.max_cost is not None else 0.0
             if refusal := self._budget.promise(estimate):
                 raise self._refused(run, "budget", refusal)
             run.attempts += 1
@@ -335,13 +329,6 @@ class _Gathering:
                 raise failure from error
             finally:
                 self._budget.settle(estimate, cost)
-
-    def _estimate(self, call: Call) -> float:
-        """Dollars of a call at most, if `max_tokens` bounds its answers; else those of its prompt."""
-        request, params = call.request, call.request.params
-        most = params.get("max_tokens") or params.get("max_completion_tokens") or 0
-        usage = Usage(prompt_tokens=most_prompt_tokens(call), completion_tokens=request.n * int(most))
-        return price_of(call.provider, usage) or 0.0
 
     def _refused(self, run: _Run, kind: FailureKind, message: str) -> ProviderError:
         run.last_error = error_of(run.call, kind, message)
@@ -381,6 +368,12 @@ class _Gathering:
         if ended == "out of reach":
             return "cancelled", f"not waited for: {self._config.min_usable} usable answers were out of reach"
         return "timeout", f"no answer within the deadline of {self._config.deadline_s:g} s"
+
+
+def _told(answer: Candidate, run: _Run) -> Candidate:
+    """The answer, and how it was asked for and how long it took."""
+    asked = answer.sampling | run.call.sampling.params
+    return answer.model_copy(update={"latency_s": run.latency_s, "sampling": asked})
 
 
 async def _judge_completeness(answers: Sequence[tuple[Candidate, Request]], seconds: float) -> list[Candidate]:

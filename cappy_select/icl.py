@@ -141,7 +141,10 @@ class InContext(BaseModel):
             return (*self._defined(before), *turns, question, *rest)
         if question.get("content") != prompt:
             raise InputError(f"{self.render} rewrites the last user message, which must be text alone")
-        text = self._natural(prompt, shown) if self.render == "natural_instructions" else self._text(prompt, shown)
+        if self.render == "natural_instructions":
+            text = natural_instructions(self.definition or "", shown, prompt)
+        else:
+            text = self._text(prompt, shown)
         return (*before, {**question, "content": text}, *rest)
 
     def _defined(self, before: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
@@ -155,14 +158,6 @@ class InContext(BaseModel):
     def _text(self, prompt: str, examples: Sequence[Example]) -> str:
         parts = [self.definition] if self.definition else []
         return "\n\n".join([*parts, *(f"{example.input}\n{example.output}" for example in examples), prompt])
-
-    def _natural(self, prompt: str, examples: Sequence[Example]) -> str:
-        parts = [f"Definition: {self.definition}"]
-        for number, example in enumerate(examples, 1):
-            lines = [f"Positive Example {number} -", f"Input: {example.input}", f"Output: {example.output}"]
-            parts.append("\n".join(lines + ([f"Explanation: {example.explanation}"] if example.explanation else [])))
-        parts.append(f"Now complete the following example -\nInput: {prompt}\nOutput:")
-        return "\n\n".join(parts)
 
     def _most_alike(self, prompt: str, able: Sequence[int]) -> list[int]:
         asked = words(prompt) if self._index is not None else []
@@ -192,6 +187,19 @@ class InContext(BaseModel):
             taken.append(min(free, key=lambda place: (nearest[place], place)))
             nearest = [max(was, _overlap(bag, bags[taken[-1]])) for was, bag in zip(nearest, bags, strict=True)]
         return [able[place] for place in taken]
+
+
+def natural_instructions(definition: str, examples: Sequence[Example], prompt: str) -> str:
+    """Definition, positive examples with their explanations, then the prompt as the input to complete.
+
+    The encoding of Mishra et al. 2022 and of Wang et al. 2022 (Tk-Instruct).
+    """
+    parts = [f"Definition: {definition}"]
+    for number, example in enumerate(examples, 1):
+        lines = [f"Positive Example {number} -", f"Input: {example.input}", f"Output: {example.output}"]
+        parts.append("\n".join(lines + ([f"Explanation: {example.explanation}"] if example.explanation else [])))
+    parts.append(f"Now complete the following example -\nInput: {prompt}\nOutput:")
+    return "\n\n".join(parts)
 
 
 def _overlap(first: frozenset[str], second: frozenset[str]) -> float:

@@ -7,10 +7,12 @@ import json
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cappy_select.errors import InputError, validation_message
+from cappy_select.types import Usage
 
 
 class Recorded(BaseModel):
@@ -23,7 +25,9 @@ class Recorded(BaseModel):
     correct: bool | None = None
     human: float | None = Field(None, ge=1, le=5)
     answer: str | None = Field(None, description="the final answer within the response, if it was extracted")
+    sampling: dict[str, Any] = Field(default_factory=dict, description="how it was asked for")
     finish_reason: str | None = None
+    usage: Usage | None = None
     cost: float | None = Field(None, ge=0)
     latency_s: float = Field(0.0, ge=0)
     logprob_sum: float | None = None
@@ -50,22 +54,27 @@ class RecordedInstance(BaseModel):
 
 def read_recorded(path: str | Path) -> Iterator[RecordedInstance]:
     """The instances of a JSONL file, plain or `.gz`. Raises InputError naming the file and the line."""
+    for number, line in enumerate(read_lines(path), 1):
+        if line.strip():
+            yield _instance(line, f"{path}:{number}")
+
+
+def read_lines(path: str | Path) -> Iterator[bytes]:
+    """The lines of a file, plain or `.gz`. Raises InputError."""
     try:
         with open(path, "rb") as probe:
             packed = probe.read(2) == b"\x1f\x8b"
-        with gzip.open(path, "rt", encoding="utf-8") if packed else open(path, encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    yield _instance(line, f"{path}:{number}")
+        with gzip.open(path, "rb") if packed else open(path, "rb") as lines:
+            yield from lines
     except FileNotFoundError as error:
         raise InputError(f"no such file: {path}") from error
-    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path} can't be read: {error}") from error
 
 
-def _instance(line: str, where: str) -> RecordedInstance:
+def _instance(line: bytes, where: str) -> RecordedInstance:
     try:
-        return RecordedInstance.model_validate(json.loads(line))
+        return RecordedInstance.model_validate(json.loads(line.decode("utf-8-sig")))
     except ValidationError as error:
         expected = "expected id, instruction, candidates[{model, response}]"
         raise InputError(f"{where}: {validation_message(error)} ({expected})") from error

@@ -228,7 +228,8 @@ def test_help_names_every_verb_and_its_options():
     top = ok("--help").stdout
     for verb in VERBS:
         assert verb in top
-        assert "--json" in ok(*(("eval", "selection") if verb == "eval" else (verb,)), "--help").stdout
+        named = {"eval": ("eval", "selection"), "data": ("data", "show")}.get(verb, (verb,))
+        assert "--json" in ok(*named, "--help").stdout
     assert ok("--version").stdout.startswith("cappy-select ")
 
 

@@ -70,7 +70,7 @@ def test_gzip_is_read_whatever_the_name(file, tmp_path):
         (b'{"id": ' + b"9" * 5000 + b"}", ":1 is not JSON"),
         (b'{"id": "1"}', ":1: instruction: Field required"),
         (json.dumps(ROW).encode() + b'\n{"id": 3}', ":2: "),
-        (b"\xff\xfe", "can't be read"),
+        (b"\xff\xfe", "is not JSON"),
         (b"\x1f\x8bnot gzip", "can't be read"),
         (gzip.compress(b"x" * 1000, mtime=0)[:-10], "can't be read"),
     ],

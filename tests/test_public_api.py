@@ -18,9 +18,9 @@ def test_the_public_names_are_sorted_and_these():
     assert cappy_select.__all__ == sorted(cappy_select.__all__)
     assert set(cappy_select.__all__) == {
         "Argmax", "BundleDamaged", "BundleError", "BundleFormatError", "BundleNotFound", "Candidate", "CappyError",
-        "Cluster", "Declaring", "Downgrade", "Example", "ExportError", "Failure", "FinishReason", "Gate", "InContext",
-        "InputError", "Instruction", "JsonSchema", "LiteLLMProvider", "Matches", "MinimumBayesRisk", "MissingExtra",
-        "NoCandidates", "NoGoodAnswer", "OpenAIProvider", "Plan", "Priced", "Provider", "ProviderError",
+        "Cluster", "DataError", "Declaring", "Downgrade", "Example", "ExportError", "Failure", "FinishReason", "Gate",
+        "InContext", "InputError", "Instruction", "JsonSchema", "LiteLLMProvider", "Matches", "MinimumBayesRisk",
+        "MissingExtra", "NoCandidates", "NoGoodAnswer", "OpenAIProvider", "Plan", "Priced", "Provider", "ProviderError",
         "QualityCost", "Ranked", "ReplayProvider", "Request", "Sampling", "ScoreCache", "Scorer", "Selection",
         "Selector", "SelfScore", "Strategy", "StrategyError", "ToolArguments", "TransformersProvider",
         "TruncationWarning", "Usage", "Vote", "WeightedVote", "Windowed",
@@ -42,7 +42,7 @@ def test_importing_is_light(code):
 ORDER = [
     "errors", "types", "instruction", "hub", "bundle", "room", "scorer", "recorded", "sampling", "providers",
     "similarity", "icl", "gates", "lanes", "calls", "fanout", "asking", "answers", "strategies", "background",
-    "select", "export", "evaluate", "cli",
+    "select", "data", "export", "evaluate", "cli",
 ]  # fmt: skip
 EXCEPTIONS = {("bundle", "export")}  # a hub checkpoint becomes a bundle where bundles are resolved; lazily
 

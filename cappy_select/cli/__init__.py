@@ -26,6 +26,9 @@ VERBS = {
     "export": "Make a bundle of a checkpoint.",
     "demo": "See the online line at work, without a key or a network.",
     "eval": "Measure on recorded answers.",
+    "data": "Make instances of tasks, and look at data.",
+    "sample": "Ask LLMs for answers to instances and keep them.",
+    "build": "Make scored pairs of instances and samples.",
 }
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import typer
 
@@ -71,16 +71,43 @@ def print_table(
     console.print(table)
 
 
+class Advance(Protocol):
+    """Moves a progress bar: by `done`, of `total` when it is known; `detail` stands beside it."""
+
+    def __call__(self, done: int, total: int | None = None, detail: str = "") -> None: ...
+
+
 @contextmanager
-def progress(label: str, *, shown: bool = True) -> Iterator[Callable[[int, int | None], None]]:
-    """A bar on standard error with rate and ETA; yields `advance(done, total or None)`. Silent unless on a terminal."""
+def progress(label: str, *, shown: bool = True) -> Iterator[Advance]:
+    """A bar on standard error with rate and ETA; silent unless on a terminal."""
     if not shown or not sys.stderr.isatty():
-        yield lambda done, total: None
+        yield lambda done, total=None, detail="": None
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[detail]}"),
+    )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(label, total=None)
-        yield lambda done, total: bar.update(task, advance=done, total=total)
+        task = bar.add_task(label, total=None, detail="")
+
+        def advance(done: int, total: int | None = None, detail: str = "") -> None:
+            bar.update(task, advance=done, total=total, detail=detail)
+
+        yield advance
+
+
+def note_problems(listed: Sequence[tuple[str, str]], count: int, shown: int = 10) -> None:
+    """What was left out of the input: the first places, and how many more."""
+    if not count:
+        return
+    note(f"{count} rows were left out (--strict stops at the first):")
+    for where, message in listed[:shown]:
+        print(f"  {one_line(where)}: {one_line(message, 160)}", file=sys.stderr)
+    if count > shown:
+        print(f"  and {count - shown} more", file=sys.stderr)

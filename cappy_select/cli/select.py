@@ -84,7 +84,7 @@ def select(
     selector = Selector(
         model,
         samples=samples,
-        plan=_plan(plan, allow_downgrade),
+        plan=as_plan_option(plan, allow_downgrade),
         scorer=Scorer.load(scorer, revision=revision),
         deadline_s=deadline,
         grace_s=grace,
@@ -116,7 +116,8 @@ def select(
     print(selection.text or jsonlib.dumps(selection.best.message, ensure_ascii=False))
 
 
-def _plan(name: str | None, allow_downgrade: bool) -> Plan | None:
+def as_plan_option(name: str | None, allow_downgrade: bool) -> Plan | None:
+    """What --plan and --allow-downgrade say together. Raises InputError."""
     if name is None:
         if allow_downgrade:
             raise InputError("--allow-downgrade is about a --plan, and there is none")

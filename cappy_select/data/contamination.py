@@ -1,0 +1,65 @@
+"""Does training data hold what will be measured on? Shared runs of 13 words, as GPT-3 looked for them.
+
+A run that stands in more than ten evaluation instances is a template's wording, and says nothing (Brown et al.
+2020, appendix C, leave such runs out too). Of a shorter text the whole must be the same.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from cappy_select.similarity import words
+
+RUN = 13
+COMMON = 10
+
+_Hashes = npt.NDArray[np.uint64]
+
+
+def runs_of(text: str) -> _Hashes:
+    """uint64[runs]: a hash of each run of `RUN` words, or of the whole of a shorter text."""
+    found = words(text)
+    if not found:
+        return np.zeros(0, np.uint64)
+    hashes = mixed(np.fromiter((zlib.crc32(word.encode(errors="replace")) for word in found), np.uint64, len(found)))
+    length = min(RUN, len(found))
+    total = np.zeros(len(found) - length + 1, np.uint64)
+    for place in range(length):
+        total = total * np.uint64(0x9E3779B97F4A7C15) + hashes[place : len(found) - length + 1 + place]
+    return mixed(total + np.uint64(length))
+
+
+def mixed(values: _Hashes) -> _Hashes:
+    """SplitMix64's finaliser (Steele et al. 2014): every bit depends on all of them. uint64[n] -> uint64[n]."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
+
+
+def telling_runs(texts: Iterable[str]) -> _Hashes:
+    """uint64[n], sorted: the runs of evaluation instructions that are not common among them."""
+    each = [np.unique(runs_of(text)) for text in texts]
+    values, counts = np.unique(np.concatenate([*each, np.zeros(0, np.uint64)]), return_counts=True)
+    kept: _Hashes = values[counts <= COMMON]
+    return kept
+
+
+class Evaluations:
+    """What tells the instructions of several evaluation files, a sorted uint64[n] each."""
+
+    def __init__(self, runs: Sequence[_Hashes]) -> None:
+        self._runs = runs
+
+    def found_in(self, text: str) -> int | None:
+        """The number of the first evaluation file that shares a run with a text."""
+        mine = runs_of(text)
+        for number, runs in enumerate(self._runs):
+            if len(runs) and len(mine):
+                at = np.minimum(np.searchsorted(runs, mine), len(runs) - 1)
+                if (runs[at] == mine).any():
+                    return number
+        return None

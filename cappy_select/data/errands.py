@@ -1,0 +1,171 @@
+"""Many paid calls, one after another and side by side: with a pace, a budget, and an end when a model is down.
+
+Whatever a call brings is kept before its place is given to the next one, so a kill costs at most the calls
+that were in flight.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from cappy_select.calls import Call, highest_price
+from cappy_select.errors import NoCandidates, ProviderError
+from cappy_select.fanout import FanOutConfig, fan_out
+from cappy_select.lanes import Budget
+from cappy_select.types import Candidate, Request
+
+
+class Limits(BaseModel):
+    """Of a long run of calls. `timeout_s` is a call's, retries included."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    concurrency: int = Field(16, ge=1, description="calls to one model at a time")
+    per_minute: float | None = Field(None, gt=0, description="calls to one model begun a minute, retries apart")
+    max_cost: float | None = Field(None, gt=0, allow_inf_nan=False, description="dollars, with what was spent before")
+    timeout_s: float = Field(120.0, gt=0, allow_inf_nan=False)
+    max_retries: int = Field(4, ge=0)
+    give_up_after: int = Field(20, ge=1, description="failed calls of a model in a row")
+
+    def fan_out(self) -> FanOutConfig:
+        """The same, for one call."""
+        return FanOutConfig(deadline_s=self.timeout_s, max_retries=self.max_retries, max_concurrency=self.concurrency)
+
+
+class Errand(NamedTuple):
+    """A call, and what to do with what it brings. `keep` and `fail` run in a thread; `cost` is what failures cost."""
+
+    call: Call
+    keep: Callable[[Sequence[tuple[Candidate, Request]]], None]
+    fail: Callable[[Sequence[ProviderError], float | None], None]
+
+
+@dataclass
+class Outcome:
+    """What became of a run of errands. `stopped` says, by model, why not all of its calls were made."""
+
+    answers: int = 0
+    failures: int = 0
+    cost: float | None = 0.0
+    stopped: dict[str, str] = field(default_factory=dict)
+
+
+OnProgress = Callable[[Outcome], None]
+
+
+async def run_errands(
+    lines: Sequence[tuple[str, Iterable[Errand]]], limits: Limits, *, spent: float = 0.0, on_progress: OnProgress
+) -> Outcome:
+    """Do all errands, those of each line (a model and its errands) in order, the lines side by side.
+
+    Args:
+        lines: The errands are made as they are needed, so there may be any number.
+        limits: What may be done.
+        spent: Dollars that count towards `limits.max_cost` already.
+        on_progress: Called whenever a call has ended.
+    """
+    outcome = Outcome()
+    budget = Budget(limits.max_cost)
+    budget.spent = spent
+    tasks = [
+        asyncio.create_task(_Line(model, limits, budget, outcome, on_progress).run(errands)) for model, errands in lines
+    ]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    return outcome
+
+
+class _Line:
+    """One model's errands."""
+
+    def __init__(self, model: str, limits: Limits, budget: Budget, outcome: Outcome, on_progress: OnProgress) -> None:
+        self._model, self._limits, self._budget = model, limits, budget
+        self._outcome, self._on_progress = outcome, on_progress
+        self._config = limits.fan_out()
+        self._failed_in_a_row = 0
+        self._next_turn = 0.0
+
+    async def run(self, errands: Iterable[Errand]) -> None:
+        running: set[asyncio.Task[None]] = set()
+        try:
+            for errand in errands:
+                if len(running) >= self._limits.concurrency:
+                    running = await _some_ended(running)
+                estimate = highest_price(errand.call) if self._limits.max_cost is not None else 0.0
+                while (refusal := self._budget.promise(estimate)) and running:
+                    running = await _some_ended(running)  # what it cost less than promised may do
+                if refusal:
+                    self._outcome.stopped[self._model] = refusal
+                if self._model in self._outcome.stopped:
+                    break
+                await self._turn()
+                running.add(asyncio.create_task(self._do(errand, estimate)))
+                await asyncio.sleep(0)
+            while running:
+                running = await _some_ended(running)
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+
+    async def _turn(self) -> None:
+        """Wait until the pace allows another call."""
+        if self._limits.per_minute is not None:
+            now = time.monotonic()
+            at = max(now, self._next_turn)
+            self._next_turn = at + 60 / self._limits.per_minute
+            await asyncio.sleep(at - now)
+
+    async def _do(self, errand: Errand, estimate: float) -> None:
+        brought = 0
+
+        async def keep(answers: Sequence[tuple[Candidate, Request]], seconds: float) -> list[Candidate]:
+            nonlocal brought
+            await asyncio.shield(asyncio.to_thread(errand.keep, answers))
+            brought += len(answers)
+            return [candidate for candidate, _ in answers]
+
+        failures: list[ProviderError] = []
+        try:
+            gathered = await fan_out([errand.call], self._config, judge=keep)
+            cost = gathered.cost
+            failures = [ProviderError(f.message, kind=f.kind, model=f.model) for f in gathered.failures]
+            answers = sum(candidate.cost or 0.0 for candidate in gathered.candidates)
+            paid_in_vain = None if cost is None else round(cost - answers, 12)  # sums of floats differ
+        except NoCandidates as error:
+            cost = paid_in_vain = error.cost
+            failures = [failure for failure in error.exceptions if isinstance(failure, ProviderError)]
+        self._budget.settle(estimate, cost)
+        if failures or paid_in_vain:
+            await asyncio.shield(asyncio.to_thread(errand.fail, failures, paid_in_vain))
+        self._note(brought, failures, cost)
+
+    def _note(self, brought: int, failures: Sequence[ProviderError], cost: float | None) -> None:
+        outcome = self._outcome
+        outcome.answers += brought
+        outcome.failures += len(failures)
+        outcome.cost = None if outcome.cost is None or cost is None else outcome.cost + cost
+        self._failed_in_a_row = 0 if brought else self._failed_in_a_row + 1
+        if failures and not brought:
+            last = failures[-1]
+            if last.kind == "auth" or self._failed_in_a_row >= self._limits.give_up_after:
+                why = f"{self._failed_in_a_row} calls failed in a row, the last one: {last.kind}: {last.message}"
+                outcome.stopped.setdefault(self._model, why)
+        self._on_progress(outcome)
+
+
+async def _some_ended(running: set[asyncio.Task[None]]) -> set[asyncio.Task[None]]:
+    done, pending = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+    for task in done:
+        task.result()  # an error of the store ends the run
+    return pending

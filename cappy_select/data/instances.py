@@ -1,0 +1,109 @@
+"""Instances: one thing to answer, with what is known about right and wrong answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cappy_select.data.records import Problems, Record, read_records
+from cappy_select.errors import InputError, validation_message
+
+
+class Instance(BaseModel):
+    """One instruction of one task.
+
+    `references` are right answers; `choices` all the answers that were offered, for classification;
+    `negatives` are known to be wrong. `group` joins the instances made of one example (its templates), so that
+    none of them is trained on while another validates; `split` is where its data set has it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    id: str
+    task: str
+    instruction: str = Field(min_length=1)
+    references: tuple[str, ...]
+    choices: tuple[str, ...] | None = None
+    negatives: tuple[str, ...] = ()
+    template: str | None = None
+    split: str | None = None
+    group: str | None = None
+
+
+FIELDS = tuple(Instance.model_fields)
+_MANY = ("references", "choices", "negatives")
+
+
+def named_fields(pairs: Iterable[str]) -> dict[str, str]:
+    """`OURS=THEIRS` texts as the `fields` of `read_instances`. Raises InputError."""
+    fields = {}
+    for pair in pairs:
+        ours, _, theirs = pair.partition("=")
+        if not theirs or ours not in FIELDS:
+            raise InputError(f"expected OURS=THEIRS, where OURS is one of {', '.join(FIELDS)}; got {pair!r}")
+        fields[ours] = theirs
+    return fields
+
+
+def read_instances(
+    path: str | Path, problems: Problems, *, fields: Mapping[str, str] | None = None, task: str | None = None
+) -> Iterator[tuple[str, Instance]]:
+    """(place, instance) of a JSONL, JSON, CSV, TSV or Parquet file.
+
+    Args:
+        path: The file; see `read_records`.
+        problems: Gets the rows that are no instances, by `file:line`.
+        fields: Where the file has other names than ours: `{"instruction": "question", "references": "answer"}`.
+        task: For rows without one; default: the file's name.
+
+    A row without `id` gets `task#line`. Where several answers can stand, a single text is one.
+    """
+    stem = Path(path).name.split(".")[0]
+    for where, row in read_records(path, problems):
+        given = our_fields(row, fields or {})
+        given.setdefault("task", task or stem)
+        given.setdefault("id", f"{given['task']}#{where.rpartition(':')[2]}")
+        instance = as_instance(given, where, problems)
+        if instance is not None:
+            yield where, instance
+
+
+def our_fields(row: Record, fields: Mapping[str, str]) -> Record:
+    """What of a row an instance has; `fields` where the row has other names."""
+    renamed = {ours: row[theirs] for ours, theirs in fields.items() if theirs in row}
+    return {name: row[name] for name in FIELDS if name in row and name not in fields} | renamed
+
+
+def as_instance(given: Record, where: str, problems: Problems) -> Instance | None:
+    """The row as an instance; None, and a problem, when it is none."""
+    for name in _MANY:
+        if isinstance(given.get(name), str):
+            given[name] = (given[name],)
+    if isinstance(given.get("id"), int):
+        given["id"] = str(given["id"])
+    if given.get("negatives", ()) is None:
+        del given["negatives"]
+    try:
+        instance = Instance.model_validate(given)
+        "".join(_texts(instance)).encode()
+        return instance
+    except ValidationError as error:
+        problems.report(where, _explained(error))
+    except UnicodeEncodeError as error:
+        problems.report(where, f"no UTF-8 text: it has a lone surrogate, \\u{ord(error.object[error.start]):04x}")
+    return None
+
+
+def _texts(instance: Instance) -> Iterator[str]:
+    yield from (instance.id, instance.task, *instance.references, *(instance.choices or ()), *instance.negatives)
+    yield from (instance.instruction, instance.template or "", instance.split or "", instance.group or "")
+
+
+def _explained(error: ValidationError) -> str:
+    first: Any = error.errors()[0]
+    if first["type"] == "missing":
+        return f"no {first['loc'][0]!r}; an instance has {', '.join(FIELDS[:4])} (others may be named with --field)"
+    return validation_message(error)

@@ -1,0 +1,97 @@
+"""A judge model as a label: it reads instruction, references and response, and gives a mark; kept in the store."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from cappy_select import background
+from cappy_select.calls import Call
+from cappy_select.data.errands import Errand, Limits, OnProgress, Outcome, run_errands
+from cappy_select.data.instances import Instance
+from cappy_select.data.store import SampleStore, Stored
+from cappy_select.errors import ProviderError
+from cappy_select.providers import Provider, as_providers
+from cappy_select.sampling import Sampling
+from cappy_select.types import Candidate, Request, response_text
+
+_ASKED = """Judge how right a response to an instruction is.
+
+Instruction:
+{instruction}
+{references}
+Response to judge:
+{response}
+
+Is the response right and complete? Write only a whole number from 0 (wrong) to 10 (entirely right)."""
+_MARK = re.compile(r"(?<![\d.\-])(10|\d)(?:\.0+)?(?:\s*/\s*10)?(?![\d/]|\.\d)")
+_MAX_TOKENS = 16
+
+
+class Judge:
+    """Has a model mark every sample of a store that it has not marked yet.
+
+    Args:
+        model: A name or a provider, as `Selector` takes them.
+        store: Opened for writing.
+        limits: Of time, money and concurrency. What was spent in this store before counts towards the money.
+        api_base: Address of an OpenAI-compatible server.
+    """
+
+    def __init__(
+        self, model: str | Provider, store: SampleStore, *, limits: Limits | None = None, api_base: str | None = None
+    ) -> None:
+        (self._provider,) = as_providers([model], api_base=api_base)
+        self._store, self._limits = store, limits or Limits()
+        self.unreadable = 0  # answers that held no mark
+
+    @property
+    def name(self) -> str:
+        """The judge's name in the store and as a label: `judge:MODEL`."""
+        return self._provider.model
+
+    def left(self) -> int:
+        """How many samples it has not marked."""
+        return sum(1 for _ in self._unmarked())
+
+    def run(self, on_progress: OnProgress = lambda outcome: None) -> Outcome:
+        """Mark them. Can be interrupted at any moment and called again. Raises InputError."""
+        lines = [(self.name, (self._errand(instance, stored) for instance, stored in self._unmarked()))]
+        spent = self._store.spent_towards(self._limits.max_cost)
+        return background.run(run_errands(lines, self._limits, spent=spent, on_progress=on_progress))
+
+    def _unmarked(self) -> Iterator[tuple[Instance, Stored]]:
+        for instance, samples in self._store.instances():
+            marked = self._store.judgements(instance, self.name)
+            for stored in samples:
+                if stored.number not in marked:
+                    yield instance, stored
+
+    def _errand(self, instance: Instance, stored: Stored) -> Errand:
+        references = "".join(f"\nA right answer:\n{reference}\n" for reference in instance.references)
+        asked = _ASKED.format(instruction=instance.instruction, references=references, response=stored.sample.response)
+        sampling = Sampling(max_tokens=_MAX_TOKENS)
+        request = Request(
+            messages=({"role": "user", "content": asked},), timeout_s=self._limits.timeout_s, params=sampling.params
+        )
+
+        def keep(answers: Sequence[tuple[Candidate, Request]]) -> None:
+            for candidate, _ in answers:
+                mark = mark_in(response_text(candidate.message))
+                if mark is None:
+                    self.unreadable += 1
+                else:
+                    self._store.add_judgement(stored.number, self.name, mark)
+                self._store.add_bill("judge", self.name, candidate.cost)
+
+        def fail(failures: Sequence[ProviderError], cost: float | None) -> None:
+            self._store.add_bill("failed judge", self.name, cost)
+
+        call = Call(self._provider, request, self._limits.fan_out().lane(), sampling)
+        return Errand(call, keep, fail)
+
+
+def mark_in(text: str) -> float | None:
+    """The last mark from 0 to 10 in a text, scaled to [0, 1]; None when there is none."""
+    found = _MARK.findall(text)
+    return int(found[-1]) / 10 if found else None

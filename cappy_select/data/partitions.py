@@ -1,0 +1,163 @@
+"""Work by hash partitions: each step of each partition is a folder that appears whole, so a killed run goes on.
+
+A step is a pure function of its partition: which process does it, and when, changes nothing. Its rows are Arrow
+streams, its figures a JSON file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from cappy_select.errors import DataError
+
+Figures = dict[str, Any]
+Step = Callable[[Any, int, Path], Figures]
+"""(what all partitions share, the partition's number, the folder to fill) -> its figures"""
+
+FIGURES = "figures.json"
+
+
+def hash64(*parts: str | int) -> int:
+    """A number in [0, 2**64) that is the same in every process and on every machine."""
+    digest = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        digest.update(str(part).encode(errors="surrogatepass") + b"\0")
+    return int.from_bytes(digest.digest(), "little")
+
+
+class Workers:
+    """A pool of processes, or this one when one is enough. None outlives its parent, however that ends."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._pool: ProcessPoolExecutor | None = None
+        if count > 1:
+            # Spawned: a fork would copy the threads' locks, and the memory, of whoever calls.
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(count, mp_context=context, initializer=_begin_worker)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
+        if self._pool is not None:
+            processes = list((self._pool._processes or {}).values())
+            self._pool.shutdown(wait=kind is None, cancel_futures=True)
+            if kind is not None:
+                for process in processes:
+                    process.terminate()
+                for process in processes:
+                    process.join(5)
+
+    def run(
+        self, step: Step, shared: Any, count: int, folder: Path, on_done: Callable[[], None] = lambda: None
+    ) -> list[Figures]:
+        """Do the step for the partitions 0 to `count` that are not done yet; the figures of all, in order.
+
+        Raises DataError when a worker dies or the disk is full; what is done stays done.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            if (folder / str(number)).is_dir():
+                on_done()
+        waiting = iter([number for number in range(count) if not (folder / str(number)).is_dir()])
+        if self._pool is None:
+            for number in waiting:
+                _whole(step, shared, number, folder)
+                on_done()
+        else:
+            self._spread(step, shared, waiting, folder, on_done)
+        return [json.loads((folder / str(number) / FIGURES).read_text(encoding="utf-8")) for number in range(count)]
+
+    def _spread(
+        self, step: Step, shared: Any, waiting: Iterator[int], folder: Path, on_done: Callable[[], None]
+    ) -> None:
+        assert self._pool is not None  # noqa: S101
+        running: set[Future[None]] = set()
+        try:
+            while True:
+                for number in waiting:
+                    running.add(self._pool.submit(_whole, step, shared, number, folder))
+                    if len(running) > self._count:  # one more than there are workers, so that none waits
+                        break
+                if not running:
+                    return
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    future.result()
+                    on_done()
+        except BrokenProcessPool as error:
+            raise DataError(
+                "a worker process died (killed, or out of memory); what was done is kept: run it again, with fewer "
+                "workers if memory was short"
+            ) from error
+
+
+def _begin_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to handle
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the pool is the parallelism
+    parent = multiprocessing.parent_process()
+
+    def follow() -> None:
+        if parent is not None:
+            parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def _whole(step: Step, shared: Any, number: int, folder: Path) -> None:
+    """Do a step in a scratch folder, which takes its place when it is whole."""
+    scratch = folder / f"{number}.partial"
+    with disk_errors(folder):
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir()
+        figures = step(shared, number, scratch)
+        (scratch / FIGURES).write_text(json.dumps(figures), encoding="utf-8")
+        scratch.replace(folder / str(number))
+
+
+@contextmanager
+def disk_errors(folder: Path) -> Iterator[None]:
+    """What the disk refuses, as a DataError."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{folder} can't be written: {error}; what was done is kept: run it again") from error
+
+
+def append_rows(path: Path, table: Any) -> None:
+    """Add an Arrow table to a file of streams, one after another."""
+    import pyarrow as pa
+
+    options = pa.ipc.IpcWriteOptions(compression="lz4")
+    with path.open("ab") as sink, pa.ipc.new_stream(sink, table.schema, options=options) as writer:
+        writer.write_table(table)
+
+
+def read_rows(paths: Sequence[Path]) -> list[Any]:
+    """The Arrow tables in files of streams, in order; a file that is not there has none."""
+    import pyarrow as pa
+
+    tables = []
+    for path in paths:
+        if not path.exists():
+            continue
+        size = path.stat().st_size
+        with path.open("rb") as source:
+            while source.tell() < size:
+                tables.append(pa.ipc.open_stream(source).read_all())
+    return tables

@@ -1,0 +1,151 @@
+"""Rows of files of any usual kind, each with the place it came from; what can't be read is reported, not swallowed."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from cappy_select.errors import InputError, MissingExtra
+from cappy_select.recorded import read_lines
+
+Record = dict[str, Any]
+SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")  # the first two and the next two also with .gz
+_LISTED = 1000  # places; beyond that they are counted
+
+
+class Problems:
+    """What was left out, and why: counted and listed, or, when strict, the first one is an InputError."""
+
+    def __init__(self, *, strict: bool = False) -> None:
+        self._strict = strict
+        self.count = 0
+        self.listed: list[tuple[str, str]] = []  # (place, what is wrong)
+
+    def report(self, where: str, message: str) -> None:
+        """Leave out what stands at `where` (`file:line`)."""
+        if self._strict:
+            raise InputError(f"{where}: {message}")
+        self.add([(where, message)], 1)
+
+    def add(self, listed: list[tuple[str, str]], count: int) -> None:
+        """Take over what was found elsewhere."""
+        self.count += count
+        self.listed += listed[: max(0, _LISTED - len(self.listed))]
+
+
+def read_records(path: str | Path, problems: Problems) -> Iterator[tuple[str, Record]]:
+    """(`file:line`, row) of a JSONL, JSON (a list of objects), CSV, TSV or Parquet file; the text ones may be gzipped.
+
+    A line that can't be read, and a file without any row, go to `problems`. Raises InputError when the file
+    itself can't be read, MissingExtra for Parquet without pyarrow.
+    """
+    name = Path(path).name.lower().removesuffix(".gz")
+    readers: dict[str, Callable[[Path, Problems], Iterator[tuple[str, Record]]]] = {
+        ".jsonl": _jsonl, ".json": _json, ".csv": _csv, ".tsv": _csv, ".parquet": _parquet,
+    }  # fmt: skip
+    kind = next((suffix for suffix in readers if name.endswith(suffix)), None)
+    if kind is None:
+        raise InputError(f"{path}: what kind of file this is must show in its name: {', '.join(SUFFIXES)}")
+    rows = 0
+    found_before = problems.count
+    for rows, row in enumerate(readers[kind](Path(path), problems), 1):  # noqa: B007
+        yield row
+    if not rows and problems.count == found_before:
+        problems.report(str(path), "the file holds no row")
+
+
+def _jsonl(path: Path, problems: Problems) -> Iterator[tuple[str, Record]]:
+    for number, line in enumerate(read_lines(path), 1):
+        if not line.strip():
+            continue
+        where = f"{path}:{number}"
+        try:
+            row = json.loads(line.decode("utf-8-sig"))
+        except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
+            problems.report(where, f"not JSON: {error}")
+            continue
+        if isinstance(row, dict):
+            yield where, row
+        else:
+            problems.report(where, f"expected an object, got {type(row).__name__}")
+
+
+def _json(path: Path, problems: Problems) -> Iterator[tuple[str, Record]]:
+    rows = read_json(path)
+    for number, row in enumerate(rows if isinstance(rows, list) else [rows], 1):
+        if isinstance(row, dict):
+            yield f"{path}:{number}", row
+        else:
+            problems.report(f"{path}:{number}", f"expected an object, got {type(row).__name__}")
+
+
+def read_json(path: str | Path) -> Any:
+    """A whole JSON file, plain or gzipped. Raises InputError."""
+    try:
+        return json.loads(b"".join(read_lines(path)))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not JSON: {error}") from error
+
+
+def _csv(path: Path, problems: Problems) -> Iterator[tuple[str, Record]]:
+    def text() -> Iterator[str]:
+        for number, line in enumerate(read_lines(path), 1):
+            try:
+                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise InputError(f"{path}:{number}: {error}; the file must be UTF-8") from error
+
+    delimiter = "\t" if path.name.lower().removesuffix(".gz").endswith(".tsv") else ","
+    rows = csv.DictReader(text(), delimiter=delimiter, strict=True)
+    try:
+        for row in rows:
+            where = f"{path}:{rows.line_num}"
+            if None in row or None in row.values():
+                count = len(rows.fieldnames or ())
+                problems.report(where, f"expected {count} fields, as in the first line, got {_fields(row)}")
+            else:
+                yield where, dict(row)
+    except csv.Error as error:
+        raise InputError(f"{path}:{rows.line_num}: {error}") from error
+
+
+def _fields(row: dict[Any, Any]) -> int:
+    return sum(value is not None for key, value in row.items() if key is not None) + len(row.get(None) or ())
+
+
+def _parquet(path: Path, problems: Problems) -> Iterator[tuple[str, Record]]:
+    pq = parquet_module()
+    import pyarrow as pa
+
+    try:
+        with pq.ParquetFile(path) as file:
+            number = 0
+            for batch in file.iter_batches(batch_size=1000):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield f"{path}:{number}", row
+    except FileNotFoundError as error:
+        raise InputError(f"no such file: {path}") from error
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{path} can't be read as Parquet: {error}") from error
+
+
+def parquet_module() -> Any:
+    """`pyarrow.parquet`. Raises MissingExtra."""
+    try:
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise MissingExtra("data", "Parquet", "pyarrow") from error
+    return pq
+
+
+def write_jsonl(rows: Iterator[Record], out: io.TextIOBase) -> int:
+    """Rows, an object a line; returns how many."""
+    count = 0
+    for count, row in enumerate(rows, 1):  # noqa: B007
+        out.write(json.dumps(row, ensure_ascii=False) + "\n")
+    return count

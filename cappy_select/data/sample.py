@@ -1,0 +1,268 @@
+"""Instances x plan x models -> samples in a store; what is there already is not asked for again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from cappy_select import background
+from cappy_select.asking import Asking, as_plan
+from cappy_select.calls import Call, price_of
+from cappy_select.data.errands import Errand, Limits, OnProgress, Outcome, run_errands
+from cappy_select.data.instances import Instance, as_instance
+from cappy_select.data.records import Problems, read_records
+from cappy_select.data.store import Key, SampleStore, canonical, storable
+from cappy_select.errors import InputError, ProviderError, validation_message
+from cappy_select.icl import InContext
+from cappy_select.instruction import as_messages
+from cappy_select.providers import Provider, as_providers
+from cappy_select.recorded import Recorded
+from cappy_select.sampling import Plan
+from cappy_select.types import Candidate, Message, Request, estimated_usage, response_text, total_cost
+
+FINAL = frozenset({"content_policy", "context_window", "bad_request"})  # kinds that asking again does not mend
+ASSUMED_TOKENS = 256  # of an answer, in an outlook without `max_tokens`
+_BATCH = 500  # recorded instances a transaction
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What a run would do with one model. `cost` is dollars, None when the price is unknown."""
+
+    model: str
+    stored: int
+    samples: int
+    calls: int
+    cost: float | None
+    failed_before: int
+
+
+class Sampler:
+    """What to ask of which models about which instances, and where the answers go.
+
+    Args:
+        instances: Makes them anew each time it is called; one pass a model.
+        models: Names or providers, as `Selector` takes them.
+        store: Opened for writing.
+        samples, plan: As `Selector` takes them.
+        examples: In-context examples for the models; the store's key of such a sample has a digest of the prompt.
+        limits: Of time, money and concurrency.
+        logprobs: Ask for log-likelihoods too.
+        retry_failed: Ask again what failed for good before (refused, too long, a bad request).
+        api_base: Address of an OpenAI-compatible server, for the models given by name.
+        **params: Passed with every call.
+
+    Raises InputError: as `Selector` does; also for two models of one name.
+    """
+
+    def __init__(
+        self,
+        instances: Callable[[], Iterable[Instance]],
+        models: Sequence[str | Provider],
+        store: SampleStore,
+        *,
+        samples: int | None = None,
+        plan: Plan | Mapping[str, Any] | str | Path | None = None,
+        examples: InContext | None = None,
+        limits: Limits | None = None,
+        logprobs: bool = False,
+        retry_failed: bool = False,
+        api_base: str | None = None,
+        **params: Any,
+    ) -> None:
+        self._instances, self._store, self._retry_failed = instances, store, retry_failed
+        self._limits = limits or Limits()
+        providers = as_providers(models, api_base=api_base)
+        if twice := [name for name, count in Counter(p.model for p in providers).items() if count > 1]:
+            raise InputError(f"{', '.join(twice)}: given twice; --samples says how often a model is asked")
+        asked = as_plan(samples, plan)
+        config = self._limits.fan_out().model_copy(update={"max_cost": self._limits.max_cost})
+        Asking(providers, asked, examples, config, logprobs=logprobs, params=params)  # a contradiction is said now
+        self._params = params
+        self._asking = {
+            provider.model: Asking(
+                [provider],
+                asked.model_copy(
+                    update={"overrides": {name: of for name, of in asked.overrides.items() if name == provider.model}}
+                ),
+                examples,
+                config,
+                logprobs=logprobs,
+                params=params,
+            )
+            for provider in providers
+        }
+
+    def outlook(self) -> list[Outlook]:
+        """What is left to do, for each model."""
+        return [self._outlook(model) for model in self._asking]
+
+    def run(self, on_progress: OnProgress = lambda outcome: None) -> Outcome:
+        """Ask, and store what comes. Can be interrupted at any moment and called again. Raises InputError."""
+        return background.run(self.arun(on_progress))
+
+    async def arun(self, on_progress: OnProgress = lambda outcome: None) -> Outcome:
+        """`run` for async callers."""
+        spent = self._store.spent_towards(self._limits.max_cost)
+        lines = [(model, self._errands(model)) for model in self._asking]
+        return await run_errands(lines, self._limits, spent=spent, on_progress=on_progress)
+
+    def _errands(self, model: str) -> Iterator[Errand]:
+        for instance in self._instances():
+            for call, keys in self._missing(model, instance):
+                yield _errand(self._store, instance, call, keys)
+
+    def _missing(self, model: str, instance: Instance) -> Iterator[tuple[Call, list[Key]]]:
+        """The calls for what the store has not, each with the keys of its answers."""
+        have = self._store.keys(instance)
+        if not self._retry_failed:
+            have |= self._store.failed(instance, FINAL)
+        bare = as_messages(instance.instruction)
+        for call, keys in _keyed(self._asking[model].ask(bare, self._params).calls, bare):
+            for start, count in _runs([key not in have for key in keys]):
+                yield _part(call, start, count), keys[start : start + count]
+
+    def _outlook(self, model: str) -> Outlook:
+        stored = samples = calls = failed = 0
+        costs: list[float | None] = []
+        for instance in self._instances():
+            have, lost = self._store.keys(instance), self._store.failed(instance, FINAL)
+            stored += sum(key.model == model for key in have)
+            failed += sum(key.model == model for key in lost)
+            for call, keys in self._missing(model, instance):
+                calls += 1
+                samples += len(keys)
+                usage = estimated_usage(call.request.messages)
+                most = call.request.params.get("max_tokens") or ASSUMED_TOKENS
+                usage = usage.model_copy(update={"completion_tokens": len(keys) * most})
+                costs.append(price_of(call.provider, usage))
+        return Outlook(model, stored, samples, calls, total_cost(costs), failed)
+
+
+def _keyed(calls: Iterable[Call], bare: Sequence[Message]) -> Iterator[tuple[Call, list[Key]]]:
+    """The calls to one model with the key of each answer.
+
+    The seed in a key is the plan's own; a prompt that is more than the bare instruction shows as a digest.
+    """
+    places: Counter[str] = Counter()
+    for call in calls:
+        request = call.request
+        params = {name: value for name, value in request.params.items() if name != "logprobs"}
+        if call.sampling.seed is not None:
+            params["seed"] = call.sampling.seed - request.sample
+        if request.messages != bare:
+            params["prompt"] = hashlib.sha256(json.dumps(request.messages).encode()).hexdigest()[:16]
+        name = canonical(params)
+        first, places[name] = places[name], places[name] + request.n
+        yield call, [Key(call.provider.model, name, place) for place in range(first, first + request.n)]
+
+
+def _runs(wanted: Sequence[bool]) -> Iterator[tuple[int, int]]:
+    """(start, length) of each run of what is wanted."""
+    start = None
+    for place, yes in enumerate([*wanted, False]):
+        if yes and start is None:
+            start = place
+        elif not yes and start is not None:
+            yield start, place - start
+            start = None
+
+
+def _part(call: Call, start: int, count: int) -> Call:
+    """The call, for `count` of its answers from the `start`-th on."""
+    if (start, count) == (0, call.request.n):
+        return call
+    seed = None if call.sampling.seed is None else call.sampling.seed + start
+    sampling = call.sampling.model_copy(update={"n": count, "seed": seed})
+    params = call.request.params | ({} if seed is None else {"seed": seed})
+    request = call.request.model_copy(update={"n": count, "sample": call.request.sample + start, "params": params})
+    return Call(call.provider, request, call.lane, sampling)
+
+
+def _errand(store: SampleStore, instance: Instance, call: Call, keys: list[Key]) -> Errand:
+    first = call.request.sample
+    model = call.provider.model
+    got: set[Key] = set()
+
+    def keep(answers: Sequence[tuple[Candidate, Request]]) -> None:
+        numbers: Counter[int] = Counter()
+        rows = []
+        for candidate, request in answers:
+            key = keys[request.sample - first + numbers[request.sample]]
+            numbers[request.sample] += 1
+            rows.append((key, _recorded(candidate)))
+        store.add(instance, rows)
+        got.update(key for key, _ in rows)
+
+    def fail(failures: Sequence[ProviderError], cost: float | None) -> None:
+        if failures and (lost := [key for key in keys if key not in got]):
+            store.add_failures(instance, lost, failures[-1].kind, failures[-1].message)
+        store.add_bill("failed calls", model, cost)
+
+    return Errand(call, keep, fail)
+
+
+def _recorded(candidate: Candidate) -> Recorded:
+    return Recorded(
+        model=candidate.model,
+        response=storable(response_text(candidate.message)),
+        sampling=candidate.sampling,
+        finish_reason=candidate.finish_reason,
+        usage=candidate.usage,
+        cost=candidate.cost,
+        latency_s=candidate.latency_s,
+        logprob_sum=candidate.logprob_sum,
+        logprob_mean=candidate.logprob_mean,
+    )
+
+
+def import_recorded(path: str | Path, store: SampleStore, problems: Problems, *, models: Collection[str] = ()) -> int:
+    """Take recorded samples into a store; one that is there already stays. Returns how many are new.
+
+    Args:
+        path: Instances with `candidates[{model, response, correct | human, sampling, logprob_sum, ...}]`, in any
+            kind of file that `read_records` reads.
+        store: Opened for writing.
+        problems: Gets rows that can't be read.
+        models: Only those of these models; none: all.
+    """
+    new = 0
+    stem = Path(path).name.split(".")[0]
+    batch: list[tuple[Instance, list[tuple[Key, Recorded]]]] = []
+    for where, row in read_records(path, problems):
+        row.setdefault("task", stem)
+        row.setdefault("references", [])
+        instance = as_instance(row, where, problems)
+        candidates = _candidates(row.get("candidates"), where, problems) if instance is not None else None
+        if instance is None or candidates is None:
+            continue
+        places: Counter[tuple[str, str]] = Counter()
+        rows: list[tuple[Key, Recorded]] = []
+        for candidate in candidates:
+            named = candidate.model, canonical(candidate.sampling)
+            rows.append((Key(*named, places[named]), candidate))
+            places[named] += 1
+        batch.append((instance, [(key, sample) for key, sample in rows if not models or key.model in models]))
+        if len(batch) >= _BATCH:
+            new += store.add_many(batch, recorded=True)
+            batch = []
+    return new + store.add_many(batch, recorded=True)
+
+
+def _candidates(given: Any, where: str, problems: Problems) -> list[Recorded] | None:
+    try:
+        if not isinstance(given, list) or not given:
+            raise InputError("expected candidates[{model, response}]")
+        return [Recorded.model_validate(candidate) for candidate in given]
+    except ValidationError as error:
+        problems.report(where, f"candidates: {validation_message(error)}")
+    except InputError as error:
+        problems.report(where, str(error))
+    return None

@@ -1,0 +1,416 @@
+"""The steps of `build`, each a pure function of one partition: scatter, pair, deal, write.
+
+    input file  --scatter--> instances by hash of (task, instruction)
+    partition   --pair-----> its pairs, each once; what the others need to know about it
+    partition   --deal-----> the rows the mixture wants, repeated or cut, by shard
+    shard       --write----> Parquet, shuffled
+
+No step holds more than its partition, and nothing depends on which process does it, or when.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from cappy_select.bundle import load_bundle
+from cappy_select.data.contamination import Evaluations, mixed, telling_runs
+from cappy_select.data.instances import Instance, read_instances
+from cappy_select.data.labels import label_named
+from cappy_select.data.mixture import apportioned
+from cappy_select.data.pairs import Answer, LabelAnswers, Mode, Question, pairs_of
+from cappy_select.data.partitions import Figures, append_rows, hash64, read_rows
+from cappy_select.data.records import Problems, parquet_module
+from cappy_select.data.sample import import_recorded
+from cappy_select.data.store import SampleStore
+from cappy_select.errors import UnscorableWarning
+from cappy_select.scorer.encoding import PairEncoder
+
+IMPORTED, EVALUATION, SCATTERED, PAIRED, DEALT, WRITTEN = (
+    "imported",
+    "evaluation",
+    "scattered",
+    "paired",
+    "dealt",
+    "written",
+)
+POOL = 1000  # references of a task that every partition may draw wrong answers from; more when it has more itself
+WINDOW = 512  # tokens, Cappy's
+_FLUSH = 2000  # rows
+_LONGEST = 8192  # tokens; lengths beyond are counted as this
+SIDES = ("train", "validation")
+
+
+class Spec(NamedTuple):
+    """What the steps share: the config's values, and where things are."""
+
+    work: Path
+    inputs: tuple[str, ...]
+    fields: dict[str, str]
+    stores: tuple[str, ...]  # of samples
+    recorded: tuple[str, ...]  # files of samples
+    against: tuple[str, ...]  # evaluation files
+    bundle: Path  # whose tokenizer counts
+    partitions: int
+    mode: Mode
+    label: str
+    mismatches: int
+    validation: float
+    seed: int
+    strict: bool
+
+
+# ---------------------------------------------------------------------------------- what lies beside the input
+
+
+def take_in(spec: Spec, number: int, out: Path) -> Figures:
+    """Make a store of a file of recorded samples."""
+    problems = Problems(strict=spec.strict)
+    with SampleStore(out / _STORE, write=True) as store:
+        import_recorded(spec.recorded[number], store, problems)
+    return _told(problems)
+
+
+def evaluation(spec: Spec, number: int, out: Path) -> Figures:
+    """Note what an evaluation file's instructions have that tells them from others."""
+    problems = Problems(strict=spec.strict)
+    rows = read_instances(spec.against[number], problems)
+    np.save(out / _RUNS, telling_runs(instance.instruction for _, instance in rows))
+    return _told(problems)
+
+
+_STORE, _RUNS = "store.db", "runs.npy"
+
+
+def _told(problems: Problems) -> Figures:
+    return {"left_out": problems.count, "problems": problems.listed}
+
+
+# ---------------------------------------------------------------------------------------------------- scatter
+
+
+def scatter(spec: Spec, number: int, out: Path) -> Figures:
+    """Deal an input file's instances to the partitions; keep some references of each task for all of them."""
+    problems = Problems(strict=spec.strict)
+    buffers: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    buffered = rows = 0
+    pools: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    for _, instance in read_instances(spec.inputs[number], problems, fields=spec.fields):
+        row = instance.model_dump(include=set(_COLUMNS)) | {"training": _trains(instance, spec)}
+        buffers[hash64(instance.task, instance.instruction) % spec.partitions].append(row)
+        rows += 1
+        buffered += 1
+        if row["training"]:
+            for reference in instance.references:
+                _keep_lowest(pools[instance.task], hash64(spec.seed, "pool", instance.task, reference), reference)
+        if buffered >= _FLUSH:
+            _flush(buffers, out)
+            buffered = 0
+    _flush(buffers, out)
+    with (out / "pools.jsonl").open("w", encoding="utf-8") as file:
+        for task, pool in pools.items():
+            file.write(json.dumps([task, sorted((-order, text) for order, text in pool)]) + "\n")
+    return {"instances": rows, **_told(problems)}
+
+
+_COLUMNS = ("id", "task", "instruction", "references", "choices", "negatives", "group")
+_HELD_OUT = ("valid", "val", "dev", "test", "held", "eval")
+
+
+def _trains(instance: Instance, spec: Spec) -> bool:
+    """Its data set says so; else a share of the groups, or of the instructions, is held out."""
+    if instance.split is not None and instance.split.lower().startswith(_HELD_OUT):
+        return False
+    return hash64(spec.seed, "split", instance.group or instance.instruction) >= spec.validation * 2**64
+
+
+def _keep_lowest(pool: list[tuple[int, str]], order: int, text: str) -> None:
+    """A sample that does not depend on the order of the rows, and can be merged: the lowest hashes."""
+    entry = (-order, text)
+    if len(pool) < POOL:
+        if entry not in pool:
+            heapq.heappush(pool, entry)
+    elif entry > pool[0] and entry not in pool:
+        heapq.heapreplace(pool, entry)
+
+
+def _flush(buffers: dict[int, list[dict[str, Any]]], out: Path) -> None:
+    import pyarrow as pa
+
+    texts = pa.list_(pa.string())
+    kinds = {"references": texts, "choices": texts, "negatives": texts, "training": pa.bool_()}
+    schema = pa.schema([(name, kinds.get(name, pa.string())) for name in (*_COLUMNS, "training")])
+    for partition, rows in buffers.items():
+        append_rows(out / f"{partition}.arrow", pa.Table.from_pylist(rows, schema))
+    buffers.clear()
+
+
+def merge_pools(work: Path, inputs: int) -> None:
+    """The files' kept references as one file a task (for this process, after `scatter`)."""
+    pools: dict[str, set[tuple[int, str]]] = defaultdict(set)
+    for number in range(inputs):
+        with (work / SCATTERED / str(number) / "pools.jsonl").open(encoding="utf-8") as file:
+            for line in file:
+                task, pool = json.loads(line)
+                pools[task].update((order, text) for order, text in pool)
+    folder = work / "pools"
+    folder.mkdir(exist_ok=True)
+    for task, merged in pools.items():
+        texts = [text for _, text in sorted(merged)[:POOL]]
+        partial = folder / f"{hash64(task)}.partial"
+        partial.write_text(json.dumps(texts), encoding="utf-8")
+        partial.replace(folder / f"{hash64(task)}.json")
+
+
+# ------------------------------------------------------------------------------------------------------- pair
+
+
+def pair(spec: Spec, number: int, out: Path) -> Figures:
+    """Make the partition's pairs. Its instances of one instruction are one question."""
+    bundle = load_bundle(spec.bundle)
+    encoder = PairEncoder(bundle)
+    specials = bundle.manifest.max_length - encoder.room
+    imported = [spec.work / IMPORTED / str(number) / _STORE for number in range(len(spec.recorded))]
+    stores = [SampleStore(path) for path in [*map(Path, spec.stores), *imported]]
+    evaluations = Evaluations(
+        [np.load(spec.work / EVALUATION / str(file) / _RUNS, mmap_mode="r") for file in range(len(spec.against))]
+    )
+    label = _label(spec.label)
+    figures = _Figures()
+    by_task = _questions(spec, number, stores, evaluations, figures)
+    for task, questions in sorted(by_task.items()):
+        others = _others(spec, task, questions)
+        rows: dict[str, list[Any]] = {name: [] for name in _PAIR_COLUMNS}
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", UnscorableWarning)
+            for question in questions:
+                order = hash64(spec.seed, "question", task, question.instruction)
+                made = pairs_of(question, spec.mode, label, others, spec.mismatches, order)
+                figures.unlabelled += made.unlabelled
+                figures.unmatched += made.unmatched
+                figures.barren += not made.pairs
+                side = SIDES[0] if question.training else SIDES[1]
+                figures.available[side][task] += len(made.pairs)
+                for response, score, kind in made.pairs:
+                    key = hash64(spec.seed, "pair", task, question.instruction, response)
+                    values = (question.instruction, response, score, kind, question.group, side, order, key)
+                    for name, value in zip(_PAIR_COLUMNS, values, strict=True):
+                        rows[name].append(value)
+        figures.unscorable += sum(issubclass(warning.category, UnscorableWarning) for warning in caught)
+        _write_pairs(out, task, rows, _lengths(encoder, rows, specials))
+    for store in stores:
+        store.close()
+    return figures.as_json()
+
+
+_PAIR_COLUMNS = ("instruction", "response", "score", "kind", "group", "side", "order", "key")
+
+
+class _Figures:
+    """What is told of a partition beside its rows."""
+
+    def __init__(self) -> None:
+        self.available: dict[str, Counter[str]] = {side: Counter() for side in SIDES}
+        self.unlabelled = self.unmatched = self.unscorable = self.barren = self.joined = self.sampled = 0
+        self.contaminated: Counter[int] = Counter()
+        self.contaminated_ids: list[str] = []
+
+    def as_json(self) -> Figures:
+        return dict(vars(self))
+
+
+def _questions(
+    spec: Spec, number: int, stores: Sequence[SampleStore], evaluations: Evaluations, figures: _Figures
+) -> dict[str, list[Question]]:
+    """The partition's questions by task, in the order in which they first stand in the input."""
+    found: dict[tuple[str, str], Question] = {}
+    files = [spec.work / SCATTERED / str(file) / f"{number}.arrow" for file in range(len(spec.inputs))]
+    for row in chain.from_iterable(table.to_pylist() for table in read_rows(files)):
+        task, instruction = row["task"], row["instruction"]
+        question = found.get((task, instruction))
+        if question is None:
+            at = evaluations.found_in(instruction)
+            if at is not None:
+                figures.contaminated[at] += 1
+                if len(figures.contaminated_ids) < _LISTED:
+                    figures.contaminated_ids.append(row["id"])
+                continue
+            question = Question(task, instruction, row["id"], row["training"])
+            found[task, instruction] = question
+        else:
+            figures.joined += 1
+            question.training = question.training or row["training"]
+        question.references += row["references"]
+        question.negatives += row["negatives"]
+        if row["choices"] is not None:
+            question.choices = [*(question.choices or ()), *row["choices"]]
+        answers = list(_answers(spec, row, stores))
+        figures.sampled += len(answers)
+        question.answers += answers
+    by_task: dict[str, list[Question]] = defaultdict(list)
+    for question in found.values():
+        by_task[question.task].append(question)
+    return by_task
+
+
+_LISTED = 20
+
+
+def _answers(spec: Spec, row: dict[str, Any], stores: Sequence[SampleStore]) -> Iterator[Answer]:
+    instance = Instance(**{name: row[name] for name in ("id", "task", "instruction", "references")})
+    judge = spec.label.removeprefix(JUDGE) if spec.label.startswith(JUDGE) else None
+    for store in stores:
+        marks = store.judgements(instance, judge) if judge else {}
+        for number, sample, _ in store.samples(instance):
+            yield Answer(sample.response, sample.quality, marks.get(number))
+
+
+JUDGE = "judge:"
+
+
+def _label(name: str) -> LabelAnswers:
+    """By name; a judge's marks are in the store, and what it has not marked has no label."""
+    if name.startswith(JUDGE):
+        return lambda responses, references: [float("nan")] * len(responses)
+    return label_named(name)
+
+
+def _others(spec: Spec, task: str, questions: Sequence[Question]) -> list[str]:
+    """References to draw wrong answers from: the partition's own, and if those are few the task's pool."""
+    own = dict.fromkeys(text for question in questions if question.training for text in question.references)
+    if len(own) < POOL:
+        pool = spec.work / "pools" / f"{hash64(task)}.json"
+        own |= dict.fromkeys(json.loads(pool.read_text(encoding="utf-8")) if pool.exists() else ())
+    return [text for text in own if text.strip()]
+
+
+def _lengths(encoder: PairEncoder, rows: dict[str, list[Any]], specials: int) -> list[int]:
+    """Tokens of each pair with its special ones; each text is encoded once."""
+    counts: dict[str, int] = {}
+    for name in ("instruction", "response"):
+        new = [text for text in dict.fromkeys(rows[name]) if text not in counts]
+        counts.update(zip(new, (tokens.length for tokens in encoder.tokens(new)), strict=True))
+    pairs = zip(rows["instruction"], rows["response"], strict=True)
+    return [min(_LONGEST, counts[instruction] + counts[response] + specials) for instruction, response in pairs]
+
+
+def _write_pairs(out: Path, task: str, rows: dict[str, list[Any]], lengths: list[int]) -> None:
+    import pyarrow as pa
+
+    kinds = {"score": pa.float32(), "order": pa.uint64(), "key": pa.uint64()}
+    columns = {name: pa.array(values, kinds.get(name, pa.string())) for name, values in rows.items()}
+    columns |= {"task": pa.array([task] * len(lengths), pa.string()), "tokens": pa.array(lengths, pa.int32())}
+    append_rows(out / "pairs.arrow", pa.table(columns))
+
+
+# ------------------------------------------------------------------------------------------------------- deal
+
+
+class Deal(NamedTuple):
+    """What the last two steps share: how many training rows of each task a partition gives, and the shards."""
+
+    work: Path
+    partitions: int
+    quotas: list[dict[str, int]]
+    shards: tuple[int, int]  # train, validation
+
+
+def deal(shared: Deal, number: int, out: Path) -> Figures:
+    """Choose the partition's rows, whole questions first; repeat or cut them; deal them to the shards."""
+    import pyarrow as pa
+
+    tables = read_rows([shared.work / PAIRED / str(number) / "pairs.arrow"])
+    if not tables:
+        return {}
+    table = pa.concat_tables(tables)
+    order, key = (table.column(name).to_numpy() for name in ("order", "key"))
+    task = table.column("task").to_numpy(zero_copy_only=False)
+    training = table.column("side").to_numpy(zero_copy_only=False) == SIDES[0]
+    chosen, keys = [], []
+    for name, quota in shared.quotas[number].items():
+        places = np.flatnonzero(training & (task == name))
+        places = places[np.lexsort((key[places], order[places]))]
+        for copy, start in enumerate(range(0, quota, len(places)) if len(places) else ()):
+            taken = places[: min(len(places), quota - start)]
+            chosen.append(taken)
+            keys.append(key[taken] + np.uint64(copy * _GOLDEN % 2**64))
+    _deal_out(table, SIDES[0], shared.shards[0], chosen, keys, out)
+    held_out = np.flatnonzero(~training)
+    _deal_out(table, SIDES[1], shared.shards[1], [held_out], [key[held_out]], out)
+    return {}
+
+
+_GOLDEN = 0x9E3779B97F4A7C15  # 2**64 / golden ratio: far apart for neighbours
+_Rows = npt.NDArray[np.int64]
+_Keys = npt.NDArray[np.uint64]
+
+
+def _deal_out(table: Any, side: str, shards: int, chosen: list[_Rows], keys: list[_Keys], out: Path) -> None:
+    import pyarrow as pa
+
+    places, order = np.concatenate([np.zeros(0, np.int64), *chosen]), np.concatenate([np.zeros(0, np.uint64), *keys])
+    order = mixed(order)
+    shard = (order >> np.uint64(32)) % np.uint64(max(1, shards))
+    for number in range(shards):
+        mine = np.flatnonzero(shard == number)
+        if len(mine):
+            rows = table.take(pa.array(places[mine])).drop_columns(["order", "side", "key"])
+            append_rows(out / f"{side}-{number}.arrow", rows.append_column("key", pa.array(order[mine])))
+
+
+# ------------------------------------------------------------------------------------------------------ write
+
+
+def write(shared: Deal, number: int, out: Path) -> Figures:
+    """Shuffle one shard and write it. The training shards come first."""
+    import pyarrow as pa
+
+    side, shard = (SIDES[0], number) if number < shared.shards[0] else (SIDES[1], number - shared.shards[0])
+    folders = [shared.work / DEALT / str(partition) for partition in range(shared.partitions)]
+    table = pa.concat_tables(read_rows([folder / f"{side}-{shard}.arrow" for folder in folders]) or [_nothing()])
+    table = table.take(pa.array(np.argsort(table.column("key").to_numpy(), kind="stable")))
+    tokens = np.bincount(table.column("tokens").to_numpy(), minlength=1)
+    scores = np.histogram(table.column("score").to_numpy(), SCORE_BINS, (0.0, 1.0))[0]
+    counts = Counter(zip(table.column("task").to_pylist(), table.column("kind").to_pylist(), strict=True))
+    rows = table.select(PAIR_FIELDS)
+    parquet_module().write_table(rows, out / SHARD, compression="zstd", row_group_size=10_000)
+    return {
+        "side": side,
+        "rows": table.num_rows,
+        "tokens": tokens.tolist(),
+        "scores": scores.tolist(),
+        "counts": [[*named, count] for named, count in sorted(counts.items())],
+    }
+
+
+PAIR_FIELDS = ["instruction", "response", "score", "kind", "task", "group"]
+SHARD = "rows.parquet"
+SCORE_BINS = 20
+
+
+def _nothing() -> Any:
+    import pyarrow as pa
+
+    kinds = {"score": pa.float32(), "key": pa.uint64(), "tokens": pa.int32()}
+    names = [*PAIR_FIELDS, "tokens", "key"]
+    return pa.schema([(name, kinds.get(name, pa.string())) for name in names]).empty_table()
+
+
+def quotas(available: Sequence[dict[str, int]], wanted: dict[str, int]) -> list[dict[str, int]]:
+    """Each partition's share of each task's rows, in proportion to what it has."""
+    shares: list[dict[str, int]] = [{} for _ in available]
+    for task, total in sorted(wanted.items()):
+        parts = apportioned(total, [counts.get(task, 0) for counts in available])
+        for share, part in zip(shares, parts, strict=True):
+            if part:
+                share[task] = part
+    return shares

@@ -1,0 +1,359 @@
+"""The sample store: answers that were paid for, in one SQLite file that survives a kill at any moment.
+
+One row a sample. Its key is the instance (task, id and instruction: a changed instruction is another instance),
+the model, the sampling parameters and the sample's number among those of the same parameters.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+import threading
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+from filelock import FileLock, Timeout
+
+from cappy_select.data.instances import Instance
+from cappy_select.errors import InputError
+from cappy_select.recorded import Recorded
+from cappy_select.types import Usage, total_cost
+
+_FORMAT = 1
+_TABLES = """
+CREATE TABLE IF NOT EXISTS instances (
+    number INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, task TEXT NOT NULL, id TEXT NOT NULL,
+    instruction TEXT NOT NULL, refs TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS samples (
+    number INTEGER PRIMARY KEY, instance INTEGER NOT NULL REFERENCES instances, model TEXT NOT NULL,
+    params TEXT NOT NULL, place INTEGER NOT NULL, response TEXT NOT NULL, finish_reason TEXT,
+    logprob_sum REAL, logprob_mean REAL, prompt_tokens INTEGER, completion_tokens INTEGER, estimated INTEGER,
+    cost REAL, latency_s REAL, correct INTEGER, human REAL, recorded INTEGER NOT NULL,
+    UNIQUE (instance, model, params, place)
+);
+CREATE TABLE IF NOT EXISTS failures (
+    instance INTEGER NOT NULL REFERENCES instances, model TEXT NOT NULL, params TEXT NOT NULL, place INTEGER NOT NULL,
+    kind TEXT NOT NULL, message TEXT NOT NULL,
+    PRIMARY KEY (instance, model, params, place)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS judgements (
+    sample INTEGER NOT NULL REFERENCES samples, judge TEXT NOT NULL, score REAL NOT NULL,
+    PRIMARY KEY (sample, judge)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS bills (number INTEGER PRIMARY KEY, what TEXT NOT NULL, model TEXT NOT NULL, cost REAL);
+"""
+
+
+class Key(NamedTuple):
+    """Which sample of an instance."""
+
+    model: str
+    params: str  # canonical JSON
+    place: int
+
+
+class Failed(NamedTuple):
+    """A sample that did not come, by the last attempt."""
+
+    task: str
+    id: str
+    key: Key
+    kind: str
+    message: str
+
+
+class Stored(NamedTuple):
+    """One sample of an instance, by its number in the store."""
+
+    number: int
+    sample: Recorded
+    place: int
+
+
+def key_of(instance: Instance) -> str:
+    """The instance's name in a store."""
+    named = json.dumps([instance.task, instance.id, instance.instruction], ensure_ascii=False)
+    return hashlib.sha256(named.encode()).hexdigest()[:32]
+
+
+def canonical(params: Mapping[str, Any]) -> str:
+    """Sampling parameters as a key."""
+    return json.dumps(params, sort_keys=True, ensure_ascii=False)
+
+
+class SampleStore:
+    """Samples on disk. Safe to share between threads; one process writes at a time.
+
+    Args:
+        path: The file; made when it is not there.
+        write: Take the store's lock. False: read only, beside a writer if there is one.
+
+    Raises InputError when the file is no sample store, is another version's, or is being written to.
+    """
+
+    def __init__(self, path: str | Path, *, write: bool = False) -> None:
+        self.path = Path(path)
+        self._lock = threading.RLock()
+        self._file_lock = FileLock(f"{path}.lock") if write else None
+        if not write and not self.path.is_file():
+            raise InputError(f"there is no sample store {path}")
+        if self._file_lock is not None:
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self._file_lock.acquire(timeout=0)
+            except Timeout as error:
+                raise InputError(f"{path} is being written to by another process") from error
+            except OSError as error:
+                raise InputError(f"{path} can't be written: {error}") from error
+        try:
+            self._connect(write)
+        except sqlite3.Error as error:
+            self.close()
+            raise InputError(f"{path} is not a sample store: {error}") from error
+        except BaseException:
+            self.close()
+            raise
+
+    def _connect(self, write: bool) -> None:
+        if write:
+            self._db = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None)
+        else:
+            self._db = sqlite3.connect(f"{self.path.resolve().as_uri()}?mode=ro", uri=True, check_same_thread=False)
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        tables = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        if version != _FORMAT and (tables or not write):
+            raise InputError(f"{self.path} is not a sample store of format {_FORMAT} (it says {version})")
+        if write:
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=FULL")  # answers are paid for: they outlive a power cut
+            self._db.executescript(f"BEGIN; {_TABLES} PRAGMA user_version={_FORMAT}; COMMIT;")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the file, and its lock, back."""
+        with self._lock:
+            if hasattr(self, "_db"):
+                self._db.close()
+        if self._file_lock is not None:
+            self._file_lock.release()
+
+    # -- writing -----------------------------------------------------------------------------------------------
+
+    def add(self, instance: Instance, samples: Iterable[tuple[Key, Recorded]]) -> int:
+        """Keep samples, all or none; one that is there already stays as it is. Returns how many are new."""
+        return self.add_many([(instance, samples)])
+
+    def add_many(
+        self, rows: Iterable[tuple[Instance, Iterable[tuple[Key, Recorded]]]], *, recorded: bool = False
+    ) -> int:
+        """`add` for several instances at once. `recorded`: they were not asked for, and paid for, here."""
+        new = 0
+        with self._transaction() as db:
+            for instance, samples in rows:
+                number = self._number(instance)
+                for key, sample in samples:
+                    new += db.execute(_INSERT, _row(number, key, sample, recorded)).rowcount
+                    db.execute(
+                        "DELETE FROM failures WHERE instance=? AND model=? AND params=? AND place=?", (number, *key)
+                    )
+        return new
+
+    def add_failures(self, instance: Instance, keys: Iterable[Key], kind: str, message: str) -> None:
+        """Keep why samples did not come, instead of what was known before."""
+        with self._transaction() as db:
+            number = self._number(instance)
+            db.executemany(
+                "INSERT OR REPLACE INTO failures VALUES (?,?,?,?,?,?)",
+                [(number, *key, kind, storable(message)) for key in keys],
+            )
+
+    def add_judgement(self, sample: int, judge: str, score: float) -> None:
+        """Keep a judge's score of a sample, in [0, 1]."""
+        with self._transaction() as db:
+            db.execute("INSERT OR REPLACE INTO judgements VALUES (?,?,?)", (sample, judge, score))
+
+    def add_bill(self, what: str, model: str, cost: float | None) -> None:
+        """Keep what was paid beside the samples: failed attempts, judges. None: unknown."""
+        if cost != 0:
+            with self._transaction() as db:
+                db.execute("INSERT INTO bills VALUES (NULL,?,?,?)", (what, model, cost))
+
+    # -- reading -----------------------------------------------------------------------------------------------
+
+    def keys(self, instance: Instance) -> set[Key]:
+        """The samples of an instance that are there."""
+        return {Key(*row) for row in self._of(instance, "SELECT model, params, place FROM samples WHERE instance=?")}
+
+    def failed(self, instance: Instance, kinds: Collection[str]) -> set[Key]:
+        """The samples of an instance that failed in one of these ways."""
+        rows = self._of(instance, "SELECT model, params, place, kind FROM failures WHERE instance=?")
+        return {Key(*row[:3]) for row in rows if row[3] in kinds}
+
+    def samples(self, instance: Instance) -> list[Stored]:
+        """The samples of an instance, by model, parameters and place."""
+        rows = self._of(instance, f"SELECT {_COLUMNS} FROM samples WHERE instance=? ORDER BY model, params, place")
+        return [_stored(row) for row in rows]
+
+    def judgements(self, instance: Instance, judge: str) -> dict[int, float]:
+        """A judge's scores of the samples of an instance, by sample number."""
+        rows = self._of(
+            instance,
+            "SELECT sample, score FROM judgements JOIN samples ON sample=number WHERE instance=? AND judge=?",
+            judge,
+        )
+        return dict(rows)
+
+    def failures(self) -> Iterator[Failed]:
+        """All samples that did not come."""
+        for task, name, *key, kind, message in self._rows(
+            "SELECT task, id, model, params, place, kind, message FROM failures JOIN instances ON instance=number"
+            " ORDER BY instance, model, params, place"
+        ):
+            yield Failed(task, name, Key(*key), kind, message)
+
+    def instances(self) -> Iterator[tuple[Instance, list[Stored]]]:
+        """All instances that have samples, with them, in the order in which they came."""
+        for number, task, name, instruction, refs in self._rows(
+            "SELECT number, task, id, instruction, refs FROM instances ORDER BY number"
+        ):
+            rows = self._rows(
+                f"SELECT {_COLUMNS} FROM samples WHERE instance=? ORDER BY model, params, place",
+                (number,),
+            )
+            if rows:
+                instance = Instance(id=name, task=task, instruction=instruction, references=json.loads(refs))
+                yield instance, [_stored(row) for row in rows]
+
+    def counts(self) -> dict[str, int]:
+        """Samples by model."""
+        return dict(self._rows("SELECT model, count(*) FROM samples GROUP BY model ORDER BY model"))
+
+    def spent(self) -> float | None:
+        """Dollars for all that was asked for here, recorded samples left out; None when a price is unknown."""
+        asked = self._rows("SELECT cost FROM samples WHERE NOT recorded")
+        return total_cost(row[0] for row in [*asked, *self._rows("SELECT cost FROM bills")])
+
+    def spent_towards(self, max_cost: float | None) -> float:
+        """Dollars that count towards a limit. Raises InputError when they are not known and there is a limit."""
+        spent = self.spent()
+        if spent is None and max_cost is not None:
+            raise InputError(f"max_cost can't be kept: {self.path} has calls of an unknown price; use a new store")
+        return spent or 0.0
+
+    def digest(self) -> str:
+        """SHA-256 of the samples and judgements, whatever the order in which they came."""
+        digest = hashlib.sha256()
+        joined = "FROM samples AS s JOIN instances AS i ON s.instance=i.number"
+        order = "ORDER BY i.key, s.model, s.params, s.place"
+        with self._lock:
+            for query in (
+                f"SELECT i.key, s.model, s.params, s.place, s.response, s.correct, s.human {joined} {order}",
+                f"SELECT i.key, s.model, s.params, s.place, j.judge, j.score {joined} "
+                f"JOIN judgements AS j ON j.sample=s.number {order}, j.judge",
+            ):
+                for row in self._db.execute(query):
+                    digest.update(repr(row).encode())
+        return digest.hexdigest()
+
+    # ----------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            try:
+                self._db.execute("BEGIN IMMEDIATE")
+                try:
+                    yield self._db
+                except BaseException:
+                    self._db.execute("ROLLBACK")
+                    raise
+                self._db.execute("COMMIT")
+            except sqlite3.Error as error:
+                raise InputError(f"{self.path} can't be written: {error}; what was stored before is safe") from error
+
+    def _number(self, instance: Instance) -> int:
+        key = key_of(instance)
+        row = self._db.execute("SELECT number FROM instances WHERE key=?", (key,)).fetchone()
+        if row:
+            return int(row[0])
+        refs = json.dumps(instance.references)
+        values = key, instance.task, instance.id, instance.instruction, refs
+        return int(self._db.execute("INSERT INTO instances VALUES (NULL,?,?,?,?,?)", values).lastrowid or 0)
+
+    def _of(self, instance: Instance, query: str, *more: Any) -> list[tuple[Any, ...]]:
+        by_key = query.replace("instance=?", "instance=(SELECT number FROM instances WHERE key=?)")
+        return self._rows(by_key, (key_of(instance), *more))
+
+    def _rows(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        with self._lock:
+            try:
+                return self._db.execute(query, values).fetchall()
+            except sqlite3.Error as error:
+                raise InputError(f"{self.path} can't be read: {error}") from error
+
+
+# The queries are made of constants.
+_COLUMNS = (
+    "number, model, response, params, finish_reason, logprob_sum, logprob_mean, prompt_tokens, completion_tokens, "
+    "estimated, cost, latency_s, correct, human, place"
+)
+
+
+_INSERT = f"INSERT OR IGNORE INTO samples VALUES (NULL, {', '.join('?' * 16)})"
+
+
+def _row(instance: int, key: Key, sample: Recorded, recorded: bool) -> tuple[Any, ...]:
+    usage = sample.usage
+    return (
+        instance,
+        *key,
+        sample.response,
+        sample.finish_reason,
+        sample.logprob_sum,
+        sample.logprob_mean,
+        usage and usage.prompt_tokens,
+        usage and usage.completion_tokens,
+        usage and usage.estimated,
+        sample.cost,
+        sample.latency_s,
+        sample.correct,
+        sample.human,
+        recorded,
+    )
+
+
+def _stored(row: tuple[Any, ...]) -> Stored:
+    number, model, response, params, reason, logprob_sum, logprob_mean, prompt_tokens, completion_tokens, *rest = row
+    estimated, cost, latency_s, correct, human, place = rest
+    usage = None
+    if prompt_tokens is not None:
+        usage = Usage(prompt_tokens=prompt_tokens, completion_tokens=completion_tokens, estimated=bool(estimated))
+    sample = Recorded(
+        model=model,
+        response=response,
+        sampling=json.loads(params),
+        finish_reason=reason,
+        usage=usage,
+        cost=cost,
+        latency_s=latency_s or 0.0,
+        logprob_sum=logprob_sum,
+        logprob_mean=logprob_mean,
+        correct=None if correct is None else bool(correct),
+        human=human,
+    )
+    return Stored(number, sample, place)
+
+
+def storable(text: str) -> str:
+    """SQLite stores UTF-8: a lone surrogate, which some models send, becomes `?`."""
+    return text.encode(errors="replace").decode()

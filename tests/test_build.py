@@ -1,0 +1,499 @@
+from __future__ import annotations
+
+import collections
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from itertools import chain
+
+import pyarrow.parquet as pq
+import pytest
+
+from cappy_select.data.build import BuildConfig, build
+from cappy_select.data.instances import Instance
+from cappy_select.data.store import Key, SampleStore
+from cappy_select.errors import DataError, InputError
+from cappy_select.recorded import Recorded
+
+COLORS = ["red", "green", "blue", "yellow"]
+
+
+def choice(number: int, task: str = "colors", **more) -> dict:
+    right = COLORS[number % 4]
+    named = {"id": f"{task}#{number}", "task": task, "instruction": f"Which colour is thing {number} of {task}?"}
+    return named | {"references": [right], "choices": COLORS} | more
+
+
+def open_ended(number: int, task: str = "facts", **more) -> dict:
+    named = {"id": f"{task}#{number}", "task": task, "instruction": f"Say something of the number {number} in {task}."}
+    return named | {"references": [f"The number {number} stands after {number - 1}."], "choices": None} | more
+
+
+def write(path, rows):
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture
+def tasks(tmp_path):
+    rows = [choice(number) for number in range(40)] + [open_ended(number) for number in range(60)]
+    random.Random(0).shuffle(rows)
+    return write(tmp_path / "tasks.jsonl", rows)
+
+
+def rows_of(folder, side="train"):
+    return [row for file in sorted(folder.glob(f"{side}-*.parquet")) for row in pq.read_table(file).to_pylist()]
+
+
+def content(folder):
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+
+
+def counted(rows, *names):
+    return collections.Counter(tuple(row[name] for name in names) for row in rows)
+
+
+# ------------------------------------------------------------------------------------------------- what is made
+
+
+def test_the_counts_follow_from_the_input(tasks, tmp_path):
+    manifest = build([tasks], tmp_path / "out", config={"validation": 0})
+    rows = rows_of(tmp_path / "out")
+    assert counted(rows, "task", "kind") == {
+        ("colors", "gold"): 40,
+        ("colors", "mismatch"): 40 * 3,  # every wrong choice
+        ("facts", "gold"): 60,
+        ("facts", "mismatch"): 60,  # one other reference for each
+    }
+    assert {row["score"] for row in rows if row["kind"] == "gold"} == {1.0}
+    assert {row["score"] for row in rows if row["kind"] == "mismatch"} == {0.0}
+    assert manifest["rows"]["train"]["rows"] == len(rows) == 280
+    assert manifest["rows"]["train"]["tasks"] == {
+        "colors": {"gold": 40, "mismatch": 120}, "facts": {"gold": 60, "mismatch": 60}
+    }  # fmt: skip
+    assert manifest["rows"]["train"]["scores"][0] == 180
+    assert manifest["rows"]["train"]["scores"][-1] == 100
+    assert manifest["instances"] == {
+        "read": 100, "left_out": 0, "contaminated": {"by_file": [], "ids": []}, "same_instruction": 0,
+        "without_pairs": 0,
+    }  # fmt: skip
+
+
+def test_a_wrong_answer_is_a_reference_of_another_question_of_the_task_and_never_a_right_one(tmp_path):
+    same = [open_ended(number, references=["Yes."]) for number in range(10)]  # nothing else to be had
+    two = [
+        open_ended(number, "twos", references=[f"  ANSWER {number % 2} ", f"answer {number % 2}"])
+        for number in range(10)
+    ]
+    build([write(tmp_path / "t.jsonl", same + two)], tmp_path / "out", config={"validation": 0})
+    wrong = [row for row in rows_of(tmp_path / "out") if row["kind"] == "mismatch"]
+    assert {row["task"] for row in wrong} == {"twos"}
+    for row in wrong:
+        own = int(row["group"].split("#")[1]) % 2
+        assert row["response"].strip().lower() == f"answer {1 - own}"
+
+
+def test_few_questions_in_a_partition_still_find_wrong_answers(tmp_path):
+    file = write(tmp_path / "t.jsonl", [open_ended(number) for number in range(8)])
+    build([file], tmp_path / "out", config={"validation": 0, "partitions": 64})
+    assert counted(rows_of(tmp_path / "out"), "kind") == {("gold",): 8, ("mismatch",): 8}
+
+
+def test_the_same_instruction_is_one_question_with_all_that_is_known(tmp_path):
+    rows = [
+        open_ended(1, id="a", references=["one", "uno"]),
+        open_ended(1, id="b", references=["one", "eins"], negatives=["two"]),
+        open_ended(1, "other", id="c", references=["one"]),
+        open_ended(2, references=["two!"]),
+    ]
+    manifest = build([write(tmp_path / "t.jsonl", rows)], tmp_path / "out", config={"validation": 0, "mismatches": 0})
+    facts = [row for row in rows_of(tmp_path / "out") if row["group"] == "a"]
+    assert sorted((row["response"], row["score"]) for row in facts) == [
+        ("eins", 1.0), ("one", 1.0), ("two", 0.0), ("uno", 1.0)
+    ]  # fmt: skip
+    assert manifest["instances"]["same_instruction"] == 1
+
+
+def test_an_instruction_or_a_group_is_never_on_both_sides(tmp_path):
+    rows = [open_ended(number, group=f"g{number // 3}") for number in range(300)]
+    rows += [open_ended(number, "plain", id=f"{copy}") for number in range(100) for copy in range(2)]
+    build([write(tmp_path / "t.jsonl", rows)], tmp_path / "out", config={"validation": 0.3})
+    sides = [rows_of(tmp_path / "out", side) for side in ("train", "validation")]
+    asked = [{row["instruction"] for row in side} for side in sides]
+    assert not asked[0] & asked[1]
+    groups = [{int(row["group"].split("#")[1]) // 3 for row in side if row["task"] == "facts"} for side in sides]
+    assert not groups[0] & groups[1]
+    assert 15 <= len(groups[1]) <= 45  # of 100
+    for task in ("facts", "plain"):  # what is taken for a wrong answer is a reference of training questions
+        wrong = {row["response"] for row in chain(*sides) if row["kind"] == "mismatch" and row["task"] == task}
+        assert not wrong & {row["response"] for row in sides[1] if row["kind"] == "gold" and row["task"] == task}
+
+
+def test_what_its_data_set_holds_out_is_held_out(tmp_path):
+    rows = [open_ended(number, split="train" if number % 2 else "validation") for number in range(20)]
+    build([write(tmp_path / "t.jsonl", rows)], tmp_path / "out", config={"validation": 0})
+    numbers = {int(row["group"].split("#")[1]) % 2 for row in rows_of(tmp_path / "out", "validation")}
+    assert numbers == {0}
+
+
+def test_what_stands_in_an_evaluation_file_is_left_out(tmp_path):
+    words = " ".join(f"word{number}" for number in range(20))
+    template = "the same template in every one of them " * 3
+    rows = [open_ended(1)]
+    rows += [open_ended(2, instruction=f"Before. {words} After."), open_ended(3, instruction="Short one?")]
+    rows += [open_ended(number, instruction=f"{number}: {template}") for number in range(10, 30)]
+    evaluation = [
+        {"id": "e1", "task": "e", "instruction": f"Quite another start, {words.upper()}!", "references": []},
+        {"id": "e2", "task": "e", "instruction": "short ONE", "references": []},
+    ]
+    evaluation += [
+        {"id": str(number), "task": "e", "instruction": f"e{number}: {template}", "references": []}
+        for number in range(20)
+    ]
+    manifest = build(
+        [write(tmp_path / "t.jsonl", rows)],
+        tmp_path / "out",
+        config={"validation": 0},
+        against=[write(tmp_path / "e.jsonl", evaluation)],
+    )
+    assert manifest["instances"]["contaminated"] == {"by_file": [2], "ids": ["facts#2", "facts#3"]}
+    left = {row["group"] for row in rows_of(tmp_path / "out")}
+    assert "facts#1" in left
+    assert not left & {"facts#2", "facts#3"}
+    assert len(left) == 21  # wording that many share is a template, not a leak
+
+
+# ------------------------------------------------------------------------------------------------------ samples
+
+
+@pytest.fixture
+def store(tmp_path, tasks):
+    made = tmp_path / "samples.db"
+    with SampleStore(made, write=True) as opened:
+        for line in tasks.read_text().splitlines():
+            instance = Instance(**json.loads(line))
+            number = int(instance.id.split("#")[1])
+            right = instance.references[0]
+            answers = [(right, None), ("The number stands after.", None), ("Nothing.", number % 5 == 0), ("", None)]
+            rows = [
+                (Key("m", "{}", place), Recorded(model="m", response=text, correct=correct))
+                for place, (text, correct) in enumerate(answers + answers[1:2])  # one twice
+            ]
+            opened.add(instance, rows)
+    return made
+
+
+def test_samples_are_labelled_and_each_response_stands_once(tasks, store, tmp_path):
+    manifest = build([tasks], tmp_path / "out", config={"validation": 0}, samples=[store])
+    rows = rows_of(tmp_path / "out")
+    assert counted(rows, "task", "kind") == {
+        ("colors", "gold"): 40, ("colors", "mismatch"): 120, ("colors", "labelled"): 40,
+        ("facts", "gold"): 60, ("facts", "mismatch"): 60, ("facts", "labelled"): 60, ("facts", "augmented"): 120,
+    }  # fmt: skip
+    assert max(counted(rows, "task", "instruction", "response").values()) == 1
+    fact = {row["response"]: row["score"] for row in rows if row["group"] == "facts#5"}
+    assert fact["The number stands after."] == pytest.approx(2 * (4 / 4) * (4 / 6) / (4 / 4 + 4 / 6))
+    assert (fact[""], fact["Nothing."]) == (0.0, 1.0)
+    assert manifest["samples"]["read"] == 500
+
+
+def test_to_adapt_all_samples_count_and_each_task_is_repeated_or_cut(tasks, store, tmp_path):
+    build([tasks], tmp_path / "all", config={"mode": "adapt", "validation": 0, "rows": 580}, samples=[store])
+    assert counted(rows_of(tmp_path / "all"), "kind")["augmented",] == 2 * 40 + 2 * 60
+    config = {"mode": "adapt", "validation": 0, "rows_per_task": 700}
+    manifest = build([tasks], tmp_path / "out", config=config, samples=[store])
+    rows = rows_of(tmp_path / "out")
+    assert counted(rows, "task") == {("colors",): 700, ("facts",): 700}
+    assert manifest["available"] == {"colors": 280, "facts": 300}
+    repeats = counted(rows, "task", "instruction", "response")
+    assert set(repeats.values()) == {2, 3}
+    assert BuildConfig(mode="adapt").each_task == 102_400
+
+
+def test_recorded_samples_are_taken_as_they_are(tmp_path):
+    row = open_ended(1, candidates=[{"model": "x", "response": "The number 1 stands.", "correct": False}])
+    file = write(tmp_path / "recorded.jsonl", [row, open_ended(2), '{"id": 1}'])
+    manifest = build([file], tmp_path / "out", config={"validation": 0}, samples=[file])
+    assert counted(rows_of(tmp_path / "out"), "kind", "score")["labelled", 0.0] == 1
+    assert manifest["samples"] == {
+        "read": 1, "rows_left_out": 2, "unlabelled": 0, "questions_without_scorable_reference": 0
+    }  # fmt: skip
+
+
+def test_a_judges_marks_are_labels_and_what_it_has_not_marked_is_left_out(tasks, store, tmp_path):
+    with SampleStore(store, write=True) as opened:
+        (first, samples), *_ = opened.instances()
+        for stored in samples:
+            opened.add_judgement(stored.number, "gpt", 0.7)
+    config = {"mode": "adapt", "label": "judge:gpt", "validation": 0, "rows": 300}
+    manifest = build([tasks], tmp_path / "out", config=config, samples=[store])
+    assert manifest["samples"]["unlabelled"] == 99 * 2
+    augmented = [row for row in rows_of(tmp_path / "out") if row["kind"] == "augmented"]
+    assert {(row["group"], round(row["score"], 6)) for row in augmented} == {(first.id, 0.7)}
+
+
+def test_a_reference_that_the_label_can_not_score_is_told(tmp_path):
+    row = open_ended(1, references=["नदी"], candidates=[{"model": "x", "response": "नदी है"}])
+    file = write(tmp_path / "hindi.jsonl", [row])
+    manifest = build([file], tmp_path / "out", config={"validation": 0}, samples=[file])
+    assert manifest["samples"]["questions_without_scorable_reference"] == 1
+    manifest = build([file], tmp_path / "two", config={"validation": 0, "label": "rouge_l_unicode"}, samples=[file])
+    assert manifest["samples"]["questions_without_scorable_reference"] == 0
+    assert [row["score"] for row in rows_of(tmp_path / "two") if row["kind"] == "augmented"] == [pytest.approx(2 / 3)]
+
+
+# ------------------------------------------------------------------------------------------------------ mixture
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({"cap": 100}, {"colors": 100, "facts": 100}),
+        ({"rows": 140}, {"colors": 80, "facts": 60}),
+        ({"rows": 560}, {"colors": 320, "facts": 240}),
+        ({"mixture": "equal"}, {"colors": 140, "facts": 140}),
+        ({"mixture": {"facts": 1.0}, "rows": 90}, {"facts": 90}),
+        ({"mixture": {"facts": 1.0, "colors": 3.0}, "rows": 80}, {"colors": 60, "facts": 20}),
+    ],
+)
+def test_the_mixture_is_what_was_asked_for(tasks, tmp_path, config, expected):
+    build([tasks], tmp_path / "out", config=config | {"validation": 0, "partitions": 7})
+    assert {task: count for (task,), count in counted(rows_of(tmp_path / "out"), "task").items()} == expected
+
+
+def test_a_cut_takes_whole_questions(tasks, tmp_path):
+    build([tasks], tmp_path / "out", config={"rows": 100, "validation": 0, "mixture": {"colors": 1}, "partitions": 1})
+    sizes = counted(rows_of(tmp_path / "out"), "instruction").values()
+    assert sorted(sizes) == [4] * 25
+
+
+# -------------------------------------------------------------------------------------------- the same every time
+
+
+def test_the_number_of_workers_changes_nothing(tasks, store, tmp_path):
+    config = {"partitions": 5, "rows_per_shard": 60, "rows": 500, "mode": "adapt"}
+    for workers in (1, 2, 3):
+        build([tasks, tasks], tmp_path / str(workers), config=config, samples=[store], workers=workers)
+    assert content(tmp_path / "1") == content(tmp_path / "2") == content(tmp_path / "3")
+    assert len(list((tmp_path / "1").glob("train-*-of-00009.parquet"))) == 9
+
+
+def test_the_seed_changes_the_order_and_the_draw(tasks, tmp_path):
+    first, second = ([*map(str, rows_of(build_into(tasks, tmp_path, seed)))] for seed in (0, 1))
+    assert first != second
+    assert [row for row in sorted(first) if "'gold'" in row] == [row for row in sorted(second) if "'gold'" in row]
+    assert sorted(first) != sorted(second)
+
+
+def build_into(tasks, tmp_path, seed):
+    build([tasks], tmp_path / f"seed{seed}", config={"validation": 0, "seed": seed})
+    return tmp_path / f"seed{seed}"
+
+
+def test_what_is_made_already_is_not_made_again(tasks, tmp_path):
+    steps = []
+    out = tmp_path / "out"
+    first = build([tasks], out)
+    before = {path: path.stat().st_mtime_ns for path in out.iterdir()}
+    assert build([tasks], out, on_step=lambda *step: steps.append(step)) == first
+    assert steps == []
+    assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == before
+
+
+def test_another_config_another_input_or_a_lost_file_needs_to_be_allowed(tasks, tmp_path):
+    out = tmp_path / "out"
+    build([tasks], out, config={"rows_per_shard": 50})
+    with pytest.raises(InputError, match="--overwrite"):
+        build([tasks], out, config={"seed": 1})
+    write(tasks, [open_ended(1), open_ended(2)])
+    with pytest.raises(InputError, match="--overwrite"):
+        build([tasks], out, config={"rows_per_shard": 50})
+    manifest = build([tasks], out, overwrite=True, config={"validation": 0})
+    assert sorted(path.name for path in out.iterdir()) == ["manifest.json", "train-00000-of-00001.parquet"]
+    (out / "train-00000-of-00001.parquet").unlink()
+    with pytest.raises(InputError, match="damaged"):
+        build([tasks], out, config={"validation": 0})
+    assert build([tasks], out, overwrite=True, config={"validation": 0}) == manifest
+
+
+def test_a_folder_with_something_else_in_it_is_left_alone(tasks, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    for overwrite in (False, True):
+        with pytest.raises(InputError, match="not empty"):
+            build([tasks], tmp_path / "mine", overwrite=overwrite)
+    (tmp_path / "mine" / "manifest.json").write_text("{}")
+    with pytest.raises(InputError, match="no manifest of pairs"):
+        build([tasks], tmp_path / "mine", overwrite=True)
+    assert sorted(path.name for path in (tmp_path / "mine").iterdir()) == ["manifest.json", "thesis.txt"]
+
+
+COMMAND = [sys.executable, "-m", "cappy_select.cli", "build"]
+SETTINGS = ["--partitions", "6", "--rows-per-shard", "300", "--rows", "4000", "--mode", "adapt", "--workers", "2"]
+
+
+@pytest.mark.parametrize("kills", [5, pytest.param(20, marks=pytest.mark.slow)])
+def test_a_killed_run_goes_on_and_gives_the_same_bytes(tmp_path, kills):
+    rows = [choice(number) for number in range(400)] + [open_ended(number) for number in range(800)]
+    file = write(tmp_path / "tasks.jsonl", rows)
+    command = [*COMMAND, file, *SETTINGS]
+    started = time.monotonic()
+    subprocess.run([*command, "--out", tmp_path / "calm"], check=True, capture_output=True)
+    whole = time.monotonic() - started
+    draw = random.Random(kills)
+    for _ in range(kills):
+        process = subprocess.Popen(
+            [*command, "--out", tmp_path / "killed"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        time.sleep(draw.uniform(0.2, 0.9) * whole)
+        process.kill()
+        process.wait()
+        assert ends(process.pid), "a worker outlived its parent"
+    subprocess.run([*command, "--out", tmp_path / "killed"], check=True, capture_output=True)
+    assert content(tmp_path / "killed") == content(tmp_path / "calm")
+
+
+def ends(session: int) -> bool:
+    """All processes of a session, within half a minute."""
+    until = time.monotonic() + 30
+    while time.monotonic() < until:
+        try:
+            os.killpg(session, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_a_dead_worker_is_one_clear_error_and_the_next_run_goes_on(tasks, tmp_path):
+    code = (
+        "import os\ndef score(response, references):\n"
+        f"    open({str(tmp_path / 'called')!r}, 'a').write('x')\n"
+        "    if os.environ.get('DIE'): os.kill(os.getpid(), 9)\n    return 0.5\n"
+    )
+    (tmp_path / "deadly.py").write_text(code)
+    row = open_ended(1, candidates=[{"model": "x", "response": "The number."}])
+    file = write(tmp_path / "one.jsonl", [row, open_ended(2)])
+    command = [*COMMAND, file, "--samples", file, "--label", "call:deadly:score", "--workers", "2", "--partitions", "4"]
+    command += ["--out", tmp_path / "out", "--validation", "0"]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, env=environment | {"DIE": "1"}, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "a worker process died" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out" / "manifest.json").exists()
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    assert counted(rows_of(tmp_path / "out"), "kind", "score")["augmented", 0.5] == 1
+
+
+def test_ctrl_c_ends_it_quickly_and_leaves_no_worker(tmp_path):
+    file = write(tmp_path / "t.jsonl", [open_ended(number) for number in range(3000)])
+    process = subprocess.Popen(
+        [*COMMAND, file, *SETTINGS, "--out", tmp_path / "out"],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    while not (tmp_path / "out" / ".work" / "scattered").exists():
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert ends(process.pid)
+
+
+# ------------------------------------------------------------------------------------------------------ bad input
+
+
+BAD = [
+    "{",
+    '{"id": "1", "task": "t", "references": ["x"]}',
+    '{"id": "1", "task": "t", "instruction": "i", "references": null}',
+    "[]",
+    '{"id": "1", "task": "t", "instruction": "", "references": ["x"]}',
+    '{"id": "1", "task": "t", "instruction": "i \\ud800", "references": ["x"]}',
+]
+
+
+def test_rows_that_can_not_be_used_are_left_out_counted_and_listed(tmp_path):
+    file = write(tmp_path / "t.jsonl", [open_ended(1), *BAD, open_ended(2)])
+    (tmp_path / "empty.jsonl").write_text("")
+    manifest = build([file, tmp_path / "empty.jsonl"], tmp_path / "out", config={"validation": 0}, workers=2)
+    assert manifest["instances"]["read"] == 2
+    assert manifest["instances"]["left_out"] == 7
+    listed = [json.loads(line) for line in (tmp_path / "out" / "left_out.jsonl").read_text().splitlines()]
+    assert [row["where"] for row in listed] == [*(f"t.jsonl:{line}" for line in range(2, 8)), "empty.jsonl"]
+    for expected, row in zip(
+        ["not JSON", "no 'instruction'", "references", "expected an object", "instruction", "unicode", "no row"],
+        listed,
+        strict=True,
+    ):
+        assert expected in row["message"]
+
+
+@pytest.mark.parametrize(("line", "bad"), list(enumerate(BAD, 2)))
+def test_strict_stops_at_the_first_row_that_can_not_be_used(tmp_path, line, bad):
+    file = write(tmp_path / "t.jsonl", [open_ended(1), bad, open_ended(2)])
+    with pytest.raises(InputError, match=r"t.jsonl:2: "):
+        build([file], tmp_path / "out", strict=True, workers=1 + line % 2)
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"config": {"mode": "both"}}, "mode"),
+        ({"config": {"mixtrue": "equal"}}, "mixtrue"),
+        ({"config": {"label": "rouge_q"}}, "rouge_q"),
+        ({"config": {"mixture": {"nothing": 1.0}}}, "nothing"),
+        ({"config": {"validation": 1.0}}, "validation"),
+        ({"samples": ["nowhere.db"]}, "nowhere.db"),
+        ({"against": ["nowhere.jsonl"]}, "nowhere.jsonl"),
+    ],
+)
+def test_a_setting_that_can_not_be_is_named(tasks, tmp_path, arguments, message):
+    with pytest.raises(InputError, match=message):
+        build([tasks], tmp_path / "out", **arguments)
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("empty.jsonl", "", "none of the input's rows is an instance; the first problem is .*empty.jsonl: .*no row"),
+        ("bad.jsonl", "{\n", "none of the input's rows is an instance.*bad.jsonl:1"),
+        ("what.doc", "x", "must show in its name"),
+        ("cut.jsonl.gz", "\x1f\x8b not gzip", "can't be read"),
+    ],
+)
+def test_a_file_without_instances_is_an_error(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text, encoding="latin-1")
+    with pytest.raises(InputError, match=message):
+        build([tmp_path / name], tmp_path / "out")
+    with pytest.raises(InputError, match="no such file"):
+        build([tmp_path / "nowhere.jsonl"], tmp_path / "out")
+
+
+def test_a_full_disk_is_one_clear_error(tasks, tmp_path, monkeypatch):
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write beyond the limit then fails with EFBIG
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+        with pytest.raises(DataError, match="can't be written"):
+            build([tasks], tmp_path / "out", workers=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, previous)
+    build([tasks], tmp_path / "out", workers=1)

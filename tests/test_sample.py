@@ -1,0 +1,267 @@
+from __future__ import annotations
+
+import json
+import threading
+import time
+
+import pytest
+from loopback import Reply
+
+from cappy_select import InContext, OpenAIProvider, Plan, ReplayProvider, Sampling
+from cappy_select.data.errands import Limits
+from cappy_select.data.instances import Instance
+from cappy_select.data.records import Problems
+from cappy_select.data.sample import Sampler, import_recorded
+from cappy_select.data.store import SampleStore
+from cappy_select.errors import InputError
+
+INSTANCES = [
+    Instance(id=str(number), task="sums", instruction=f"What is {number} + 1?", references=(str(number + 1),))
+    for number in range(6)
+]
+QUICK = Limits(max_retries=0, timeout_s=10)
+
+
+@pytest.fixture
+def store(tmp_path):
+    with SampleStore(tmp_path / "samples.db", write=True) as opened:
+        yield opened
+
+
+def sampler(store, models, instances=INSTANCES, limits=QUICK, **more) -> Sampler:
+    return Sampler(lambda: instances, models, store, limits=limits, **more)
+
+
+def responses(store, instance=INSTANCES[0]):
+    return [stored.sample.response for stored in store.samples(instance)]
+
+
+def test_every_instance_is_asked_as_often_as_the_plan_says(direct, loopback, store):
+    loopback.replies["a"] = [Reply(text=str(number)) for number in range(18)]
+    outcome = sampler(store, [direct("a")], samples=3).run()
+    assert (outcome.answers, outcome.failures, outcome.stopped) == (18, 0, {})
+    assert store.counts() == {"a": 18}
+    asked = [request["messages"][0]["content"] for request in loopback.requests]
+    assert sorted(asked) == sorted([instance.instruction for instance in INSTANCES] * 3)
+    (first, *_) = store.samples(INSTANCES[0])
+    assert first.sample.usage.total_tokens == 14
+    assert first.sample.cost == pytest.approx(18e-6)
+    assert store.spent() == pytest.approx(outcome.cost) == pytest.approx(18 * 18e-6)
+
+
+def test_what_is_there_is_not_asked_again(direct, loopback, store):
+    sampler(store, [direct("a")], samples=2).run()
+    before = len(loopback.requests)
+    assert sampler(store, [direct("a")], samples=2).run().answers == 0
+    assert len(loopback.requests) == before
+    assert sampler(store, [direct("a")], samples=3).run().answers == 6  # one more each
+    assert len(loopback.requests) == before + 6
+    assert sampler(store, [direct("a")], samples=3, temperature=0.5).run().answers == 18  # other samples
+
+
+def test_the_rest_of_a_half_asked_instance_is_asked_for_in_one_call(direct, loopback, store):
+    loopback.gives_n = True
+    loopback.replies["a"] = [Reply(text=str(number)) for number in range(5)]
+    one = INSTANCES[:1]
+    sampler(store, [direct("a")], one, samples=2).run()
+    sampler(store, [direct("a")], one, samples=5).run()
+    assert [request.get("n", 1) for request in loopback.requests] == [2, 3]
+    assert responses(store) == ["0", "1", "2", "3", "4"]
+
+
+def test_seeds_are_the_plans_own_whatever_was_asked_before(direct, loopback, store):
+    plan = [Plan(samplings=(Sampling(n=n, seed=7),)) for n in (2, 4)]
+    one = INSTANCES[:1]
+    for each in plan:
+        sampler(store, [direct("a")], one, plan=each).run()
+    assert sorted(request["seed"] for request in loopback.requests) == [7, 8, 9, 10]
+    assert len(responses(store)) == 4
+
+
+def test_two_samplings_of_the_same_kind_do_not_share_a_key(direct, store):
+    plan = Plan(samplings=(Sampling(n=2), Sampling(n=1, temperature=0.5), Sampling(n=2)))
+    assert sampler(store, [direct("a")], plan=plan).run().answers == 30
+    places = sorted((key.params, key.place) for key in store.keys(INSTANCES[0]))
+    assert [place for _, place in places] == [0, 0, 1, 2, 3]
+
+
+def test_examples_make_another_sample_of_the_same_instance(direct, loopback, store):
+    examples = InContext(pool=[{"input": "What is 8 + 1?", "output": "9"}], k=1)
+    sampler(store, [direct("a")], samples=1).run()
+    assert sampler(store, [direct("a")], samples=1, examples=examples).run().answers == 6
+    assert sampler(store, [direct("a")], samples=1, examples=examples).run().answers == 0
+    assert "What is 8 + 1?" in json.dumps(loopback.requests[-1]["messages"])
+
+
+def test_log_likelihoods_come_with_the_samples_and_make_no_other_key(direct, loopback, store):
+    loopback.replies["a"] = [Reply(text="2", logprobs=[-0.5, -1.5])]
+    sampler(store, [direct("a")], INSTANCES[:1], samples=1, logprobs=True).run()
+    (stored,) = store.samples(INSTANCES[0])
+    assert (stored.sample.logprob_sum, stored.sample.logprob_mean) == (-2.0, -1.0)
+    assert sampler(store, [direct("a")], INSTANCES[:1], samples=1).run().answers == 0
+
+
+def test_what_failed_is_kept_with_its_reason_and_asked_again(direct, loopback, store):
+    loopback.replies["a"] = [Reply(status=500), Reply(text="ok")]
+    outcome = sampler(store, [direct("a")], samples=1, limits=Limits(max_retries=0, concurrency=1)).run()
+    assert (outcome.answers, outcome.failures) == (5, 1)
+    (failed,) = store.failures()
+    assert (failed.task, failed.id, failed.key.model, failed.kind) == ("sums", "0", "a", "server")
+    assert sampler(store, [direct("a")], samples=1).run().answers == 1
+    assert list(store.failures()) == []
+    assert store.counts() == {"a": 6}
+
+
+def test_what_asking_again_can_not_mend_is_asked_again_only_when_told(direct, loopback, store):
+    loopback.replies["a"] = [Reply(status=400), Reply(text="ok")]
+    one = INSTANCES[:1]
+    sampler(store, [direct("a")], one, samples=1).run()
+    asked = sampler(store, [direct("a")], one, samples=1)
+    assert (asked.outlook()[0].samples, asked.outlook()[0].failed_before) == (0, 1)
+    assert asked.run().answers == 0
+    assert len(loopback.requests) == 1
+    assert sampler(store, [direct("a")], one, samples=1, retry_failed=True).run().answers == 1
+
+
+def test_a_wrong_key_stops_a_model_at_once_and_not_the_others(direct, loopback, store):
+    loopback.replies["a"] = [Reply(status=401)]
+    limits = Limits(max_retries=0, concurrency=1)
+    outcome = sampler(store, [direct("a"), direct("b")], samples=1, limits=limits).run()
+    assert loopback.calls_to("a") == 1
+    assert store.counts() == {"b": 6}
+    assert "auth" in outcome.stopped["a"]
+    assert "b" not in outcome.stopped
+
+
+def test_a_model_that_is_down_is_given_up(direct, loopback, store):
+    loopback.replies["a"] = [Reply(status=500)]
+    limits = Limits(max_retries=0, concurrency=1, give_up_after=3)
+    outcome = sampler(store, [direct("a")], samples=1, limits=limits).run()
+    assert loopback.calls_to("a") == 3
+    assert "3 calls failed in a row" in outcome.stopped["a"]
+
+
+def test_the_budget_holds_over_all_runs(direct, loopback, store):
+    call = 18e-6
+    limits = Limits(max_retries=0, concurrency=4, max_cost=7 * call)
+    first = sampler(store, [direct("a")], samples=2, limits=limits, max_tokens=4).run()
+    assert "max_cost" in first.stopped["a"]
+    assert 0 < first.answers < 12
+    assert store.spent() <= limits.max_cost
+    again = sampler(store, [direct("a")], samples=2, limits=limits, max_tokens=4).run()
+    assert again.answers == 0
+    more = limits.model_copy(update={"max_cost": 1.0})
+    assert sampler(store, [direct("a")], samples=2, limits=more, max_tokens=4).run().answers == 12 - first.answers
+
+
+def test_a_budget_needs_a_price(loopback, store):
+    provider = OpenAIProvider("a", api_base=loopback.base, api_key="k")
+    with pytest.raises(InputError, match="price"):
+        sampler(store, [provider], limits=Limits(max_cost=1.0))
+
+
+def test_calls_are_begun_at_the_pace_that_was_set(direct, store):
+    started = time.monotonic()
+    sampler(store, [direct("a")], samples=1, limits=Limits(per_minute=600)).run()
+    assert time.monotonic() - started >= 0.45  # six calls, 0.1 s apart
+
+
+def test_no_more_calls_run_at_a_time_than_were_allowed(direct, loopback, store):
+    running, most = 0, 0
+    answer = loopback.next_reply
+
+    def counted(model):
+        nonlocal running, most
+        with count:
+            running += 1
+            most = max(most, running)
+        time.sleep(0.05)
+        with count:
+            running -= 1
+        return answer(model)
+
+    count = threading.Lock()
+    loopback.next_reply = counted
+    sampler(store, [direct("a")], samples=4, limits=Limits(concurrency=3)).run()
+    assert 2 <= most <= 3
+
+
+def test_the_outlook_says_calls_samples_and_dollars_before_anything_is_asked(direct, loopback, store):
+    sampler(store, [direct("a")], INSTANCES[:2], samples=1).run()
+    asked = len(loopback.requests)
+    (outlook,) = sampler(store, [direct("a")], samples=2, max_tokens=10).outlook()
+    assert (outlook.stored, outlook.samples) == (2, 12)  # other samples: they have a limit
+    prompts = sum(-(-len(instance.instruction) // 4) for instance in INSTANCES)
+    assert outlook.cost == pytest.approx((prompts * outlook.calls / 6 + 12 * 2 * 10) * 1e-6)
+    assert len(loopback.requests) == asked
+
+
+def test_one_model_can_not_be_given_twice(direct, store):
+    with pytest.raises(InputError, match="given twice"):
+        sampler(store, [direct("a"), direct("a")])
+
+
+def test_what_a_model_can_not_do_is_said_before_it_is_asked(direct, loopback, store):
+    with pytest.raises(InputError, match="beams=4"):
+        sampler(store, [direct("a")], plan=Plan(samplings=(Sampling(beams=4),)))
+    assert loopback.requests == []
+
+
+def test_a_lone_surrogate_in_an_answer_is_stored_as_a_question_mark(direct, loopback, store):
+    loopback.replies["a"] = [Reply(body=None, text="\ud800!")]
+    sampler(store, [direct("a")], INSTANCES[:1], samples=1).run()
+    assert responses(store) in (["?!"], ["\ufffd!"])
+
+
+ROW = {
+    "id": "7",
+    "task": "rivers",
+    "instruction": "Name a river.",
+    "references": ["The Nile."],
+    "candidates": [
+        {"model": "x", "response": "The Nile.", "correct": True, "logprob_sum": -3.5, "logprob_mean": -0.5},
+        {"model": "x", "response": "A lake."},
+        {"model": "y", "response": "The Volga.", "human": 4.0, "sampling": {"temperature": 0.7}},
+    ],
+}
+
+
+def write(path, *rows):
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+    return path
+
+
+def test_recorded_samples_come_in_once_with_what_is_known_of_them(store, tmp_path):
+    file = write(tmp_path / "recorded.jsonl", ROW)
+    assert import_recorded(file, store, Problems()) == 3
+    assert import_recorded(file, store, Problems()) == 0
+    ((instance, samples),) = store.instances()
+    assert (instance.task, instance.id, instance.references) == ("rivers", "7", ("The Nile.",))
+    assert [(s.sample.response, s.sample.quality, s.place) for s in samples] == [
+        ("The Nile.", 1.0, 0), ("A lake.", None, 1), ("The Volga.", 0.75, 0),
+    ]  # fmt: skip
+    assert samples[0].sample.logprob_sum == -3.5
+    assert store.spent() == 0  # they were not paid for here
+
+
+def test_recorded_samples_of_chosen_models(store, tmp_path):
+    assert import_recorded(write(tmp_path / "r.jsonl", ROW), store, Problems(), models={"y"}) == 1
+    assert store.counts() == {"y": 1}
+
+
+def test_recorded_rows_that_can_not_be_read_are_reported_by_line(store, tmp_path):
+    bad = [ROW | {"candidates": None}, ROW | {"candidates": [{"model": "x"}]}, "{", ROW | {"references": None}]
+    file = write(tmp_path / "r.jsonl", ROW, *bad, ROW | {"id": "8"})
+    problems = Problems()
+    assert import_recorded(file, store, problems) == 6
+    assert [where.rpartition(":")[2] for where, _ in problems.listed] == ["2", "3", "4", "5"]
+    with pytest.raises(InputError, match=r"r.jsonl:2: .*candidates"):
+        import_recorded(file, store, Problems(strict=True))
+
+
+def test_recorded_answers_can_be_sampled_through_their_provider_too(store, tmp_path):
+    file = write(tmp_path / "r.jsonl", ROW)
+    instance = Instance(id="7", task="rivers", instruction="Name a river.", references=())
+    outcome = sampler(store, [ReplayProvider(file, "x")], [instance], samples=3).run()
+    assert outcome.answers == 2
+    assert responses(store, instance) == ["The Nile.", "A lake."]

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+
+import pytest
+
+from cappy_select.data.instances import Instance
+from cappy_select.data.store import Key, SampleStore
+from cappy_select.errors import InputError
+from cappy_select.recorded import Recorded
+from cappy_select.types import Usage
+
+
+def instance(name="1", instruction="Name a river.", task="rivers") -> Instance:
+    return Instance(id=name, task=task, instruction=instruction, references=("The Nile.",))
+
+
+def key(place=0, model="m", params="{}") -> Key:
+    return Key(model, params, place)
+
+
+def sample(response="The Nile.", **more) -> Recorded:
+    return Recorded(model="m", response=response, **more)
+
+
+@pytest.fixture
+def store(tmp_path):
+    with SampleStore(tmp_path / "samples.db", write=True) as opened:
+        yield opened
+
+
+def test_what_was_stored_is_there_again(store):
+    given = sample(
+        sampling={"temperature": 0.7},
+        finish_reason="stop",
+        usage=Usage(prompt_tokens=3, completion_tokens=2, estimated=True),
+        cost=0.25,
+        latency_s=1.5,
+        logprob_sum=-3.5,
+        logprob_mean=-0.5,
+        correct=True,
+        human=4.3,
+    )
+    store.add(instance(), [(key(params='{"temperature": 0.7}'), given)])
+    with SampleStore(store.path) as reader:
+        (stored,) = reader.samples(instance())
+        assert stored.sample == given
+        ((again, samples),) = reader.instances()
+        assert (again, samples) == (instance(), [stored])
+
+
+def test_a_sample_that_is_there_is_not_replaced(store):
+    assert store.add(instance(), [(key(), sample("first"))]) == 1
+    assert store.add(instance(), [(key(), sample("second")), (key(1), sample("third"))]) == 1
+    assert [stored.sample.response for stored in store.samples(instance())] == ["first", "third"]
+
+
+@pytest.mark.parametrize("other", [instance(instruction="Name a lake."), instance("2"), instance(task="lakes")])
+def test_another_task_id_or_instruction_is_another_instance(store, other):
+    store.add(instance(), [(key(), sample())])
+    assert store.samples(other) == []
+    assert store.keys(other) == set()
+
+
+def test_a_sample_that_comes_after_all_is_no_failure_any_more(store):
+    store.add_failures(instance(), [key(0), key(1)], "server", "down")
+    store.add(instance(), [(key(0), sample())])
+    assert [(failed.id, failed.key.place, failed.kind) for failed in store.failures()] == [("1", 1, "server")]
+    assert store.failed(instance(), {"server"}) == {key(1)}
+    assert store.failed(instance(), {"auth"}) == set()
+
+
+def test_the_money_is_that_of_the_samples_and_of_the_calls_in_vain(store):
+    store.add(instance(), [(key(0), sample(cost=0.5)), (key(1), sample(cost=0.25))])
+    store.add_many([(instance("2"), [(key(0), sample(cost=100.0))])], recorded=True)
+    store.add_bill("failed calls", "m", 0.125)
+    assert store.spent() == 0.875
+    store.add(instance(), [(key(2), sample(cost=None))])
+    assert store.spent() is None
+    with pytest.raises(InputError, match="unknown price"):
+        store.spent_towards(1.0)
+    assert store.spent_towards(None) == 0.0
+
+
+def test_the_digest_is_that_of_the_content_not_of_its_order(tmp_path):
+    rows = [(instance("1"), key(0)), (instance("1"), key(1)), (instance("2"), key(0))]
+    digests = []
+    for name, order in [("a", rows), ("b", rows[::-1]), ("c", rows[:2])]:
+        with SampleStore(tmp_path / name, write=True) as opened:
+            for which, place in order:
+                opened.add(which, [(place, sample())])
+            digests.append(opened.digest())
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_a_judgement_changes_the_digest(store):
+    store.add(instance(), [(key(), sample())])
+    before = store.digest()
+    (stored,) = store.samples(instance())
+    store.add_judgement(stored.number, "judge", 0.5)
+    assert store.digest() != before
+    assert store.judgements(instance(), "judge") == {stored.number: 0.5}
+    assert store.judgements(instance(), "another") == {}
+
+
+def test_one_process_writes_at_a_time_and_others_can_read(store):
+    store.add(instance(), [(key(), sample())])
+    code = (
+        "import sys; from cappy_select.data.store import SampleStore\n"
+        "print(SampleStore(sys.argv[1]).counts())\n"
+        "SampleStore(sys.argv[1], write=True)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, store.path], capture_output=True, text=True)
+    assert done.stdout == "{'m': 1}\n"
+    assert "is being written to by another process" in done.stderr
+
+
+def test_what_is_no_store_of_ours_is_left_as_it_is(tmp_path):
+    with pytest.raises(InputError, match="there is no sample store"):
+        SampleStore(tmp_path / "none.db")
+    text = tmp_path / "text.db"
+    text.write_text("not a database, but long enough to look at" * 100)
+    other = tmp_path / "other.db"
+    sqlite3.connect(other).execute("CREATE TABLE mine (x)").connection.close()
+    newer = tmp_path / "newer.db"
+    SampleStore(newer, write=True).close()
+    sqlite3.connect(newer).execute("PRAGMA user_version=99").connection.close()
+    for path in (text, other, newer):
+        before = path.read_bytes()
+        for write in (False, True):
+            with pytest.raises(InputError, match="not a sample store"):
+                SampleStore(path, write=write)
+        assert path.read_bytes() == before
+
+
+def test_a_folder_that_can_not_be_written_is_an_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="can't be written"):
+        SampleStore(tmp_path / "file" / "samples.db", write=True)
