@@ -56,6 +56,8 @@ class Evaluations:
 
     def found_in(self, text: str) -> int | None:
         """The number of the first evaluation file that shares a run with a text."""
+        if not self._runs:
+            return None
         mine = runs_of(text)
         for number, runs in enumerate(self._runs):
             if len(runs) and len(mine):
