@@ -32,3 +32,13 @@ def test_scoring_compares_the_engines_that_can_be_had(tmp_path):
         assert row["gemm_fraction"] > 0
         assert row["peak_rss_mib"] > 50
         assert (row["ratio_to_crossencoder"] is None) == (("crossencoder", "fp32") not in rows)
+
+
+@pytest.mark.slow
+def test_rouge_compares_the_two_without_the_data(tmp_path):
+    figures = tmp_path / "figures.json"
+    command = [sys.executable, SCORING.with_name("rouge.py"), "--quick", "--instances", tmp_path / "nowhere"]
+    done = subprocess.run([*command, "--json", figures], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(figures.read_text())
+    assert all(row["ratio"] > 5 for row in rows)  # a wide margin: it is 16 or more

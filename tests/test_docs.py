@@ -69,3 +69,12 @@ def test_the_rank_transcript_is_what_the_command_prints():
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\((?!https?://)([^)#]+)", page.read_text(encoding="utf-8")):
         assert (page.parent / target).exists(), target
+
+
+def test_the_examples_of_data_are_true():
+    page = (ROOT / "docs/data.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names: dict[str, object] = {}
+    exec(code, names)
+    assert names["rouge_l"]("The Nile is a river.", ["The Nile is a long river.", "A river in Africa"]) == 10 / 11
+    assert names["rouge_l_batch"](["The Nile", "A lake"], [["The Nile."], ["A river."]]) == [1.0, 0.5]
