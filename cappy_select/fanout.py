@@ -213,7 +213,12 @@ class _Gathering:
             if run.answers is None:
                 failures.append(self._failure(run, task, ended))
                 continue
-            candidates += run.answers
+            candidates += [
+                answer.model_copy(
+                    update={"latency_s": run.latency_s, "sampling": answer.sampling | run.call.sampling.params}
+                )
+                for answer in run.answers
+            ]
             if not run.followed and len(run.answers) < run.call.request.n:
                 kind, why = self._why_cancelled(ended)
                 message = f"{len(run.answers)} of {run.call.request.n} answers came; for the others: {why}"
@@ -233,7 +238,7 @@ class _Gathering:
         arrived, self._arrived = self._arrived, []
         brought = [run for run in arrived if run.answers is not None]
         if brought:
-            answers = [(_told(answer, run), run.call.request) for run in brought for answer in run.answers or ()]
+            answers = [(answer, run.call.request) for run in brought for answer in run.answers or ()]
             left = max(_LEAST_JUDGING_S, self._until - time.perf_counter())
             judged = iter(await self._judge(answers, left))
             for run in brought:
@@ -368,12 +373,6 @@ class _Gathering:
         if ended == "out of reach":
             return "cancelled", f"not waited for: {self._config.min_usable} usable answers were out of reach"
         return "timeout", f"no answer within the deadline of {self._config.deadline_s:g} s"
-
-
-def _told(answer: Candidate, run: _Run) -> Candidate:
-    """The answer, and how it was asked for and how long it took."""
-    asked = answer.sampling | run.call.sampling.params
-    return answer.model_copy(update={"latency_s": run.latency_s, "sampling": asked})
 
 
 async def _judge_completeness(answers: Sequence[tuple[Candidate, Request]], seconds: float) -> list[Candidate]:

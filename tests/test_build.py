@@ -457,6 +457,8 @@ def test_strict_stops_at_the_first_row_that_can_not_be_used(tmp_path, line, bad)
         ({"config": {"label": "rouge_q"}}, "rouge_q"),
         ({"config": {"mixture": {"nothing": 1.0}}}, "nothing"),
         ({"config": {"validation": 1.0}}, "validation"),
+        ({"config": {"mixture": {"facts": 0.0}}}, "weights"),
+        ({"config": {"mixture": {"facts": -1.0, "colors": 2.0}}}, "weights"),
         ({"samples": ["nowhere.db"]}, "nowhere.db"),
         ({"against": ["nowhere.jsonl"]}, "nowhere.jsonl"),
     ],

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import resource
+import signal
 import threading
 import time
 
@@ -13,7 +15,7 @@ from cappy_select.data.instances import Instance
 from cappy_select.data.records import Problems
 from cappy_select.data.sample import Sampler, import_recorded
 from cappy_select.data.store import SampleStore
-from cappy_select.errors import InputError
+from cappy_select.errors import DataError, InputError
 
 INSTANCES = [
     Instance(id=str(number), task="sums", instruction=f"What is {number} + 1?", references=(str(number + 1),))
@@ -211,6 +213,20 @@ def test_a_lone_surrogate_in_an_answer_is_stored_as_a_question_mark(direct, loop
     loopback.replies["a"] = [Reply(body=None, text="\ud800!")]
     sampler(store, [direct("a")], INSTANCES[:1], samples=1).run()
     assert responses(store) in (["?!"], ["\ufffd!"])
+
+
+def test_a_full_disk_ends_the_run_before_more_is_paid_for(direct, loopback, store):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write beyond the limit then fails with EFBIG
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+        with pytest.raises(DataError, match="can't be written"):
+            sampler(store, [direct("a")], samples=4, limits=Limits(concurrency=1)).run()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, previous)
+    assert len(loopback.requests) == 1
+    assert sampler(store, [direct("a")], samples=4).run().answers == 24
 
 
 ROW = {

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import shutil
 from collections import Counter
@@ -22,7 +23,7 @@ from typing import Any
 
 import numpy as np
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from cappy_select.bundle import resolve
 from cappy_select.data import steps
@@ -80,6 +81,14 @@ class BuildConfig(BaseModel):
     rows_per_shard: int = Field(50_000, ge=1)
     partitions: int | None = Field(None, ge=1, le=4096)
     seed: int = Field(0, ge=0)
+
+    @field_validator("mixture")
+    @classmethod
+    def _weighs(cls, mixture: Mixture) -> Mixture:
+        weights = mixture.values() if isinstance(mixture, dict) else (1.0,)
+        if not all(math.isfinite(weight) and weight >= 0 for weight in weights) or not any(weights):
+            raise ValueError("weights must be finite numbers, none below 0 and one above")
+        return mixture
 
     @property
     def each_task(self) -> int | None:

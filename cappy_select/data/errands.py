@@ -9,16 +9,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from cappy_select.calls import Call, highest_price
+from cappy_select.calls import Call, checked, error_of, highest_price, price_of
 from cappy_select.errors import NoCandidates, ProviderError
 from cappy_select.fanout import FanOutConfig, fan_out
 from cappy_select.lanes import Budget
-from cappy_select.types import Candidate, Request
+from cappy_select.types import Candidate, Request, Usage
 
 
 class Limits(BaseModel):
@@ -39,10 +39,14 @@ class Limits(BaseModel):
 
 
 class Errand(NamedTuple):
-    """A call, and what to do with what it brings. `keep` and `fail` run in a thread; `cost` is what failures cost."""
+    """A call, and what to do with what it brings. `keep` and `fail` run in a thread.
+
+    `keep` gets the answers of one request: the call's, or one for answers that the call did not bring. `fail` gets
+    what went wrong, and what attempts in vain cost (None: unknown).
+    """
 
     call: Call
-    keep: Callable[[Sequence[tuple[Candidate, Request]]], None]
+    keep: Callable[[Sequence[Candidate], Request], None]
     fail: Callable[[Sequence[ProviderError], float | None], None]
 
 
@@ -83,6 +87,40 @@ async def run_errands(
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
     return outcome
+
+
+class _Keeper:
+    """An errand's provider, which keeps what it brings before it gives its place to another call."""
+
+    def __init__(self, errand: Errand) -> None:
+        self._errand = errand
+        self.kept = 0
+        self.error: Exception | None = None
+
+    @property
+    def model(self) -> str:
+        return self._errand.call.provider.model
+
+    def price(self, usage: Usage) -> float | None:
+        return price_of(self._errand.call.provider, usage)
+
+    async def complete(self, request: Request) -> list[Candidate]:
+        began = time.perf_counter()
+        answers = checked(await self._errand.call.provider.complete(request), self._errand.call)
+        seconds = time.perf_counter() - began
+        kept = [answer.model_copy(update={"latency_s": seconds}) for answer in answers[: request.n]]
+        try:
+            await asyncio.shield(asyncio.to_thread(self._errand.keep, kept, request))
+        except Exception as error:  # ours, not the provider's: asking again would be paid for, and lost, again
+            self.error = error
+            raise error_of(self._errand.call, "bad_request", f"not kept: {error}") from error
+        self.kept += len(kept)
+        return answers
+
+
+async def _all_can_win(answers: Sequence[tuple[Candidate, Request]], seconds: float) -> list[Candidate]:
+    """Empty and cut-off answers too: a scorer learns from them."""
+    return [candidate for candidate, _ in answers]
 
 
 class _Line:
@@ -127,17 +165,10 @@ class _Line:
             await asyncio.sleep(at - now)
 
     async def _do(self, errand: Errand, estimate: float) -> None:
-        brought = 0
-
-        async def keep(answers: Sequence[tuple[Candidate, Request]], seconds: float) -> list[Candidate]:
-            nonlocal brought
-            await asyncio.shield(asyncio.to_thread(errand.keep, answers))
-            brought += len(answers)
-            return [candidate for candidate, _ in answers]
-
+        keeper = _Keeper(errand)
         failures: list[ProviderError] = []
         try:
-            gathered = await fan_out([errand.call], self._config, judge=keep)
+            gathered = await fan_out([replace(errand.call, provider=keeper)], self._config, judge=_all_can_win)
             cost = gathered.cost
             failures = [ProviderError(f.message, kind=f.kind, model=f.model) for f in gathered.failures]
             answers = sum(candidate.cost or 0.0 for candidate in gathered.candidates)
@@ -145,10 +176,12 @@ class _Line:
         except NoCandidates as error:
             cost = paid_in_vain = error.cost
             failures = [failure for failure in error.exceptions if isinstance(failure, ProviderError)]
+        if keeper.error is not None:
+            raise keeper.error
         self._budget.settle(estimate, cost)
-        if failures or paid_in_vain:
+        if failures or paid_in_vain != 0:
             await asyncio.shield(asyncio.to_thread(errand.fail, failures, paid_in_vain))
-        self._note(brought, failures, cost)
+        self._note(keeper.kept, failures, cost)
 
     def _note(self, brought: int, failures: Sequence[ProviderError], cost: float | None) -> None:
         outcome = self._outcome

@@ -75,8 +75,8 @@ class Judge:
             messages=({"role": "user", "content": asked},), timeout_s=self._limits.timeout_s, params=sampling.params
         )
 
-        def keep(answers: Sequence[tuple[Candidate, Request]]) -> None:
-            for candidate, _ in answers:
+        def keep(answers: Sequence[Candidate], request: Request) -> None:
+            for candidate in answers:
                 mark = mark_in(response_text(candidate.message))
                 if mark is None:
                     self.unreadable += 1

@@ -105,7 +105,10 @@ class Sampler:
         return [self._outlook(model) for model in self._asking]
 
     def run(self, on_progress: OnProgress = lambda outcome: None) -> Outcome:
-        """Ask, and store what comes. Can be interrupted at any moment and called again. Raises InputError."""
+        """Ask, and store what comes. Can be interrupted at any moment and called again.
+
+        Raises InputError when the limits can't be kept, DataError when the store can't be written.
+        """
         return background.run(self.arun(on_progress))
 
     async def arun(self, on_progress: OnProgress = lambda outcome: None) -> Outcome:
@@ -191,15 +194,10 @@ def _errand(store: SampleStore, instance: Instance, call: Call, keys: list[Key])
     model = call.provider.model
     got: set[Key] = set()
 
-    def keep(answers: Sequence[tuple[Candidate, Request]]) -> None:
-        numbers: Counter[int] = Counter()
-        rows = []
-        for candidate, request in answers:
-            key = keys[request.sample - first + numbers[request.sample]]
-            numbers[request.sample] += 1
-            rows.append((key, _recorded(candidate)))
-        store.add(instance, rows)
-        got.update(key for key, _ in rows)
+    def keep(answers: Sequence[Candidate], request: Request) -> None:
+        mine = keys[request.sample - first :][: len(answers)]
+        store.add(instance, [(key, _recorded(answer)) for key, answer in zip(mine, answers, strict=True)])
+        got.update(mine)
 
     def fail(failures: Sequence[ProviderError], cost: float | None) -> None:
         if failures and (lost := [key for key in keys if key not in got]):
@@ -213,7 +211,6 @@ def _recorded(candidate: Candidate) -> Recorded:
     return Recorded(
         model=candidate.model,
         response=storable(response_text(candidate.message)),
-        sampling=candidate.sampling,
         finish_reason=candidate.finish_reason,
         usage=candidate.usage,
         cost=candidate.cost,

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Self
 from filelock import FileLock, Timeout
 
 from cappy_select.data.instances import Instance
-from cappy_select.errors import InputError
+from cappy_select.errors import DataError, InputError
 from cappy_select.recorded import Recorded
 from cappy_select.types import Usage, total_cost
 
@@ -279,7 +279,7 @@ class SampleStore:
                     raise
                 self._db.execute("COMMIT")
             except sqlite3.Error as error:
-                raise InputError(f"{self.path} can't be written: {error}; what was stored before is safe") from error
+                raise DataError(f"{self.path} can't be written: {error}; what was stored before is safe") from error
 
     def _number(self, instance: Instance) -> int:
         key = key_of(instance)
