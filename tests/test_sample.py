@@ -1,12 +1,11 @@
 from __future__ import annotations
 
 import json
-import resource
-import signal
 import threading
 import time
 
 import pytest
+from disk import full_disk
 from loopback import Reply
 
 from cappy_select import InContext, OpenAIProvider, Plan, ReplayProvider, Sampling
@@ -216,15 +215,8 @@ def test_a_lone_surrogate_in_an_answer_is_stored_as_a_question_mark(direct, loop
 
 
 def test_a_full_disk_ends_the_run_before_more_is_paid_for(direct, loopback, store):
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write beyond the limit then fails with EFBIG
-    try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
-        with pytest.raises(DataError, match="can't be written"):
-            sampler(store, [direct("a")], samples=4, limits=Limits(concurrency=1)).run()
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, previous)
+    with full_disk(1000), pytest.raises(DataError, match="can't be written"):
+        sampler(store, [direct("a")], samples=4, limits=Limits(concurrency=1)).run()
     assert len(loopback.requests) == 1
     assert sampler(store, [direct("a")], samples=4).run().answers == 24
 

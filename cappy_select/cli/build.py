@@ -18,8 +18,9 @@ from cappy_select.cli.output import (
     print_table,
     progress,
 )
-from cappy_select.data.build import ADAPT_ROWS, LEFT_OUT
+from cappy_select.data.build import ADAPT_ROWS
 from cappy_select.data.build import build as build_pairs
+from cappy_select.data.folder import LEFT_OUT
 from cappy_select.data.instances import named_fields
 from cappy_select.data.labels import LABELS
 from cappy_select.errors import InputError
@@ -159,8 +160,7 @@ def print_pairs(folder: str, manifest: dict[str, Any]) -> None:
 
 def _note_lost(folder: str, manifest: dict[str, Any]) -> None:
     instances, samples = manifest["instances"], manifest["samples"]
-    if instances["left_out"] or samples["rows_left_out"]:
-        lost = instances["left_out"] + samples["rows_left_out"]
+    if lost := instances["left_out"] + samples["rows_left_out"] + instances["evaluation_rows_left_out"]:
         note(f"{lost} rows can't be used and were left out: see {Path(folder) / LEFT_OUT}; --strict stops at the first")
     for source, count in zip(manifest["sources"]["against"], instances["contaminated"]["by_file"], strict=True):
         if count:

@@ -17,6 +17,23 @@ ScorerSource = Annotated[
 ]
 Revision = Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit of a hub id.")]
 
+# What verbs that ask LLMs have in common.
+Samples = Annotated[int | None, typer.Option("--samples", "-n", help="Answers to ask of each model; default 4.")]
+PlanName = Annotated[
+    str | None, typer.Option("--plan", help="What to ask of each model: single, quick, paper, or a JSON file.")
+]
+AllowDowngrade = Annotated[
+    bool, typer.Option("--allow-downgrade", help="Leave out what of the plan a model can't do, and say so.")
+]
+ExamplesFile = Annotated[
+    str | None,
+    typer.Option("--examples", help="In-context examples: JSONL of input and output, or a task file."),
+]
+Shots = Annotated[int, typer.Option("--shots", help="How many of them.")]
+Temperature = Annotated[float | None, typer.Option("--temperature", help="Sampling temperature.")]
+MaxTokens = Annotated[int | None, typer.Option("--max-tokens", help="Most tokens of an answer.")]
+ApiBase = Annotated[str | None, typer.Option("--api-base", help="Address of an OpenAI-compatible server.")]
+
 
 def new_app(**options: Any) -> typer.Typer:
     """The Typer of one verb's module."""

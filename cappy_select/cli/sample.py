@@ -12,7 +12,15 @@ import typer
 from pydantic import ValidationError
 
 from cappy_select.cli.output import (
+    AllowDowngrade,
+    ApiBase,
+    ExamplesFile,
     Json,
+    MaxTokens,
+    PlanName,
+    Samples,
+    Shots,
+    Temperature,
     new_app,
     note,
     note_problems,
@@ -43,15 +51,9 @@ def sample(
         list[str] | None,
         typer.Option("--model", "-m", help="A LiteLLM model name, openai:MODEL or transformers:PATH; may be repeated."),
     ] = None,
-    samples: Annotated[
-        int | None, typer.Option("--samples", "-n", help="Answers to ask of each model; default 4.")
-    ] = None,
-    plan: Annotated[
-        str | None, typer.Option(help="What to ask of each model: single, quick, paper, or a JSON file.")
-    ] = None,
-    allow_downgrade: Annotated[
-        bool, typer.Option("--allow-downgrade", help="Leave out what of the plan a model can't do, and say so.")
-    ] = False,
+    samples: Samples = None,
+    plan: PlanName = None,
+    allow_downgrade: AllowDowngrade = False,
     recorded: Annotated[
         list[str] | None,
         typer.Option(help="Take in recorded samples: a file of instances with candidates; may be repeated."),
@@ -63,18 +65,16 @@ def sample(
     concurrency: Annotated[int, typer.Option(help="Calls to one model at a time.")] = 16,
     per_minute: Annotated[float | None, typer.Option(help="Calls to one model begun a minute.")] = None,
     timeout: Annotated[float, typer.Option(help="Seconds for one call, retries included.")] = 120.0,
-    temperature: Annotated[float | None, typer.Option(help="Sampling temperature.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="Most tokens of an answer.")] = None,
+    temperature: Temperature = None,
+    max_tokens: MaxTokens = None,
     logprobs: Annotated[bool, typer.Option("--logprobs", help="Ask for log-likelihoods too.")] = False,
-    examples: Annotated[
-        str | None, typer.Option(help="In-context examples: JSONL of input and output, or a task file.")
-    ] = None,
-    shots: Annotated[int, typer.Option(help="How many of them.")] = 4,
+    examples: ExamplesFile = None,
+    shots: Shots = 4,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first instances of each file.")] = None,
     field: Annotated[
         list[str] | None, typer.Option(help="OURS=THEIRS: where the file has another name; may be repeated.")
     ] = None,
-    api_base: Annotated[str | None, typer.Option(help="Address of an OpenAI-compatible server.")] = None,
+    api_base: ApiBase = None,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Ask again what was refused or was no good request.")
     ] = False,

@@ -11,7 +11,24 @@ from typing import Annotated, Any
 import typer
 
 from cappy_select.answers import extractor
-from cappy_select.cli.output import Json, Revision, ScorerSource, new_app, note, one_line, print_json, print_table
+from cappy_select.cli.output import (
+    AllowDowngrade,
+    ApiBase,
+    ExamplesFile,
+    Json,
+    MaxTokens,
+    PlanName,
+    Revision,
+    Samples,
+    ScorerSource,
+    Shots,
+    Temperature,
+    new_app,
+    note,
+    one_line,
+    print_json,
+    print_table,
+)
 from cappy_select.errors import InputError
 from cappy_select.gates import Gate, JsonSchema, Matches
 from cappy_select.icl import InContext
@@ -35,15 +52,9 @@ def select(
             help="A LiteLLM model name, openai:MODEL, transformers:PATH or replay:FILE[#MODEL]; may be repeated.",
         ),
     ],
-    samples: Annotated[
-        int | None, typer.Option("--samples", "-n", help="Answers to ask of each model; default 4.")
-    ] = None,
-    plan: Annotated[
-        str | None, typer.Option(help="What to ask of each model: single, quick, paper, or a JSON file.")
-    ] = None,
-    allow_downgrade: Annotated[
-        bool, typer.Option("--allow-downgrade", help="Leave out what of the plan a model can't do, and say so.")
-    ] = False,
+    samples: Samples = None,
+    plan: PlanName = None,
+    allow_downgrade: AllowDowngrade = False,
     messages: Annotated[bool, typer.Option("--messages", help="The prompt is a JSON list of OpenAI messages.")] = False,
     deadline: Annotated[float, typer.Option(help="Seconds for all calls together.")] = 60.0,
     grace: Annotated[float | None, typer.Option(help="Seconds for the others once enough answered.")] = None,
@@ -59,13 +70,11 @@ def select(
         str | None, typer.Option(help="A file; answers must be JSON that this schema allows.")
     ] = None,
     match: Annotated[str | None, typer.Option(help="A regular expression that an answer must match.")] = None,
-    examples: Annotated[
-        str | None, typer.Option(help="In-context examples: JSONL of input and output, or a task file.")
-    ] = None,
-    shots: Annotated[int, typer.Option(help="How many of them.")] = 4,
-    temperature: Annotated[float | None, typer.Option(help="Sampling temperature.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="Most tokens of an answer.")] = None,
-    api_base: Annotated[str | None, typer.Option(help="Address of an OpenAI-compatible server.")] = None,
+    examples: ExamplesFile = None,
+    shots: Shots = 4,
+    temperature: Temperature = None,
+    max_tokens: MaxTokens = None,
+    api_base: ApiBase = None,
     scorer: ScorerSource = None,
     revision: Revision = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Also print all candidates, on stderr.")] = False,

@@ -14,36 +14,29 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import re
-import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from cappy_select.bundle import resolve
-from cappy_select.data import steps
+from cappy_select.data import dealing, steps
+from cappy_select.data.folder import FORMAT, LOCK, WORK, begin, check_replaceable, hashed, publish, shard_names, whole
 from cappy_select.data.labels import label_named
 from cappy_select.data.mixture import Mixture, targets
 from cappy_select.data.pairs import Mode
-from cappy_select.data.partitions import FIGURES, Figures, Workers, disk_errors
+from cappy_select.data.partitions import Figures, Workers, disk_errors
 from cappy_select.data.records import SUFFIXES, parquet_module
 from cappy_select.data.store import SampleStore
 from cappy_select.errors import InputError, validation_message
 from cappy_select.scorer.session import usable_cores
 
-MANIFEST = "manifest.json"
-LEFT_OUT = "left_out.jsonl"
-FORMAT = 1
 ADAPT_ROWS = 102_400  # of a task, in the paper's repository: 400 updates of 256
 
-_WORK = ".work"
-_LOCK = "lock"
-_SHARD_NAME = re.compile(r"(train|validation)-\d{5}-of-\d{5}\.parquet")
 _PARTITION_BYTES = 8_000_000  # of input text
 _PACKED = 6  # times smaller is gzipped text; Parquet likewise
 
@@ -146,28 +139,28 @@ def build(
         raise InputError("there are no instances to make pairs of")
     folder = Path(out)
     bundle = resolve(scorer, revision=revision)
-    inputs = [_hashed(path) for path in instances]
+    inputs = [hashed(path) for path in instances]
     sources = {
         "instances": inputs,
         "samples": [_samples_digest(path) for path in samples],
-        "against": [_hashed(path) for path in against],
+        "against": [hashed(path) for path in against],
         "fields": dict(fields or {}),
         "tokenizer": {"name": str(bundle), "sha256": bundle.manifest.files["tokenizer.json"].sha256},
         "strict": strict,
     }
     fingerprint = _digest({"format": FORMAT, "config": checked.model_dump(mode="json"), "sources": sources})
-    done = _whole(folder, fingerprint)
+    done = whole(folder, fingerprint)
     if done is not None:
         return done
-    work = folder / _WORK
-    _check_replaceable(folder, fingerprint, overwrite)
+    work = folder / WORK
+    check_replaceable(folder, fingerprint, overwrite)
     with disk_errors(folder):
         work.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(work / _LOCK).acquire(timeout=0):
-            if (done := _whole(folder, fingerprint)) is not None:  # by another process, just now
+        with FileLock(work / LOCK).acquire(timeout=0):
+            if (done := whole(folder, fingerprint)) is not None:  # by another process, just now
                 return done
-            _begin(work, fingerprint)
+            begin(work, fingerprint)
             spec = steps.Spec(
                 work=work,
                 inputs=tuple(str(path) for path in instances),
@@ -184,15 +177,21 @@ def build(
                 seed=checked.seed,
                 strict=strict,
             )
-            manifest = _made(spec, checked, workers or usable_cores(), on_step)
+            made = _made(spec, checked, workers or usable_cores(), on_step)
             head = {"format": FORMAT, "fingerprint": fingerprint, "config": checked.model_dump(mode="json")}
-            return _publish(folder, head | {"sources": sources} | manifest)
+            return publish(folder, head | {"sources": sources} | made.manifest, made.shards, made.problems)
     except Timeout as error:
         raise InputError(f"{folder} is being made by another process") from error
 
 
-def _made(spec: steps.Spec, config: BuildConfig, workers: int, on_step: OnStep) -> dict[str, Any]:
-    """All steps; what the manifest says of them."""
+class _Made(NamedTuple):
+    manifest: dict[str, Any]
+    shards: dict[str, Path]  # by the name they are to have
+    problems: list[tuple[str, str]]
+
+
+def _made(spec: steps.Spec, config: BuildConfig, workers: int, on_step: OnStep) -> _Made:
+    """All steps; what the manifest says of them, and where the shards are."""
     with Workers(min(workers, max(spec.partitions, len(spec.inputs)))) as pool:
 
         def run(name: str, step: Any, shared: Any, count: int, folder: str) -> list[Figures]:
@@ -226,15 +225,17 @@ def _made(spec: steps.Spec, config: BuildConfig, workers: int, on_step: OnStep) 
             rows_per_task=config.each_task,
         )
         shards = (-(-sum(wanted.values()) // config.rows_per_shard), -(-held_out // config.rows_per_shard))
-        shared = steps.Deal(spec.work, spec.partitions, steps.quotas(training, wanted), shards)
-        run("mixing", steps.deal, shared, spec.partitions, steps.DEALT)
-        written = run("writing", steps.write, shared, sum(shards), steps.WRITTEN)
-    return {
+        shared = dealing.Deal(spec.work, spec.partitions, dealing.quotas(training, wanted), shards)
+        run("mixing", dealing.deal, shared, spec.partitions, dealing.DEALT)
+        written = run("writing", dealing.write, shared, sum(shards), dealing.WRITTEN)
+    names = shard_names(*shards)
+    manifest = {
         "partitions": spec.partitions,
         "instances": {
             "read": read,
             "left_out": _total(scattered, "left_out"),
             "contaminated": _contaminated(paired, spec),
+            "evaluation_rows_left_out": _total(beside[len(spec.recorded) :], "left_out"),
             "same_instruction": _total(paired, "joined"),
             "without_pairs": _total(paired, "barren"),
         },
@@ -247,8 +248,12 @@ def _made(spec: steps.Spec, config: BuildConfig, workers: int, on_step: OnStep) 
         "references_without_mismatch": _total(paired, "unmatched"),
         "available": dict(sorted(available.items())),
         "rows": _rows(written),
-        "shards": shards,
     }
+    return _Made(
+        manifest,
+        {name: spec.work / dealing.WRITTEN / str(number) / dealing.SHARD for number, name in enumerate(names)},
+        [(where, message) for figures in (*scattered, *beside) for where, message in figures["problems"]],
+    )
 
 
 def _contaminated(paired: Sequence[Figures], spec: steps.Spec) -> dict[str, Any]:
@@ -270,7 +275,9 @@ def _rows(written: Sequence[Figures]) -> dict[str, Any]:
             kinds = tasks.setdefault(task, {})
             kinds[kind] = kinds.get(kind, 0) + count
         kinds_in_all: Counter[str] = sum((Counter(kinds) for kinds in tasks.values()), Counter())
-        scores = np.sum([np.array(figures["scores"]) for figures in mine] or [np.zeros(steps.SCORE_BINS, int)], axis=0)
+        scores = np.sum(
+            [np.array(figures["scores"]) for figures in mine] or [np.zeros(dealing.SCORE_BINS, int)], axis=0
+        )
         sides[side] = {
             "rows": sum(figures["rows"] for figures in mine),
             "kinds": dict(sorted(kinds_in_all.items())),
@@ -294,112 +301,6 @@ def _lengths(counted: Sequence[Sequence[int]]) -> dict[str, int]:
     return at | {"max": int(np.flatnonzero(counts)[-1]), f"over_{steps.WINDOW}": over}
 
 
-# ------------------------------------------------------------------------------------------------- the folder
-
-
-def read_manifest(folder: str | Path) -> dict[str, Any]:
-    """The manifest of a folder of pairs. Raises InputError when there is none."""
-    path = Path(folder) / MANIFEST
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        unfinished = "; it is not finished: run `cappy build` again" if (Path(folder) / _WORK).is_dir() else ""
-        raise InputError(f"{folder} holds no pairs: there is no {MANIFEST}{unfinished}") from error
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} can't be read: {error}") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT or "fingerprint" not in manifest:
-        raise InputError(f"{path} is no manifest of pairs of format {FORMAT}")
-    return manifest
-
-
-def _whole(folder: Path, fingerprint: str) -> dict[str, Any] | None:
-    """The manifest, when all is there and was made in this very way."""
-    if not (folder / MANIFEST).is_file():
-        return None
-    manifest = read_manifest(folder)
-    if manifest["fingerprint"] != fingerprint:
-        return None
-    for file in manifest["files"]:
-        path = folder / file["name"]
-        if not path.is_file() or path.stat().st_size != file["size_bytes"]:
-            return None
-    shutil.rmtree(folder / _WORK, ignore_errors=True)
-    return manifest
-
-
-def _check_replaceable(folder: Path, fingerprint: str, overwrite: bool) -> None:
-    """Raises InputError when the folder holds what must not be replaced."""
-    if (folder / MANIFEST).exists():
-        same = read_manifest(folder)["fingerprint"] == fingerprint
-        if not overwrite:
-            why = "are damaged" if same else "were made in another way or of other input"
-            raise InputError(f"{folder} holds pairs that {why}: --overwrite replaces them, or give another folder")
-    elif folder.exists() and not (folder / _WORK).is_dir() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} is not empty and holds no pairs: give another folder")
-
-
-def _begin(work: Path, fingerprint: str) -> None:
-    """Go on with what was begun in this very way; clear away what was begun in another."""
-    begun = work / "fingerprint"
-    if begun.is_file() and begun.read_text() == fingerprint:
-        return
-    with disk_errors(work):
-        for path in work.iterdir():
-            if path.is_dir():
-                shutil.rmtree(path)
-            elif path.name != _LOCK:
-                path.unlink()
-        partial = work / "fingerprint.partial"
-        partial.write_text(fingerprint)
-        partial.replace(begun)
-
-
-def _publish(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
-    """Put the shards in their place, the manifest last."""
-    work = folder / _WORK
-    with disk_errors(folder):
-        if not (work / "publishing").exists():
-            (folder / MANIFEST).unlink(missing_ok=True)
-            for path in folder.iterdir():
-                if _SHARD_NAME.fullmatch(path.name) or path.name == LEFT_OUT:
-                    path.unlink()
-            (work / "publishing").touch()
-        shards = manifest.pop("shards")
-        files = []
-        for number in range(sum(shards)):
-            side, of, at = (
-                ("train", shards[0], number) if number < shards[0] else ("validation", shards[1], number - shards[0])
-            )
-            target = folder / f"{side}-{at:05}-of-{of:05}.parquet"
-            made = work / steps.WRITTEN / str(number) / steps.SHARD
-            if made.exists():
-                made.replace(target)
-            files.append(_hashed(target))
-        _write_left_out(folder)
-        manifest["files"] = files
-        partial = work / MANIFEST
-        partial.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        partial.replace(folder / MANIFEST)
-        shutil.rmtree(work)
-    return manifest
-
-
-def _write_left_out(folder: Path) -> None:
-    folders = [folder / _WORK / name for name in (steps.SCATTERED, steps.IMPORTED, steps.EVALUATION)]
-    figures = [
-        path for each in folders for path in sorted(each.glob(f"*/{FIGURES}"), key=lambda path: int(path.parent.name))
-    ]
-    problems = [problem for path in figures for problem in json.loads(path.read_text(encoding="utf-8"))["problems"]]
-    if problems:
-        with (folder / LEFT_OUT).open("w", encoding="utf-8") as file:
-            for where, message in problems:
-                row = {"where": Path(where).name, "message": message}
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
-
-
-# ------------------------------------------------------------------------------------------------- the inputs
-
-
 def _config(given: BuildConfig | Mapping[str, Any] | None) -> BuildConfig:
     if isinstance(given, BuildConfig):
         return given
@@ -409,24 +310,13 @@ def _config(given: BuildConfig | Mapping[str, Any] | None) -> BuildConfig:
         raise InputError(validation_message(error)) from error
 
 
-def _hashed(path: str | Path) -> dict[str, Any]:
-    try:
-        with open(path, "rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-            return {"name": Path(path).name, "size_bytes": file.tell(), "sha256": sha256}
-    except FileNotFoundError as error:
-        raise InputError(f"no such file: {path}") from error
-    except OSError as error:
-        raise InputError(f"{path} can't be read: {error}") from error
-
-
 def _is_recorded(path: str | Path) -> bool:
     return Path(path).name.lower().removesuffix(".gz").endswith(SUFFIXES)
 
 
 def _samples_digest(path: str | Path) -> dict[str, Any]:
     if _is_recorded(path):
-        return _hashed(path)
+        return hashed(path)
     with SampleStore(path) as store:
         return {"name": Path(path).name, "samples": sum(store.counts().values()), "sha256": store.digest()}
 

@@ -11,7 +11,7 @@ from typing import Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from cappy_select.bundle import EMBEDDED, load_bundle
-from cappy_select.data.build import read_manifest
+from cappy_select.data.folder import read_manifest
 from cappy_select.data.instances import Instance, read_instances
 from cappy_select.data.records import SUFFIXES, Problems, parquet_module, read_records
 from cappy_select.data.store import SampleStore

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cappy_select.cli.output import Json, note, one_line, print_json, progress
+from cappy_select.cli.output import ApiBase, Json, note, one_line, print_json, progress
 from cappy_select.cli.sample import limits_of
 from cappy_select.cli.select import dollars
 from cappy_select.data.errands import Outcome
@@ -23,7 +23,7 @@ def judge(
     per_minute: Annotated[float | None, typer.Option(help="Calls begun a minute.")] = None,
     timeout: Annotated[float, typer.Option(help="Seconds for one call, retries included.")] = 120.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say how many samples are left; ask nothing.")] = False,
-    api_base: Annotated[str | None, typer.Option(help="Address of an OpenAI-compatible server.")] = None,
+    api_base: ApiBase = None,
     json: Json = False,
 ) -> None:
     """Have a model mark the samples of a store, for `cappy build --label judge:MODEL`.

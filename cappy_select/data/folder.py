@@ -1,0 +1,126 @@
+"""A folder of pairs: what is whole, what is begun, and how one becomes the other.
+
+A manifest means a whole folder: it is written last. What is being made is in `.work`, with a fingerprint of all that
+it is made of; a run with the same fingerprint goes on there, any other begins anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cappy_select.data.partitions import disk_errors
+from cappy_select.errors import InputError
+
+MANIFEST = "manifest.json"
+LEFT_OUT = "left_out.jsonl"
+FORMAT = 1
+WORK = ".work"
+LOCK = "lock"
+_SHARD_NAME = re.compile(r"(train|validation)-\d{5}-of-\d{5}\.parquet")
+
+
+def read_manifest(folder: str | Path) -> dict[str, Any]:
+    """The manifest of a folder of pairs. Raises InputError when there is none."""
+    path = Path(folder) / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        unfinished = "; it is not finished: run `cappy build` again" if (Path(folder) / WORK).is_dir() else ""
+        raise InputError(f"{folder} holds no pairs: there is no {MANIFEST}{unfinished}") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} can't be read: {error}") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT or "fingerprint" not in manifest:
+        raise InputError(f"{path} is no manifest of pairs of format {FORMAT}")
+    return manifest
+
+
+def whole(folder: Path, fingerprint: str) -> dict[str, Any] | None:
+    """The manifest, when all is there and was made in this very way."""
+    if not (folder / MANIFEST).is_file():
+        return None
+    manifest = read_manifest(folder)
+    if manifest["fingerprint"] != fingerprint:
+        return None
+    for file in manifest["files"]:
+        path = folder / file["name"]
+        if not path.is_file() or path.stat().st_size != file["size_bytes"]:
+            return None
+    shutil.rmtree(folder / WORK, ignore_errors=True)
+    return manifest
+
+
+def check_replaceable(folder: Path, fingerprint: str, overwrite: bool) -> None:
+    """Raises InputError when the folder holds what must not be replaced."""
+    if (folder / MANIFEST).exists():
+        same = read_manifest(folder)["fingerprint"] == fingerprint
+        if not overwrite:
+            why = "are damaged" if same else "were made in another way or of other input"
+            raise InputError(f"{folder} holds pairs that {why}: --overwrite replaces them, or give another folder")
+    elif folder.exists() and not (folder / WORK).is_dir() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} is not empty and holds no pairs: give another folder")
+
+
+def begin(work: Path, fingerprint: str) -> None:
+    """Go on with what was begun in this very way; clear away what was begun in another."""
+    begun = work / "fingerprint"
+    if begun.is_file() and begun.read_text() == fingerprint:
+        return
+    with disk_errors(work):
+        for path in work.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name != LOCK:
+                path.unlink()
+        partial = work / "fingerprint.partial"
+        partial.write_text(fingerprint)
+        partial.replace(begun)
+
+
+def publish(
+    folder: Path, manifest: dict[str, Any], shards: Mapping[str, Path], problems: Sequence[tuple[str, str]]
+) -> dict[str, Any]:
+    """Put the shards, by name, and the list of what was left out in their place; then the manifest, with the files."""
+    work = folder / WORK
+    with disk_errors(folder):
+        if not (work / "publishing").exists():
+            (folder / MANIFEST).unlink(missing_ok=True)
+            for path in folder.iterdir():
+                if _SHARD_NAME.fullmatch(path.name) or path.name == LEFT_OUT:
+                    path.unlink()
+            (work / "publishing").touch()
+        for name, made in shards.items():
+            if made.exists():  # else it is in its place since a run that was killed here
+                made.replace(folder / name)
+        if problems:
+            lines = (json.dumps({"where": Path(w).name, "message": m}, ensure_ascii=False) for w, m in problems)
+            (folder / LEFT_OUT).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        manifest = manifest | {"files": [hashed(folder / name) for name in shards]}
+        partial = work / MANIFEST
+        partial.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        partial.replace(folder / MANIFEST)
+        shutil.rmtree(work)
+    return manifest
+
+
+def shard_names(train: int, validation: int) -> list[str]:
+    """The files' names: those of the training shards first."""
+    counts = {"train": train, "validation": validation}
+    return [f"{side}-{at:05}-of-{of:05}.parquet" for side, of in counts.items() for at in range(of)]
+
+
+def hashed(path: str | Path) -> dict[str, Any]:
+    """A file's name, size and SHA-256. Raises InputError."""
+    try:
+        with open(path, "rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            return {"name": Path(path).name, "size_bytes": file.tell(), "sha256": sha256}
+    except FileNotFoundError as error:
+        raise InputError(f"no such file: {path}") from error
+    except OSError as error:
+        raise InputError(f"{path} can't be read: {error}") from error
