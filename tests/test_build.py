@@ -81,7 +81,7 @@ def test_the_counts_follow_from_the_input(tasks, tmp_path):
     assert manifest["rows"]["train"]["scores"][-1] == 100
     assert manifest["instances"] == {
         "read": 100, "left_out": 0, "contaminated": {"by_file": [], "ids": []}, "same_instruction": 0,
-        "evaluation_rows_left_out": 0,
+        "evaluation_rows_left_out": 0, "held_out_elsewhere": 0,
         "without_pairs": 0,
     }  # fmt: skip
 
@@ -134,6 +134,23 @@ def test_an_instruction_or_a_group_is_never_on_both_sides(tmp_path):
     for task in ("facts", "plain"):  # what is taken for a wrong answer is a reference of training questions
         wrong = {row["response"] for row in chain(*sides) if row["kind"] == "mismatch" and row["task"] == task}
         assert not wrong & {row["response"] for row in sides[1] if row["kind"] == "gold" and row["task"] == task}
+
+
+def test_what_is_held_out_in_one_place_is_not_trained_on_in_another(tmp_path):
+    def asked(task, number, **more):
+        return open_ended(number, task, instruction=f"Question {number}?", **more)
+
+    rows = [asked(task, number, group=f"{task}{number}") for task in "ab" for number in range(60)]
+    rows += [open_ended(number, f"own{task}", group=f"{task}{number}") for task in "ab" for number in range(60)]
+    rows += [asked("c", number, split="test") for number in range(20)]
+    manifest = build([write(tmp_path / "t.jsonl", rows)], tmp_path / "out", config={"validation": 0.3})
+    sides = [rows_of(tmp_path / "out", side) for side in ("train", "validation")]
+    assert not {row["instruction"] for row in sides[0]} & {row["instruction"] for row in sides[1]}
+    assert {row["instruction"] for row in sides[1]} >= {f"Question {number}?" for number in range(20)}
+    asked_in = [{(row["task"], row["instruction"]) for row in side} for side in sides]
+    groups = [{row.get("group") for row in rows if (row["task"], row["instruction"]) in side} for side in asked_in]
+    assert not groups[0] & groups[1]
+    assert manifest["instances"]["held_out_elsewhere"] == len(rows) - len(asked_in[0]) - len(asked_in[1])
 
 
 def test_what_its_data_set_holds_out_is_held_out(tmp_path):
@@ -201,7 +218,7 @@ def test_samples_are_labelled_and_each_response_stands_once(tasks, store, tmp_pa
     fact = {row["response"]: row["score"] for row in rows if row["group"] == "facts#5"}
     assert fact["The number stands after."] == pytest.approx(2 * (4 / 4) * (4 / 6) / (4 / 4 + 4 / 6))
     assert (fact[""], fact["Nothing."]) == (0.0, 1.0)
-    assert manifest["samples"]["read"] == 500
+    assert (manifest["samples"]["stored"], manifest["samples"]["used"]) == (500, 500)
 
 
 def test_to_adapt_all_samples_count_and_each_task_is_repeated_or_cut(tasks, store, tmp_path):
@@ -223,7 +240,7 @@ def test_recorded_samples_are_taken_as_they_are(tmp_path):
     manifest = build([file], tmp_path / "out", config={"validation": 0}, samples=[file])
     assert counted(rows_of(tmp_path / "out"), "kind", "score")["labelled", 0.0] == 1
     assert manifest["samples"] == {
-        "read": 1, "rows_left_out": 2, "unlabelled": 0, "questions_without_scorable_reference": 0
+        "stored": 1, "used": 1, "rows_left_out": 2, "unlabelled": 0, "questions_without_scorable_reference": 0
     }  # fmt: skip
 
 
@@ -231,7 +248,7 @@ def test_a_judges_marks_are_labels_and_what_it_has_not_marked_is_left_out(tasks,
     with SampleStore(store, write=True) as opened:
         (first, samples), *_ = opened.instances()
         for stored in samples:
-            opened.add_judgement(stored.number, "gpt", 0.7)
+            opened.add_judgement(stored.number, "gpt", 0.7, cost=0.0)
     config = {"mode": "adapt", "label": "judge:gpt", "validation": 0, "rows": 300}
     manifest = build([tasks], tmp_path / "out", config=config, samples=[store])
     assert manifest["samples"]["unlabelled"] == 99 * 2
@@ -247,6 +264,40 @@ def test_a_reference_that_the_label_can_not_score_is_told(tmp_path):
     manifest = build([file], tmp_path / "two", config={"validation": 0, "label": "rouge_l_unicode"}, samples=[file])
     assert manifest["samples"]["questions_without_scorable_reference"] == 0
     assert [row["score"] for row in rows_of(tmp_path / "two") if row["kind"] == "augmented"] == [pytest.approx(2 / 3)]
+
+
+def test_samples_that_belong_to_no_instance_are_told(store, tmp_path):
+    renamed = write(tmp_path / "renamed.jsonl", [open_ended(number, "tickets") for number in range(4)])
+    manifest = build([renamed], tmp_path / "out", samples=[store])
+    assert (manifest["samples"]["stored"], manifest["samples"]["used"]) == (500, 0)
+
+
+def test_an_evaluation_file_without_an_instruction_is_an_error(tasks, tmp_path):
+    file = write(tmp_path / "e.jsonl", [{"question": "Which?", "references": None}])
+    with pytest.raises(InputError, match=r"e.jsonl has no instruction"):
+        build([tasks], tmp_path / "out", against=[file])
+    rows = [{"question": "Which?", "references": ["x"]}, {"question": "Who?", "references": ["y"]}]
+    renamed, fields = write(tmp_path / "t.jsonl", rows), {"instruction": "question"}
+    manifest = build([renamed], tmp_path / "two", against=[file], fields=fields)
+    assert manifest["instances"]["contaminated"]["by_file"] == [1]
+
+
+def test_a_function_that_changed_is_another_label(tmp_path):
+    row = open_ended(1, candidates=[{"model": "x", "response": "Something."}])
+    file = write(tmp_path / "t.jsonl", [row])
+    command = [*COMMAND, file, "--samples", file, "--label", "call:taste:score", "--validation", "0"]
+    command += ["--out", tmp_path / "out"]
+
+    def run(body, *more):
+        (tmp_path / "taste.py").write_text(f"def score(response, references):\n    {body}\n")
+        environment = os.environ | {"PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
+        return subprocess.run([*command, *more], env=environment, capture_output=True, text=True)
+
+    assert run("return 0.25").returncode == 0
+    assert "made in another way" in run("return 0.75").stderr
+    failed = run("raise KeyError('salt')", "--overwrite")
+    assert failed.returncode == 2
+    assert "call:taste:score failed on 'Something.': KeyError: 'salt'" in failed.stderr
 
 
 # ------------------------------------------------------------------------------------------------------ mixture
@@ -459,6 +510,10 @@ def test_strict_stops_at_the_first_row_that_can_not_be_used(tmp_path, line, bad)
         ({"config": {"label": "rouge_q"}}, "rouge_q"),
         ({"config": {"mixture": {"nothing": 1.0}}}, "nothing"),
         ({"config": {"validation": 1.0}}, "validation"),
+        ({"config": {"label": "judge:"}}, "judge:MODEL"),
+        ({"config": {"mixture": {"facts": float("nan")}}}, "weights"),
+        ({"config": {"mixture": {"facts": "much"}}}, "weights"),
+        ({"config": {"mixture": "equal", "rows_per_task": 3}}, "rows_per_task"),
         ({"config": {"mixture": {"facts": 0.0}}}, "weights"),
         ({"config": {"mixture": {"facts": -1.0, "colors": 2.0}}}, "weights"),
         ({"samples": ["nowhere.db"]}, "nowhere.db"),

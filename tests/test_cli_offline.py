@@ -38,7 +38,7 @@ def test_from_a_table_to_pairs_and_a_look_at_each(workplace):
     assert sampled["stored"] == {"openai/a": 6}
     assert sampled["outcome"]["answers"] == 6
     judged = json.loads(ok("data", "judge", "s.db", "-m", "openai/a", "--json").stdout)
-    assert (judged["judge"], judged["left"], judged["unreadable"]) == ("openai/a", 6, 6)  # "ok" is no mark
+    assert (judged["judge"], judged["left"], judged["unreadable"]) == ("openai/a", 3, 3)  # "ok" is no mark
     manifest = json.loads(
         ok("build", "t.jsonl", "--samples", "s.db", "--out", "pairs", "--validation", "0", "--json").stdout
     )
@@ -65,6 +65,7 @@ def test_a_dry_run_says_calls_and_dollars_and_asks_nothing(workplace, loopback):
     shown = ok(*SAMPLE, "-n", "3", "--dry-run", "--max-tokens", "5").stdout
     assert "36" in shown
     assert loopback.requests == []
+    assert [path.name for path in workplace.iterdir()] == ["tasks.jsonl"]
 
 
 def test_a_model_that_was_given_up_is_exit_code_3(workplace, loopback):
@@ -79,7 +80,7 @@ def test_a_model_that_was_given_up_is_exit_code_3(workplace, loopback):
 def test_what_was_left_out_is_said_with_its_place(workplace):
     write(workplace / "bad.jsonl", [ROWS[0], "{", {"id": "1", "instruction": "x", "references": None}, ROWS[1]])
     done = ok("sample", "bad.jsonl", "--store", "s.db", "-m", "openai/a", "-n", "1")
-    assert "2 rows were left out" in done.stderr
+    assert "2 rows left out" in done.stderr
     assert "bad.jsonl:2: not JSON" in done.stderr
     assert "bad.jsonl:3: references" in done.stderr
     built = ok("build", "bad.jsonl", "--out", "pairs")
@@ -108,6 +109,9 @@ def test_what_was_left_out_is_said_with_its_place(workplace):
         (("data", "show", "nowhere"), "no such file"),
         (("data", "show", "tasks.jsonl", "--plot", "plot.doc"), "PNG"),
         (("data", "samples", "nowhere.db"), "no sample store"),
+        (("data", "judge", "nowhere.db", "-m", "openai/a"), "no sample store"),
+        (("sample", "--store", "s.db", "--recorded", "tasks.jsonl", "--dry-run"), "dry run"),
+        (("build", "tasks.jsonl", "--out", "p", "--label", "judge:"), "judge:MODEL"),
         (("data", "judge", "tasks.jsonl", "-m", "openai/a"), "not a sample store"),
     ],
 )
@@ -117,6 +121,18 @@ def test_a_mistake_is_one_clear_line(workplace, arguments, message):
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert (workplace / "tasks.jsonl").read_text().count("\n") == len(ROWS)
+
+
+def test_rows_of_a_table_that_can_not_be_read_do_not_take_the_others_with_them(workplace):
+    content = b'\xef\xbb\xbfinstruction,references\nIs it?,Yes\n"a"b,No\nBad \xff byte,No\nIs, it,not,so\nAnd?,\n'
+    (workplace / "t.csv").write_bytes(content + b"Long?," + b"y" * 200_000 + b"\n")
+    done = json.loads(ok("data", "read", "t.csv", "--out", "t.jsonl", "--json").stdout)
+    assert (done["instances"], done["skipped"]) == (3, 3)
+    rows = [json.loads(line) for line in (workplace / "t.jsonl").read_text().splitlines()]
+    assert [row["references"] for row in rows][:2] == [["Yes"], []]
+    assert len(rows[2]["references"][0]) == 200_000
+    (workplace / "twice.csv").write_text("instruction,a,a\nx,y,z\n")
+    assert "several columns are called 'a'" in cappy("data", "read", "twice.csv", "--out", "u.jsonl").stderr
 
 
 def test_ctrl_c_keeps_what_came_and_the_next_run_goes_on(workplace, loopback):

@@ -26,7 +26,7 @@ def test_runs_are_of_words_in_their_order_whatever_stands_between():
 
 
 def test_thirteen_words_in_common_are_found_and_twelve_are_not():
-    evaluations = Evaluations([telling_runs([]), telling_runs([text(0, 20)])])
+    evaluations = Evaluations([telling_runs([]), telling_runs([("e", text(0, 20))])])
     assert evaluations.found_in("x " + text(5, 5 + RUN) + " y") == 1
     assert evaluations.found_in("x " + text(5, 5 + RUN - 1) + " y") is None
     assert evaluations.found_in("") is None
@@ -34,8 +34,10 @@ def test_thirteen_words_in_common_are_found_and_twelve_are_not():
 
 def test_what_many_evaluation_instances_share_is_no_sign():
     shared = text(0, 20)
-    few = telling_runs([f"{shared} end{number}" for number in range(COMMON)])
-    many = telling_runs([f"{shared} end{number}" for number in range(COMMON + 1)])
+    few = telling_runs([(f"{number}", f"{shared} end{number}") for number in range(COMMON)])
+    many = telling_runs([(f"{number}", f"{shared} end{number}") for number in range(COMMON + 1)])
+    one = telling_runs([("the same example", f"{shared} template{number}") for number in range(COMMON + 1)])
+    assert Evaluations([one]).found_in(shared) == 0
     assert Evaluations([few]).found_in(shared) == 0
     assert Evaluations([many]).found_in(shared) is None
     assert np.all(np.diff(many.astype(object)) > 0)

@@ -6,7 +6,7 @@ from loopback import Reply
 from cappy_select.data.errands import Limits
 from cappy_select.data.instances import Instance
 from cappy_select.data.judge import Judge, mark_in
-from cappy_select.data.store import Key, SampleStore
+from cappy_select.data.store import SampleStore
 from cappy_select.recorded import Recorded
 
 INSTANCE = Instance(id="1", task="rivers", instruction="Name a river.", references=("The Nile.",))
@@ -17,21 +17,23 @@ ONE = Limits(max_retries=0, concurrency=1)
 def store(tmp_path):
     with SampleStore(tmp_path / "samples.db", write=True) as opened:
         answers = ["The Nile.", "A lake.", "The Volga."]
-        rows = [(Key("m", "{}", n), Recorded(model="m", response=text)) for n, text in enumerate(answers)]
-        opened.add_many([(INSTANCE, rows)], recorded=True)
+        known = Recorded(model="m", response="Known.", correct=True)
+        rows = [(Recorded(model="m", response=text), 0) for text in answers]
+        opened.add_recorded([(INSTANCE, [*rows, (Recorded(model="m", response="A lake."), 1), (known, 0)])])
         yield opened
 
 
 @pytest.mark.parametrize(
     ("text", "mark"),
-    [("7", 0.7), ("10", 1.0), ("0", 0.0), ("8/10", 0.8), ("I give it 3.", 0.3), ("5 or rather 6", 0.6), ("7.0", 0.7),
+    [("7", 0.7), ("10", 1.0), ("0", 0.0), ("8/10", 0.8), ("I give it 3.", 0.3), ("5 or rather 6", None), ("7.0", 0.7),
+     ("7 out of 10", 0.7), ("I give 8 of 10.", 0.8), ("3 (scale 0 to 10)", None), ("0% right", None), ("6, yes 6", 0.6),
      ("**9**", 0.9), ("", None), ("good", None), ("11", None), ("7.5", None), ("-3", None), ("100", None)],
 )  # fmt: skip
-def test_the_last_mark_counts(text, mark):
+def test_a_mark_is_read_when_it_is_certain(text, mark):
     assert mark_in(text) == mark
 
 
-def test_every_sample_is_marked_once_with_all_that_is_known_in_view(direct, loopback, store):
+def test_every_response_that_nobody_judged_is_marked_once_with_all_that_is_known_in_view(direct, loopback, store):
     loopback.replies["judge"] = [Reply(text="10"), Reply(text="2"), Reply(text="7")]
     judge = Judge(direct("judge"), store, limits=ONE)
     assert judge.left() == 3

@@ -77,6 +77,11 @@ def test_each_reference_has_so_many_wrong_answers_of_other_questions(mismatches)
     assert result.unmatched == 0
 
 
+def test_what_is_known_to_be_right_is_not_wrong_in_another_spelling():
+    known = question(references=["The Nile."], answers=[Answer("nile", quality=1.0)])
+    assert [pair.kind for pair in made(known, others=["Nile", "NILE"]).pairs] == ["gold", "labelled"]
+
+
 def test_when_no_other_reference_is_to_be_had_it_is_counted():
     result = made(question(references=["Yes."]), others=["yes.", " YES. "])
     assert [pair.kind for pair in result.pairs] == ["gold"]

@@ -155,6 +155,22 @@ def test_the_budget_holds_over_all_runs(direct, loopback, store):
     assert sampler(store, [direct("a")], samples=2, limits=more, max_tokens=4).run().answers == 12 - first.answers
 
 
+def test_without_a_limit_of_tokens_the_budget_goes_by_what_calls_cost(direct, loopback, store):
+    loopback.replies["a"] = [Reply(usage={"prompt_tokens": 10, "completion_tokens": 1000})]  # $0.00201
+    many = [INSTANCES[0].model_copy(update={"id": str(number)}) for number in range(100)]
+    limits = Limits(max_retries=0, concurrency=4, max_cost=0.02)
+    outcome = sampler(store, [direct("a")], many, samples=1, limits=limits).run()
+    assert "max_cost" in outcome.stopped["a"]
+    assert store.spent() <= 0.02 + 3 * 0.00201  # the first four, of which nothing was known
+
+
+def test_an_instance_that_stands_twice_is_asked_about_once(direct, loopback, store):
+    twice = sampler(store, [direct("a")], INSTANCES[:1] * 10, samples=2)
+    assert twice.outlook()[0].samples == 2
+    assert twice.run().answers == 2
+    assert store.spent() == pytest.approx(len(loopback.requests) * 18e-6)
+
+
 def test_a_budget_needs_a_price(loopback, store):
     provider = OpenAIProvider("a", api_base=loopback.base, api_key="k")
     with pytest.raises(InputError, match="price"):
@@ -250,6 +266,16 @@ def test_recorded_samples_come_in_once_with_what_is_known_of_them(store, tmp_pat
     ]  # fmt: skip
     assert samples[0].sample.logprob_sum == -3.5
     assert store.spent() == 0  # they were not paid for here
+
+
+def test_one_candidate_a_row_is_as_good_as_all_in_one(store, tmp_path):
+    rows = [ROW | {"candidates": [candidate]} for candidate in [*ROW["candidates"], ROW["candidates"][0]]]
+    file = write(tmp_path / "rows.jsonl", *rows)
+    assert import_recorded(file, store, Problems()) == 4
+    assert import_recorded(file, store, Problems()) == 0
+    unnamed = write(tmp_path / "unnamed.jsonl", {k: v for k, v in ROW.items() if k not in ("id", "task")})
+    assert import_recorded(unnamed, store, Problems()) == 3
+    assert [instance.id for instance, _ in store.instances()] == ["7", "unnamed#1"]
 
 
 def test_recorded_samples_of_chosen_models(store, tmp_path):

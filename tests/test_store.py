@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -74,7 +77,7 @@ def test_a_sample_that_comes_after_all_is_no_failure_any_more(store):
 
 def test_the_money_is_that_of_the_samples_and_of_the_calls_in_vain(store):
     store.add(instance(), [(key(0), sample(cost=0.5)), (key(1), sample(cost=0.25))])
-    store.add_many([(instance("2"), [(key(0), sample(cost=100.0))])], recorded=True)
+    store.add_recorded([(instance("2"), [(sample(cost=100.0), 0)])])
     store.add_bill("failed calls", "m", 0.125)
     assert store.spent() == 0.875
     store.add(instance(), [(key(2), sample(cost=None))])
@@ -99,9 +102,9 @@ def test_a_judgement_changes_the_digest(store):
     store.add(instance(), [(key(), sample())])
     before = store.digest()
     (stored,) = store.samples(instance())
-    store.add_judgement(stored.number, "judge", 0.5)
+    store.add_judgement(stored.number, "judge", 0.5, cost=0.0)
     assert store.digest() != before
-    assert store.judgements(instance(), "judge") == {stored.number: 0.5}
+    assert store.judgements(instance(), "judge") == {"The Nile.": 0.5}
     assert store.judgements(instance(), "another") == {}
 
 
@@ -139,3 +142,40 @@ def test_a_folder_that_can_not_be_written_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="can't be written"):
         SampleStore(tmp_path / "file" / "samples.db", write=True)
+
+
+def test_a_file_of_rows_is_never_made_a_store(tmp_path):
+    (tmp_path / "empty.jsonl").write_text("")
+    for name in ("empty.jsonl", "new.csv", "new.parquet"):
+        with pytest.raises(InputError, match="is not a sample store"):
+            SampleStore(tmp_path / name, write=True)
+    with pytest.raises(InputError, match="there is no sample store"):
+        SampleStore(tmp_path / "typo.db", write=True, make=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["empty.jsonl"]
+
+
+def test_other_recorded_answers_are_added_and_the_same_ones_are_not(store):
+    once = [(instance(), [(sample("a"), 0), (sample("a"), 1), (sample("b"), 0)])]
+    assert store.add_recorded(once) == 3
+    assert store.add_recorded(once) == 0
+    assert store.add_recorded([(instance(), [(sample("c"), 0), (sample("a"), 0), (sample("a"), 2)])]) == 2
+    assert [found.sample.response for found in store.samples(instance())] == ["a", "a", "b", "c", "a"]
+
+
+def test_a_store_in_a_folder_that_can_not_be_written_is_read(tmp_path):
+    """By somebody else, if this is root, who may write anywhere."""
+    code = (
+        "import os, sys; from cappy_select.data.store import SampleStore\n"
+        "if os.geteuid() == 0: os.setuid(65534)\n"
+        "print(os.access(os.path.dirname(sys.argv[1]), os.W_OK), SampleStore(sys.argv[1]).counts())"
+    )
+    folder = Path(tempfile.mkdtemp())  # pytest's own folders are closed to others
+    try:
+        with SampleStore(folder / "samples.db", write=True) as made:
+            made.add(instance(), [(key(), sample())])
+        folder.chmod(0o555)
+        done = subprocess.run([sys.executable, "-c", code, folder / "samples.db"], capture_output=True, text=True)
+        assert done.stdout == "False {'m': 1}\n", done.stderr
+    finally:
+        folder.chmod(0o755)
+        shutil.rmtree(folder)

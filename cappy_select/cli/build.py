@@ -167,12 +167,19 @@ def _note_lost(folder: str, manifest: dict[str, Any]) -> None:
             note(f"{count} instances share a run of 13 words with {source['name']} and were left out")
     if instances["without_pairs"]:
         note(f"{instances['without_pairs']} instructions gave no pair: no reference, and no sample of known quality")
+    if unused := samples["stored"] - samples["used"]:
+        note(
+            f"{unused} of {samples['stored']} samples are of no instance here that is in use: task, id and instruction "
+            "must be the same"
+        )
+    if instances["held_out_elsewhere"]:
+        note(f"{instances['held_out_elsewhere']} training instances ask what is held out elsewhere, and were left out")
     if samples["unlabelled"]:
         note(f"{samples['unlabelled']} samples were left out: there is nothing to label them by")
     if count := samples["questions_without_scorable_reference"]:
         note(
-            f"{count} instructions have a reference without a word of a-z and 0-9, which Rouge-L scores 0; "
-            "try --label rouge_l_unicode"
+            f"{count} instructions have a reference with nothing in it that {manifest['config']['label']} compares, so "
+            "samples score 0 against it (rouge_l counts only a-z and 0-9: try rouge_l_unicode)"
         )
     if manifest["references_without_mismatch"]:
         note(f"{manifest['references_without_mismatch']} references found no other question's for a wrong answer")

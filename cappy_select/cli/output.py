@@ -119,11 +119,13 @@ def progress(label: str, *, shown: bool = True) -> Iterator[Advance]:
         yield advance
 
 
-def note_problems(listed: Sequence[tuple[str, str]], count: int, shown: int = 10) -> None:
+def note_problems(
+    listed: Sequence[tuple[str, str]], count: int, *, shown: int = 10, hint: str = " (--strict stops at the first)"
+) -> None:
     """What was left out of the input: the first places, and how many more."""
     if not count:
         return
-    note(f"{count} rows were left out (--strict stops at the first):")
+    note(f"{count} row{'' if count == 1 else 's'} left out{hint}:")
     for where, message in listed[:shown]:
         print(f"  {one_line(where)}: {one_line(message, 160)}", file=sys.stderr)
     if count > shown:

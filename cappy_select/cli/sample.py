@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
@@ -30,10 +32,10 @@ from cappy_select.cli.output import (
     progress,
 )
 from cappy_select.cli.select import as_plan_option, dollars
-from cappy_select.data.errands import Limits, Outcome
+from cappy_select.data.errands import ASSUMED_TOKENS, Limits, Outcome
 from cappy_select.data.instances import Instance, named_fields, read_instances
 from cappy_select.data.records import Problems
-from cappy_select.data.sample import ASSUMED_TOKENS, Outlook, Sampler, import_recorded
+from cappy_select.data.sample import Outlook, Sampler, import_recorded
 from cappy_select.data.store import SampleStore
 from cappy_select.errors import InputError, validation_message
 from cappy_select.icl import InContext
@@ -87,17 +89,18 @@ def sample(
     """
     if not recorded and not (instances and model):
         raise InputError("give instances and a --model to ask, or --recorded FILE")
+    if dry_run and recorded:
+        raise InputError("--recorded costs nothing and is not part of a dry run: leave one of the two out")
     if bool(instances) != bool(model):
         raise InputError("instances need a --model to ask, and a --model needs instances")
     problems = Problems(strict=strict)
     params: dict[str, Any] = {"temperature": temperature, "max_tokens": max_tokens}
-    with SampleStore(store, write=True) as opened:
-        taken_in = 0
-        if recorded and not dry_run:
-            taken_in = sum(import_recorded(file, opened, problems) for file in recorded)
+    fields = named_fields(field or ())
+    with _opened(store, dry_run) as opened:
+        taken_in = sum(import_recorded(file, opened, problems, fields=fields) for file in recorded or ())
         outcome, outlook = Outcome(), []
         if instances and model:
-            readable = _Instances(instances, named_fields(field or ()), limit, problems)
+            readable = _Instances(instances, fields, limit, problems)
             sampler = Sampler(
                 readable,
                 model,
@@ -112,6 +115,9 @@ def sample(
                 **{name: value for name, value in params.items() if value is not None},
             )
             outlook = sampler.outlook()
+            if not any(row.stored or row.samples or row.failed_before for row in outlook):
+                note_problems(problems.listed, problems.count)
+                raise InputError(f"no instance in {', '.join(instances)}")
             if not dry_run:
                 outcome = _run(sampler, sum(row.samples for row in outlook))
         result = {
@@ -137,6 +143,15 @@ def sample(
         note(f"{result['failed']} samples did not come; `cappy data show {store}` lists them, another run asks again")
     if outcome.stopped:
         raise typer.Exit(3)
+
+
+@contextmanager
+def _opened(path: str, dry_run: bool) -> Iterator[SampleStore]:
+    """The store; for a dry run only to read, and none is made."""
+    with ExitStack() as stack:
+        if dry_run and not Path(path).exists():
+            path = str(Path(stack.enter_context(TemporaryDirectory())) / "samples.db")
+        yield stack.enter_context(SampleStore(path, write=not dry_run or not Path(path).exists()))
 
 
 class _Instances:

@@ -21,12 +21,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from cappy_select.bundle import resolve
 from cappy_select.data import dealing, steps
 from cappy_select.data.folder import FORMAT, LOCK, WORK, begin, check_replaceable, hashed, publish, shard_names, whole
-from cappy_select.data.labels import label_named
+from cappy_select.data.labels import label_named, label_source
 from cappy_select.data.mixture import Mixture, targets
 from cappy_select.data.pairs import Mode
 from cappy_select.data.partitions import Figures, Workers, disk_errors
@@ -75,19 +75,31 @@ class BuildConfig(BaseModel):
     partitions: int | None = Field(None, ge=1, le=4096)
     seed: int = Field(0, ge=0)
 
-    @field_validator("mixture")
+    @field_validator("mixture", mode="before")
     @classmethod
-    def _weighs(cls, mixture: Mixture) -> Mixture:
-        weights = mixture.values() if isinstance(mixture, dict) else (1.0,)
-        if not all(math.isfinite(weight) and weight >= 0 for weight in weights) or not any(weights):
-            raise ValueError("weights must be finite numbers, none below 0 and one above")
+    def _weighs(cls, mixture: Any) -> Any:
+        if mixture in ("proportional", "equal"):
+            return mixture
+        weights = list(mixture.values()) if isinstance(mixture, dict) else [None]
+        numbers = [weight for weight in weights if isinstance(weight, int | float) and math.isfinite(weight)]
+        if len(numbers) < len(weights) or min(numbers, default=0) < 0 or not any(numbers):
+            raise ValueError("expected proportional, equal, or weights by task: finite numbers, none below 0")
         return mixture
+
+    @model_validator(mode="after")
+    def _agrees(self) -> BuildConfig:
+        if self.rows_per_task is not None and self._is_mixed:
+            raise ValueError("rows_per_task takes the place of mixture, cap and rows: give it alone")
+        return self
+
+    @property
+    def _is_mixed(self) -> bool:
+        return self.rows is not None or self.cap is not None or self.mixture != "proportional"
 
     @property
     def each_task(self) -> int | None:
         """`rows_per_task`, or its default."""
-        mixed = self.rows is not None or self.cap is not None or self.mixture != "proportional"
-        return self.rows_per_task or (ADAPT_ROWS if self.mode == "adapt" and not mixed else None)
+        return self.rows_per_task or (ADAPT_ROWS if self.mode == "adapt" and not self._is_mixed else None)
 
 
 OnStep = Callable[[str, int, int], None]
@@ -133,6 +145,8 @@ def build(
     """
     checked = _config(config)
     parquet_module()
+    if checked.label == steps.JUDGE:
+        raise InputError("judge:MODEL needs the name of the model that judged")
     if not checked.label.startswith(steps.JUDGE):
         label_named(checked.label)
     if not instances:
@@ -140,11 +154,12 @@ def build(
     folder = Path(out)
     bundle = resolve(scorer, revision=revision)
     inputs = [hashed(path) for path in instances]
-    sources = {
+    sources: dict[str, Any] = {
         "instances": inputs,
         "samples": [_samples_digest(path) for path in samples],
         "against": [hashed(path) for path in against],
         "fields": dict(fields or {}),
+        "label": label_source(checked.label),
         "tokenizer": {"name": str(bundle), "sha256": bundle.manifest.files["tokenizer.json"].sha256},
         "strict": strict,
     }
@@ -168,6 +183,7 @@ def build(
                 stores=tuple(str(path) for path in samples if not _is_recorded(path)),
                 recorded=tuple(str(path) for path in samples if _is_recorded(path)),
                 against=tuple(str(path) for path in against),
+                stored=sum(source.get("samples", 0) for source in sources["samples"]),
                 bundle=bundle.path,
                 partitions=checked.partitions or _partitions(instances),
                 mode=checked.mode,
@@ -178,6 +194,8 @@ def build(
                 strict=strict,
             )
             made = _made(spec, checked, workers or usable_cores(), on_step)
+            if [_samples_digest(path) for path in samples] != sources["samples"]:
+                raise InputError("a sample store changed while pairs were made of it: run it again")
             head = {"format": FORMAT, "fingerprint": fingerprint, "config": checked.model_dump(mode="json")}
             return publish(folder, head | {"sources": sources} | made.manifest, made.shards, made.problems)
     except Timeout as error:
@@ -236,11 +254,13 @@ def _made(spec: steps.Spec, config: BuildConfig, workers: int, on_step: OnStep) 
             "left_out": _total(scattered, "left_out"),
             "contaminated": _contaminated(paired, spec),
             "evaluation_rows_left_out": _total(beside[len(spec.recorded) :], "left_out"),
+            "held_out_elsewhere": _total(paired, "held_out_elsewhere"),
             "same_instruction": _total(paired, "joined"),
             "without_pairs": _total(paired, "barren"),
         },
         "samples": {
-            "read": _total(paired, "sampled"),
+            "stored": spec.stored + _total(beside[: len(spec.recorded)], "stored"),
+            "used": _total(paired, "sampled"),
             "rows_left_out": _total(beside[: len(spec.recorded)], "left_out"),
             "unlabelled": _total(paired, "unlabelled"),
             "questions_without_scorable_reference": _total(paired, "unscorable"),

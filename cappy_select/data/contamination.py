@@ -1,7 +1,8 @@
 """Does training data hold what will be measured on? Shared runs of 13 words, as GPT-3 looked for them.
 
-A run that stands in more than ten evaluation instances is a template's wording, and says nothing (Brown et al.
-2020, appendix C, leave such runs out too). Of a shorter text the whole must be the same.
+A run that stands in more than ten evaluation examples is a template's wording, and says nothing (Brown et al.
+2020, appendix C, leave such runs out too); instances of one group are one example. Of a shorter text the whole must
+be the same.
 """
 
 from __future__ import annotations
@@ -40,9 +41,12 @@ def mixed(values: _Hashes) -> _Hashes:
     return values ^ (values >> np.uint64(31))
 
 
-def telling_runs(texts: Iterable[str]) -> _Hashes:
-    """uint64[n], sorted: the runs of evaluation instructions that are not common among them."""
-    each = [np.unique(runs_of(text)) for text in texts]
+def telling_runs(rows: Iterable[tuple[str, str]]) -> _Hashes:
+    """uint64[n], sorted: the runs of evaluation instructions, by (group, instruction), that few groups share."""
+    by_group: dict[str, list[_Hashes]] = {}
+    for group, text in rows:
+        by_group.setdefault(group, []).append(runs_of(text))
+    each = [np.unique(np.concatenate(runs)) for runs in by_group.values()]
     values, counts = np.unique(np.concatenate([*each, np.zeros(0, np.uint64)]), return_counts=True)
     kept: _Hashes = values[counts <= COMMON]
     return kept

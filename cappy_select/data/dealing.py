@@ -42,7 +42,8 @@ def deal(shared: Deal, number: int, out: Path) -> Figures:
     order, key = (table.column(name).to_numpy() for name in ("order", "key"))
     task = table.column("task").to_numpy(zero_copy_only=False)
     training = table.column("side").to_numpy(zero_copy_only=False) == SIDES[0]
-    chosen, keys = [], []
+    chosen: list[_Rows] = []
+    keys: list[_Keys] = []
     for name, quota in shared.quotas[number].items():
         places = np.flatnonzero(training & (task == name))
         places = places[np.lexsort((key[places], order[places]))]
@@ -50,12 +51,16 @@ def deal(shared: Deal, number: int, out: Path) -> Figures:
             taken = places[: min(len(places), quota - start)]
             chosen.append(taken)
             keys.append(key[taken] + np.uint64(copy * _GOLDEN % 2**64))
+            if sum(map(len, chosen)) >= _AT_ONCE:
+                _deal_out(table, SIDES[0], shared.shards[0], chosen, keys, out)
+                chosen, keys = [], []
     _deal_out(table, SIDES[0], shared.shards[0], chosen, keys, out)
     held_out = np.flatnonzero(~training)
     _deal_out(table, SIDES[1], shared.shards[1], [held_out], [key[held_out]], out)
     return {}
 
 
+_AT_ONCE = 100_000  # rows: many copies of few are dealt in turns
 _GOLDEN = 0x9E3779B97F4A7C15  # 2**64 / golden ratio: far apart for neighbours
 _Rows = npt.NDArray[np.int64]
 _Keys = npt.NDArray[np.uint64]

@@ -18,7 +18,9 @@ from cappy_select.calls import Call, checked, error_of, highest_price, price_of
 from cappy_select.errors import NoCandidates, ProviderError
 from cappy_select.fanout import FanOutConfig, fan_out
 from cappy_select.lanes import Budget
-from cappy_select.types import Candidate, Request, Usage
+from cappy_select.types import Candidate, Request, Usage, estimated_usage
+
+ASSUMED_TOKENS = 256  # of an answer that has no `max_tokens`
 
 
 class Limits(BaseModel):
@@ -28,7 +30,12 @@ class Limits(BaseModel):
 
     concurrency: int = Field(16, ge=1, description="calls to one model at a time")
     per_minute: float | None = Field(None, gt=0, description="calls to one model begun a minute, retries apart")
-    max_cost: float | None = Field(None, gt=0, allow_inf_nan=False, description="dollars, with what was spent before")
+    max_cost: float | None = Field(
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="dollars, with what was spent before; firm when calls have `max_tokens`, else by guesses",
+    )
     timeout_s: float = Field(120.0, gt=0, allow_inf_nan=False)
     max_retries: int = Field(4, ge=0)
     give_up_after: int = Field(20, ge=1, description="failed calls of a model in a row")
@@ -131,6 +138,7 @@ class _Line:
         self._outcome, self._on_progress = outcome, on_progress
         self._config = limits.fan_out()
         self._failed_in_a_row = 0
+        self._dearest = 0.0
         self._next_turn = 0.0
 
     async def run(self, errands: Iterable[Errand]) -> None:
@@ -139,7 +147,7 @@ class _Line:
             for errand in errands:
                 if len(running) >= self._limits.concurrency:
                     running = await _some_ended(running)
-                estimate = highest_price(errand.call) if self._limits.max_cost is not None else 0.0
+                estimate = self._promised(errand.call) if self._limits.max_cost is not None else 0.0
                 while (refusal := self._budget.promise(estimate)) and running:
                     running = await _some_ended(running)  # what it cost less than promised may do
                 if refusal:
@@ -155,6 +163,12 @@ class _Line:
             for task in running:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
+
+    def _promised(self, call: Call) -> float:
+        """Dollars to set aside for a call: its bound, if it has one; else a guess, at least the dearest so far."""
+        if call.request.params.get("max_tokens"):
+            return highest_price(call)
+        return max(highest_price(call), likely_price(call) or 0.0, self._dearest)
 
     async def _turn(self) -> None:
         """Wait until the pace allows another call."""
@@ -179,6 +193,7 @@ class _Line:
         if keeper.error is not None:
             raise keeper.error
         self._budget.settle(estimate, cost)
+        self._dearest = max(self._dearest, cost or 0.0)
         if failures or paid_in_vain != 0:
             await asyncio.shield(asyncio.to_thread(errand.fail, failures, paid_in_vain))
         self._note(keeper.kept, failures, cost)
@@ -195,6 +210,13 @@ class _Line:
                 why = f"{self._failed_in_a_row} calls failed in a row, the last one: {last.kind}: {last.message}"
                 outcome.stopped.setdefault(self._model, why)
         self._on_progress(outcome)
+
+
+def likely_price(call: Call) -> float | None:
+    """Dollars that a call will about cost; None when its price is unknown."""
+    tokens = int(call.request.params.get("max_tokens") or ASSUMED_TOKENS)
+    usage = estimated_usage(call.request.messages).model_copy(update={"completion_tokens": call.request.n * tokens})
+    return price_of(call.provider, usage)
 
 
 async def _some_ended(running: set[asyncio.Task[None]]) -> set[asyncio.Task[None]]:

@@ -24,7 +24,7 @@ class Instance(BaseModel):
 
     id: str
     task: str
-    instruction: str = Field(min_length=1)
+    instruction: str = Field(pattern=r"\S")
     references: tuple[str, ...]
     choices: tuple[str, ...] | None = None
     negatives: tuple[str, ...] = ()
@@ -61,14 +61,26 @@ def read_instances(
 
     A row without `id` gets `task#line`. Where several answers can stand, a single text is one.
     """
-    stem = Path(path).name.split(".")[0]
     for where, row in read_records(path, problems):
-        given = our_fields(row, fields or {})
-        given.setdefault("task", task or stem)
-        given.setdefault("id", f"{given['task']}#{where.rpartition(':')[2]}")
-        instance = as_instance(given, where, problems)
+        instance = instance_of(row, where, problems, fields=fields, task=task or stem_of(path))
         if instance is not None:
             yield where, instance
+
+
+def stem_of(path: str | Path) -> str:
+    """The task of a file's rows that name none."""
+    return Path(path).name.split(".")[0]
+
+
+def instance_of(
+    row: Record, where: str, problems: Problems, *, fields: Mapping[str, str] | None, task: str
+) -> Instance | None:
+    """A row of a file as an instance, with a task and an id if it has none; None, and a problem, when it is none."""
+    given = our_fields(row, fields or {})
+    for name, default in (("task", task), ("id", f"{given.get('task') or task}#{where.rpartition(':')[2]}")):
+        if given.get(name) is None:
+            given[name] = default
+    return as_instance(given, where, problems)
 
 
 def our_fields(row: Record, fields: Mapping[str, str]) -> Record:
@@ -80,9 +92,9 @@ def our_fields(row: Record, fields: Mapping[str, str]) -> Record:
 def as_instance(given: Record, where: str, problems: Problems) -> Instance | None:
     """The row as an instance; None, and a problem, when it is none."""
     for name in _MANY:
-        if isinstance(given.get(name), str):
-            given[name] = (given[name],)
-    if isinstance(given.get("id"), int):
+        if isinstance(text := given.get(name), str):  # an empty cell of a table is no answer
+            given[name] = (text,) if text.strip() else None if name == "choices" else ()
+    if type(given.get("id")) is int:
         given["id"] = str(given["id"])
     if given.get("negatives", ()) is None:
         del given["negatives"]
@@ -106,4 +118,6 @@ def _explained(error: ValidationError) -> str:
     first: Any = error.errors()[0]
     if first["type"] == "missing":
         return f"no {first['loc'][0]!r}; an instance has {', '.join(FIELDS[:4])} (others may be named with --field)"
+    if first["type"] == "string_pattern_mismatch":
+        return "the instruction is blank"
     return validation_message(error)

@@ -24,12 +24,14 @@ Response to judge:
 {response}
 
 Is the response right and complete? Write only a whole number from 0 (wrong) to 10 (entirely right)."""
-_MARK = re.compile(r"(?<![\d.\-])(10|\d)(?:\.0+)?(?:\s*/\s*10)?(?![\d/]|\.\d)")
+_NUMBER = r"(?<![\w.\-])(10|\d)(?:\.0+)?"
+_OF_TEN = re.compile(rf"{_NUMBER}\s*(?:/|out of|of)\s*10\b", re.IGNORECASE)
+_ALONE = re.compile(rf"{_NUMBER}(?![\w%/]|\.\d)")
 _MAX_TOKENS = 16
 
 
 class Judge:
-    """Has a model mark every sample of a store that it has not marked yet.
+    """Has a model mark each response in a store once, if nobody said how right it is and it has not marked it yet.
 
     Args:
         model: A name or a provider, as `Selector` takes them.
@@ -51,7 +53,7 @@ class Judge:
         return self._provider.model
 
     def left(self) -> int:
-        """How many samples it has not marked."""
+        """How many responses it has still to mark."""
         return sum(1 for _ in self._unmarked())
 
     def run(self, on_progress: OnProgress = lambda outcome: None) -> Outcome:
@@ -61,10 +63,13 @@ class Judge:
         return background.run(run_errands(lines, self._limits, spent=spent, on_progress=on_progress))
 
     def _unmarked(self) -> Iterator[tuple[Instance, Stored]]:
+        """One sample of each response that nobody has judged."""
         for instance, samples in self._store.instances():
-            marked = self._store.judgements(instance, self.name)
+            done = set(self._store.judgements(instance, self.name))
+            done |= {stored.sample.response for stored in samples if stored.sample.quality is not None}
             for stored in samples:
-                if stored.number not in marked:
+                if stored.sample.response not in done:
+                    done.add(stored.sample.response)
                     yield instance, stored
 
     def _errand(self, instance: Instance, stored: Stored) -> Errand:
@@ -80,9 +85,9 @@ class Judge:
                 mark = mark_in(response_text(candidate.message))
                 if mark is None:
                     self.unreadable += 1
+                    self._store.add_bill("judge", self.name, candidate.cost)
                 else:
-                    self._store.add_judgement(stored.number, self.name, mark)
-                self._store.add_bill("judge", self.name, candidate.cost)
+                    self._store.add_judgement(stored.number, self.name, mark, candidate.cost)
 
         def fail(failures: Sequence[ProviderError], cost: float | None) -> None:
             self._store.add_bill("failed judge", self.name, cost)
@@ -92,6 +97,6 @@ class Judge:
 
 
 def mark_in(text: str) -> float | None:
-    """The last mark from 0 to 10 in a text, scaled to [0, 1]; None when there is none."""
-    found = _MARK.findall(text)
-    return int(found[-1]) / 10 if found else None
+    """The mark from 0 to 10 in a text, scaled to [0, 1]: `8/10`, or the only number; None when it is not certain."""
+    found = set(_OF_TEN.findall(text)) or set(_ALONE.findall(text))
+    return int(found.pop()) / 10 if len(found) == 1 else None

@@ -8,6 +8,7 @@ about each other.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import itertools
 import math
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache, partial
 from numbers import Real
 from operator import attrgetter
+from pathlib import Path
 from typing import Protocol, TypeVar, runtime_checkable
 
 from cappy_select import similarity
@@ -85,13 +87,15 @@ def _rouge_l_rows(responses: Sequence[str], references: Sequence[Sequence[str]])
         scores.append(max(_f1(own, other) for other in others))
         unscorable = unscorable or not all(others)
     if unscorable:
-        warnings.warn(  # without the reference: one text, which Python shows once
-            "a reference has no word of a-z and 0-9, which is all that Rouge-L counts: every response is 0 against it. "
-            "'rouge_l_unicode' counts words of any script",
-            UnscorableWarning,
-            stacklevel=3,
+        _warn_unscorable(
+            "a word of a-z and 0-9, which is all that Rouge-L counts ('rouge_l_unicode' counts any script)"
         )
     return scores
+
+
+def _warn_unscorable(what: str = "what this label compares") -> None:
+    # Without the reference: one text, which Python shows once.
+    warnings.warn(f"a reference has not {what}: every response is 0 against it", UnscorableWarning, stacklevel=4)
 
 
 def _f1(response: Sequence[object], reference: Sequence[object]) -> float:
@@ -198,6 +202,8 @@ def _best(
     """Each response against the reference it is best against; every text is read once."""
     _require(references)
     goals = [read(reference) for reference in references]
+    if not all(goals):
+        _warn_unscorable()
     return [max(compare(own, goal) for goal in goals) for own in map(read, responses)]
 
 
@@ -267,6 +273,15 @@ def label_named(name: str) -> Label:
     return _Named(name, _MEASURES[name] if name in _MEASURES else _sacrebleu(name))
 
 
+def label_source(name: str) -> dict[str, str]:
+    """What a label is made of, so that pairs made with another version of a function are told apart."""
+    if not name.startswith("call:"):
+        return {"name": name}
+    module = importlib.import_module(name.split(":")[1])
+    content = Path(module.__file__).read_bytes() if module.__file__ else b""
+    return {"name": name, "sha256": hashlib.sha256(content).hexdigest()}
+
+
 class _Named:
     """A measure under its name."""
 
@@ -298,10 +313,15 @@ def _own(place: str) -> Measure:
     if not callable(function):
         raise InputError(f"call:{place} is no function but {function!r:.80}")
 
-    def measure(responses: Sequence[str], references: Sequence[str]) -> list[float]:
-        return [_checked(function(response, references), place) for response in responses]
+    def measured(response: str, references: Sequence[str]) -> float:
+        try:
+            return _checked(function(response, references), place)
+        except InputError:
+            raise
+        except Exception as error:
+            raise InputError(f"call:{place} failed on {response!r:.80}: {type(error).__name__}: {error}") from error
 
-    return measure
+    return lambda responses, references: [measured(response, references) for response in responses]
 
 
 def _checked(value: object, place: str) -> float:

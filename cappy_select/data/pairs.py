@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-Kind = Literal["gold", "mismatch", "augmented", "labelled", "feedback"]
+Kind = Literal["gold", "mismatch", "augmented", "labelled"]
 Mode = Literal["pretrain", "adapt"]
 
 
@@ -92,12 +92,14 @@ def pairs_of(
     unmatched = 0
     if not question.choices:
         draw = random.Random(seed)  # noqa: S311
+        taken = set(map(folded, found))
         for _ in range(mismatches * len(references)):
-            other = _drawn(draw, others, right, found)
+            other = _drawn(draw, others, taken)
             if other is None:
                 unmatched += 1
             else:
                 found[other] = Pair(other, 0.0, "mismatch")
+                taken.add(folded(other))
     return Made(list(found.values()), unlabelled, unmatched)
 
 
@@ -128,10 +130,10 @@ def _add_labelled(
 _DRAWS = 20  # of which one is likely to be new; without, the question has fewer wrong answers
 
 
-def _drawn(draw: random.Random, others: Sequence[str], right: set[str], found: dict[str, Pair]) -> str | None:
+def _drawn(draw: random.Random, others: Sequence[str], taken: set[str]) -> str | None:
     for _ in range(_DRAWS if others else 0):
         other = others[draw.randrange(len(others))]
-        if other not in found and folded(other) not in right:
+        if folded(other) not in taken:
             return other
     return None
 

@@ -136,7 +136,7 @@ def disk_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise DataError(f"{folder} can't be written: {error}; what was done is kept: run it again") from error
+        raise DataError(f"{folder} can't be written: {error}; what was done before is kept") from error
 
 
 def append_rows(path: Path, table: Any) -> None:

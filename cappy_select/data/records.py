@@ -5,7 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from cappy_select.recorded import read_lines
 
 Record = dict[str, Any]
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")  # the first two and the next two also with .gz
+_LONGEST_CELL = min(sys.maxsize, 2**31 - 1)  # characters; the standard library stops at 131,072
 _LISTED = 1000  # places; beyond that they are counted
 
 
@@ -92,25 +96,31 @@ def read_json(path: str | Path) -> Any:
 
 
 def _csv(path: Path, problems: Problems) -> Iterator[tuple[str, Record]]:
-    def text() -> Iterator[str]:
-        for number, line in enumerate(read_lines(path), 1):
-            try:
-                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                raise InputError(f"{path}:{number}: {error}; the file must be UTF-8") from error
-
+    # A byte that is no UTF-8 becomes a lone surrogate, which no instance may have: its row is left out, not the file.
+    lines = (line.decode("utf-8", "surrogateescape") for line in read_lines(path))
+    first = next(lines, "").removeprefix("\ufeff")
     delimiter = "\t" if path.name.lower().removesuffix(".gz").endswith(".tsv") else ","
-    rows = csv.DictReader(text(), delimiter=delimiter, strict=True)
+    csv.field_size_limit(_LONGEST_CELL)
+    rows = csv.DictReader(chain([first], lines), delimiter=delimiter, strict=True)
     try:
-        for row in rows:
-            where = f"{path}:{rows.line_num}"
-            if None in row or None in row.values():
-                count = len(rows.fieldnames or ())
-                problems.report(where, f"expected {count} fields, as in the first line, got {_fields(row)}")
-            else:
-                yield where, dict(row)
+        names = list(rows.fieldnames or ())
     except csv.Error as error:
-        raise InputError(f"{path}:{rows.line_num}: {error}") from error
+        raise InputError(f"{path}:1: {error}") from error
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise InputError(f"{path}:1: several columns are called {', '.join(map(repr, twice))}")
+    while True:
+        try:
+            row = next(rows)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            problems.report(f"{path}:{rows.line_num}", str(error))
+            continue
+        where = f"{path}:{rows.line_num}"
+        if None in row or None in row.values():
+            problems.report(where, f"expected {len(names)} fields, as in the first line, got {_fields(row)}")
+        else:
+            yield where, dict(row)
 
 
 def _fields(row: dict[Any, Any]) -> int:

@@ -14,21 +14,20 @@ from pydantic import ValidationError
 
 from cappy_select import background
 from cappy_select.asking import Asking, as_plan
-from cappy_select.calls import Call, price_of
-from cappy_select.data.errands import Errand, Limits, OnProgress, Outcome, run_errands
-from cappy_select.data.instances import Instance, as_instance
+from cappy_select.calls import Call
+from cappy_select.data.errands import Errand, Limits, OnProgress, Outcome, likely_price, run_errands
+from cappy_select.data.instances import Instance, instance_of, stem_of
 from cappy_select.data.records import Problems, read_records
-from cappy_select.data.store import Key, SampleStore, canonical, storable
+from cappy_select.data.store import Key, SampleStore, canonical, key_of, storable
 from cappy_select.errors import InputError, ProviderError, validation_message
 from cappy_select.icl import InContext
 from cappy_select.instruction import as_messages
 from cappy_select.providers import Provider, as_providers
 from cappy_select.recorded import Recorded
 from cappy_select.sampling import Plan
-from cappy_select.types import Candidate, Message, Request, estimated_usage, response_text, total_cost
+from cappy_select.types import Candidate, Message, Request, response_text, total_cost
 
 FINAL = frozenset({"content_policy", "context_window", "bad_request"})  # kinds that asking again does not mend
-ASSUMED_TOKENS = 256  # of an answer, in an outlook without `max_tokens`
 _BATCH = 500  # recorded instances a transaction
 
 
@@ -117,8 +116,16 @@ class Sampler:
         lines = [(model, self._errands(model)) for model in self._asking]
         return await run_errands(lines, self._limits, spent=spent, on_progress=on_progress)
 
-    def _errands(self, model: str) -> Iterator[Errand]:
+    def _distinct(self) -> Iterator[Instance]:
+        """An instance that stands twice is asked about once."""
+        seen: set[str] = set()
         for instance in self._instances():
+            if (key := key_of(instance)) not in seen:
+                seen.add(key)
+                yield instance
+
+    def _errands(self, model: str) -> Iterator[Errand]:
+        for instance in self._distinct():
             for call, keys in self._missing(model, instance):
                 yield _errand(self._store, instance, call, keys)
 
@@ -135,17 +142,14 @@ class Sampler:
     def _outlook(self, model: str) -> Outlook:
         stored = samples = calls = failed = 0
         costs: list[float | None] = []
-        for instance in self._instances():
+        for instance in self._distinct():
             have, lost = self._store.keys(instance), self._store.failed(instance, FINAL)
             stored += sum(key.model == model for key in have)
             failed += sum(key.model == model for key in lost)
             for call, keys in self._missing(model, instance):
                 calls += 1
                 samples += len(keys)
-                usage = estimated_usage(call.request.messages)
-                most = call.request.params.get("max_tokens") or ASSUMED_TOKENS
-                usage = usage.model_copy(update={"completion_tokens": len(keys) * most})
-                costs.append(price_of(call.provider, usage))
+                costs.append(likely_price(call))
         return Outlook(model, stored, samples, calls, total_cost(costs), failed)
 
 
@@ -220,37 +224,46 @@ def _recorded(candidate: Candidate) -> Recorded:
     )
 
 
-def import_recorded(path: str | Path, store: SampleStore, problems: Problems, *, models: Collection[str] = ()) -> int:
-    """Take recorded samples into a store; one that is there already stays. Returns how many are new.
+def import_recorded(
+    path: str | Path,
+    store: SampleStore,
+    problems: Problems,
+    *,
+    fields: Mapping[str, str] | None = None,
+    models: Collection[str] = (),
+) -> int:
+    """Take recorded samples into a store; returns how many are new.
+
+    A file that was taken in before adds nothing; other answers of the same model to the same instance are added.
 
     Args:
         path: Instances with `candidates[{model, response, correct | human, sampling, logprob_sum, ...}]`, in any
-            kind of file that `read_records` reads.
+            kind of file that `read_records` reads; one row or several an instance.
         store: Opened for writing.
         problems: Gets rows that can't be read.
+        fields: Other names in the file.
         models: Only those of these models; none: all.
     """
     new = 0
-    stem = Path(path).name.split(".")[0]
-    batch: list[tuple[Instance, list[tuple[Key, Recorded]]]] = []
+    occurrences: Counter[tuple[str, str, str, str]] = Counter()
+    batch: list[tuple[Instance, list[tuple[Recorded, int]]]] = []
     for where, row in read_records(path, problems):
-        row.setdefault("task", stem)
         row.setdefault("references", [])
-        instance = as_instance(row, where, problems)
+        instance = instance_of(row, where, problems, fields=fields, task=stem_of(path))
         candidates = _candidates(row.get("candidates"), where, problems) if instance is not None else None
         if instance is None or candidates is None:
             continue
-        places: Counter[tuple[str, str]] = Counter()
-        rows: list[tuple[Key, Recorded]] = []
+        rows = []
         for candidate in candidates:
-            named = candidate.model, canonical(candidate.sampling)
-            rows.append((Key(*named, places[named]), candidate))
-            places[named] += 1
-        batch.append((instance, [(key, sample) for key, sample in rows if not models or key.model in models]))
+            if not models or candidate.model in models:
+                named = key_of(instance), candidate.model, canonical(candidate.sampling), candidate.response
+                rows.append((candidate, occurrences[named]))
+                occurrences[named] += 1
+        batch.append((instance, rows))
         if len(batch) >= _BATCH:
-            new += store.add_many(batch, recorded=True)
+            new += store.add_recorded(batch)
             batch = []
-    return new + store.add_many(batch, recorded=True)
+    return new + store.add_recorded(batch)
 
 
 def _candidates(given: Any, where: str, problems: Problems) -> list[Recorded] | None:

@@ -1,6 +1,6 @@
 """The steps of `build`, each a pure function of one partition: scatter and pair here, deal and write in `dealing`.
 
-    input file  --scatter--> instances by hash of (task, instruction)
+    input file  --scatter--> instances by hash of the instruction
     partition   --pair-----> its pairs, each once; what the others need to know about it
     partition   --deal-----> the rows the mixture wants, repeated or cut, by shard
     shard       --write----> Parquet, shuffled
@@ -15,7 +15,6 @@ import json
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,14 +22,14 @@ import numpy as np
 
 from cappy_select.bundle import load_bundle
 from cappy_select.data.contamination import Evaluations, telling_runs
-from cappy_select.data.instances import Instance, read_instances
+from cappy_select.data.instances import Instance, our_fields, read_instances
 from cappy_select.data.labels import label_named
 from cappy_select.data.pairs import Answer, LabelAnswers, Mode, Question, pairs_of
 from cappy_select.data.partitions import Figures, append_rows, hash64, read_rows
-from cappy_select.data.records import Problems
+from cappy_select.data.records import Problems, read_records
 from cappy_select.data.sample import import_recorded
 from cappy_select.data.store import SampleStore
-from cappy_select.errors import UnscorableWarning
+from cappy_select.errors import InputError, UnscorableWarning
 from cappy_select.scorer.encoding import PairEncoder
 
 IMPORTED, EVALUATION, SCATTERED, PAIRED = "imported", "evaluation", "scattered", "paired"
@@ -49,6 +48,7 @@ class Spec(NamedTuple):
     fields: dict[str, str]
     stores: tuple[str, ...]  # of samples
     recorded: tuple[str, ...]  # files of samples
+    stored: int  # samples in the stores
     against: tuple[str, ...]  # evaluation files
     bundle: Path  # whose tokenizer counts
     partitions: int
@@ -67,16 +67,30 @@ def take_in(spec: Spec, number: int, out: Path) -> Figures:
     """Make a store of a file of recorded samples."""
     problems = Problems(strict=spec.strict)
     with SampleStore(out / _STORE, write=True) as store:
-        import_recorded(spec.recorded[number], store, problems)
-    return _told(problems)
+        import_recorded(spec.recorded[number], store, problems, fields=spec.fields)
+        return _told(problems) | {"stored": sum(store.counts().values())}
 
 
 def evaluation(spec: Spec, number: int, out: Path) -> Figures:
     """Note what an evaluation file's instructions have that tells them from others."""
     problems = Problems(strict=spec.strict)
-    rows = read_instances(spec.against[number], problems)
-    np.save(out / _RUNS, telling_runs(instance.instruction for _, instance in rows))
+    rows = list(_asked(spec.against[number], spec.fields, problems))
+    if not rows:
+        why = f": {problems.listed[0][1]}" if problems.listed else ""
+        raise InputError(f"{spec.against[number]} has no instruction to look for{why}")
+    np.save(out / _RUNS, telling_runs(rows))
     return _told(problems)
+
+
+def _asked(path: str, fields: dict[str, str], problems: Problems) -> Iterator[tuple[str, str]]:
+    """(group, instruction) of each row; the answers do not matter here."""
+    for where, row in read_records(path, problems):
+        given = our_fields(row, fields)
+        instruction = given.get("instruction")
+        if isinstance(instruction, str) and instruction.strip():
+            yield str(given.get("group") or where), instruction
+        else:
+            problems.report(where, f"expected an 'instruction', got {instruction!r:.80}")
 
 
 _STORE, _RUNS = "store.db", "runs.npy"
@@ -97,7 +111,7 @@ def scatter(spec: Spec, number: int, out: Path) -> Figures:
     pools: dict[str, list[tuple[int, str]]] = defaultdict(list)
     for _, instance in read_instances(spec.inputs[number], problems, fields=spec.fields):
         row = instance.model_dump(include=set(_COLUMNS)) | {"training": _trains(instance, spec)}
-        buffers[hash64(instance.task, instance.instruction) % spec.partitions].append(row)
+        buffers[hash64(instance.instruction) % spec.partitions].append(row)
         rows += 1
         buffered += 1
         if row["training"]:
@@ -212,6 +226,7 @@ class _Figures:
     def __init__(self) -> None:
         self.available: dict[str, Counter[str]] = {side: Counter() for side in SIDES}
         self.unlabelled = self.unmatched = self.unscorable = self.barren = self.joined = self.sampled = 0
+        self.held_out_elsewhere = 0
         self.contaminated: Counter[int] = Counter()
         self.contaminated_ids: list[str] = []
 
@@ -225,8 +240,15 @@ def _questions(
     """The partition's questions by task, in the order in which they first stand in the input."""
     found: dict[tuple[str, str], Question] = {}
     files = [spec.work / SCATTERED / str(file) / f"{number}.arrow" for file in range(len(spec.inputs))]
-    for row in chain.from_iterable(table.to_pylist() for table in read_rows(files)):
+    rows = [row for table in read_rows(files) for row in table.to_pylist()]
+    # What is held out in one place (a group, a data set's split) is not trained on because it stands in another.
+    held_out = {row["instruction"] for row in rows if not row["training"]}
+    seen: set[tuple[str, str, str]] = set()
+    for row in rows:
         task, instruction = row["task"], row["instruction"]
+        if row["training"] and instruction in held_out:
+            figures.held_out_elsewhere += 1
+            continue
         question = found.get((task, instruction))
         if question is None:
             at = evaluations.found_in(instruction)
@@ -239,14 +261,16 @@ def _questions(
             found[task, instruction] = question
         else:
             figures.joined += 1
-            question.training = question.training or row["training"]
         question.references += row["references"]
         question.negatives += row["negatives"]
         if row["choices"] is not None:
             question.choices = [*(question.choices or ()), *row["choices"]]
-        answers = list(_answers(spec, row, stores))
-        figures.sampled += len(answers)
-        question.answers += answers
+        named = task, row["id"], instruction
+        if named not in seen:  # an instance that stands twice has its samples once
+            seen.add(named)
+            answers = list(_answers(spec, row, stores))
+            figures.sampled += len(answers)
+            question.answers += answers
     by_task: dict[str, list[Question]] = defaultdict(list)
     for question in found.values():
         by_task[question.task].append(question)
@@ -261,8 +285,8 @@ def _answers(spec: Spec, row: dict[str, Any], stores: Sequence[SampleStore]) -> 
     judge = spec.label.removeprefix(JUDGE) if spec.label.startswith(JUDGE) else None
     for store in stores:
         marks = store.judgements(instance, judge) if judge else {}
-        for number, sample, _ in store.samples(instance):
-            yield Answer(sample.response, sample.quality, marks.get(number))
+        for _, sample, _ in store.samples(instance):
+            yield Answer(sample.response, sample.quality, marks.get(sample.response))
 
 
 JUDGE = "judge:"

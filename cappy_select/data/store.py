@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sqlite3
 import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -19,9 +20,10 @@ from typing import Any, NamedTuple, Self
 from filelock import FileLock, Timeout
 
 from cappy_select.data.instances import Instance
+from cappy_select.data.records import SUFFIXES
 from cappy_select.errors import DataError, InputError
 from cappy_select.recorded import Recorded
-from cappy_select.types import Usage, total_cost
+from cappy_select.types import Usage
 
 _FORMAT = 1
 _TABLES = """
@@ -90,48 +92,59 @@ class SampleStore:
     """Samples on disk. Safe to share between threads; one process writes at a time.
 
     Args:
-        path: The file; made when it is not there.
+        path: The file.
         write: Take the store's lock. False: read only, beside a writer if there is one.
+        make: Make the file when it is not there, to write to it.
 
     Raises InputError when the file is no sample store, is another version's, or is being written to.
     """
 
-    def __init__(self, path: str | Path, *, write: bool = False) -> None:
+    def __init__(self, path: str | Path, *, write: bool = False, make: bool = True) -> None:
         self.path = Path(path)
         self._lock = threading.RLock()
-        self._file_lock = FileLock(f"{path}.lock") if write else None
-        if not write and not self.path.is_file():
+        self._file_lock: FileLock | None = None
+        there = self.path.exists()
+        if not there and not (write and make):
             raise InputError(f"there is no sample store {path}")
-        if self._file_lock is not None:
-            try:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                self._file_lock.acquire(timeout=0)
-            except Timeout as error:
-                raise InputError(f"{path} is being written to by another process") from error
-            except OSError as error:
-                raise InputError(f"{path} can't be written: {error}") from error
-        try:
-            self._connect(write)
-        except sqlite3.Error as error:
-            self.close()
-            raise InputError(f"{path} is not a sample store: {error}") from error
-        except BaseException:
-            self.close()
-            raise
+        if self.path.name.lower().removesuffix(".gz").endswith(SUFFIXES):
+            raise InputError(f"{path} has the name of a file of rows and is not a sample store: call that samples.db")
+        if there:
+            self._open_to_read()  # what is no store is neither locked nor changed
+        if write:
+            self._open_to_write()
 
-    def _connect(self, write: bool) -> None:
-        if write:
-            self._db = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None)
-        else:
-            self._db = sqlite3.connect(f"{self.path.resolve().as_uri()}?mode=ro", uri=True, check_same_thread=False)
-        (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        tables = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        if version != _FORMAT and (tables or not write):
+    def _open_to_read(self) -> None:
+        # Reading a log that is not there needs to write beside the file, unless nobody can be writing.
+        lone = not Path(f"{self.path}-wal").exists() and not os.access(self.path.parent, os.W_OK)
+        address = f"{self.path.resolve().as_uri()}?mode=ro{'&immutable=1' if lone else ''}"
+        try:
+            self._db = sqlite3.connect(address, uri=True, check_same_thread=False)
+            (version,) = self._db.execute("PRAGMA user_version").fetchone()
+            (tables,) = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        except sqlite3.OperationalError as error:
+            raise InputError(f"{self.path} can't be read: {error}") from error
+        except sqlite3.DatabaseError as error:
+            raise InputError(f"{self.path} is not a sample store: {error}") from error
+        if version != _FORMAT and tables:
             raise InputError(f"{self.path} is not a sample store of format {_FORMAT} (it says {version})")
-        if write:
+
+    def _open_to_write(self) -> None:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file_lock = FileLock(f"{self.path}.lock")
+            self._file_lock.acquire(timeout=0)
+            if hasattr(self, "_db"):
+                self._db.close()
+            self._db = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None)
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")  # answers are paid for: they outlive a power cut
             self._db.executescript(f"BEGIN; {_TABLES} PRAGMA user_version={_FORMAT}; COMMIT;")
+        except Timeout as error:
+            self.close()
+            raise InputError(f"{self.path} is being written to by another process") from error
+        except (OSError, sqlite3.Error) as error:
+            self.close()
+            raise InputError(f"{self.path} can't be written: {error}") from error
 
     def __enter__(self) -> Self:
         return self
@@ -153,19 +166,36 @@ class SampleStore:
         """Keep samples, all or none; one that is there already stays as it is. Returns how many are new."""
         return self.add_many([(instance, samples)])
 
-    def add_many(
-        self, rows: Iterable[tuple[Instance, Iterable[tuple[Key, Recorded]]]], *, recorded: bool = False
-    ) -> int:
-        """`add` for several instances at once. `recorded`: they were not asked for, and paid for, here."""
+    def add_many(self, rows: Iterable[tuple[Instance, Iterable[tuple[Key, Recorded]]]]) -> int:
+        """`add` for several instances at once."""
         new = 0
         with self._transaction() as db:
             for instance, samples in rows:
                 number = self._number(instance)
                 for key, sample in samples:
-                    new += db.execute(_INSERT, _row(number, key, sample, recorded)).rowcount
+                    new += db.execute(_INSERT, _row(number, key, sample, recorded=False)).rowcount
                     db.execute(
                         "DELETE FROM failures WHERE instance=? AND model=? AND params=? AND place=?", (number, *key)
                     )
+        return new
+
+    def add_recorded(self, rows: Iterable[tuple[Instance, Iterable[tuple[Recorded, int]]]]) -> int:
+        """Keep samples that were not asked for here, all or none; returns how many are new.
+
+        With each comes how often the same response of the same model stood before it: what is there already so often
+        is not added again.
+        """
+        new = 0
+        with self._transaction() as db:
+            for instance, samples in rows:
+                number = self._number(instance)
+                for sample, before in samples:
+                    named = number, sample.model, canonical(sample.sampling)
+                    there = db.execute(_COUNT, (*named, sample.response)).fetchone()[0]
+                    if there <= before:
+                        (place,) = db.execute(_NEXT, named).fetchone()
+                        db.execute(_INSERT, _row(number, Key(*named[1:], place), sample, recorded=True))
+                        new += 1
         return new
 
     def add_failures(self, instance: Instance, keys: Iterable[Key], kind: str, message: str) -> None:
@@ -177,10 +207,11 @@ class SampleStore:
                 [(number, *key, kind, storable(message)) for key in keys],
             )
 
-    def add_judgement(self, sample: int, judge: str, score: float) -> None:
-        """Keep a judge's score of a sample, in [0, 1]."""
+    def add_judgement(self, sample: int, judge: str, score: float, cost: float | None) -> None:
+        """Keep a judge's score of a sample, in [0, 1], and what it cost."""
         with self._transaction() as db:
             db.execute("INSERT OR REPLACE INTO judgements VALUES (?,?,?)", (sample, judge, score))
+            db.execute("INSERT INTO bills VALUES (NULL,?,?,?)", ("judge", judge, cost))
 
     def add_bill(self, what: str, model: str, cost: float | None) -> None:
         """Keep what was paid beside the samples: failed attempts, judges. None: unknown."""
@@ -204,14 +235,16 @@ class SampleStore:
         rows = self._of(instance, f"SELECT {_COLUMNS} FROM samples WHERE instance=? ORDER BY model, params, place")
         return [_stored(row) for row in rows]
 
-    def judgements(self, instance: Instance, judge: str) -> dict[int, float]:
-        """A judge's scores of the samples of an instance, by sample number."""
-        rows = self._of(
-            instance,
-            "SELECT sample, score FROM judgements JOIN samples ON sample=number WHERE instance=? AND judge=?",
-            judge,
+    def judgements(self, instance: Instance, judge: str) -> dict[str, float]:
+        """A judge's score of each response to an instance; the mean, where a response was judged several times."""
+        return dict(
+            self._of(
+                instance,
+                "SELECT response, avg(score) FROM judgements JOIN samples ON sample=number WHERE instance=? AND judge=?"
+                " GROUP BY response",
+                judge,
+            )
         )
-        return dict(rows)
 
     def failures(self) -> Iterator[Failed]:
         """All samples that did not come."""
@@ -223,16 +256,18 @@ class SampleStore:
 
     def instances(self) -> Iterator[tuple[Instance, list[Stored]]]:
         """All instances that have samples, with them, in the order in which they came."""
-        for number, task, name, instruction, refs in self._rows(
-            "SELECT number, task, id, instruction, refs FROM instances ORDER BY number"
+        last = 0
+        while rows := self._rows(
+            "SELECT number, task, id, instruction, refs FROM instances WHERE number > ? ORDER BY number LIMIT 1000",
+            (last,),
         ):
-            rows = self._rows(
-                f"SELECT {_COLUMNS} FROM samples WHERE instance=? ORDER BY model, params, place",
-                (number,),
-            )
-            if rows:
-                instance = Instance(id=name, task=task, instruction=instruction, references=json.loads(refs))
-                yield instance, [_stored(row) for row in rows]
+            for last, task, name, instruction, refs in rows:
+                samples = self._rows(
+                    f"SELECT {_COLUMNS} FROM samples WHERE instance=? ORDER BY model, params, place", (last,)
+                )
+                if samples:
+                    instance = Instance(id=name, task=task, instruction=instruction, references=json.loads(refs))
+                    yield instance, [_stored(row) for row in samples]
 
     def counts(self) -> dict[str, int]:
         """Samples by model."""
@@ -240,8 +275,11 @@ class SampleStore:
 
     def spent(self) -> float | None:
         """Dollars for all that was asked for here, recorded samples left out; None when a price is unknown."""
-        asked = self._rows("SELECT cost FROM samples WHERE NOT recorded")
-        return total_cost(row[0] for row in [*asked, *self._rows("SELECT cost FROM bills")])
+        ((cost, unknown),) = self._rows(
+            "SELECT total(cost), count(*) - count(cost) FROM"
+            " (SELECT cost FROM samples WHERE NOT recorded UNION ALL SELECT cost FROM bills)"
+        )
+        return None if unknown else float(cost)
 
     def spent_towards(self, max_cost: float | None) -> float:
         """Dollars that count towards a limit. Raises InputError when they are not known and there is a limit."""
@@ -312,7 +350,11 @@ _COLUMNS = (
 _INSERT = f"INSERT OR IGNORE INTO samples VALUES (NULL, {', '.join('?' * 16)})"
 
 
-def _row(instance: int, key: Key, sample: Recorded, recorded: bool) -> tuple[Any, ...]:
+_COUNT = "SELECT count(*) FROM samples WHERE instance=? AND model=? AND params=? AND response=?"
+_NEXT = "SELECT coalesce(max(place), -1) + 1 FROM samples WHERE instance=? AND model=? AND params=?"
+
+
+def _row(instance: int, key: Key, sample: Recorded, *, recorded: bool) -> tuple[Any, ...]:
     usage = sample.usage
     return (
         instance,

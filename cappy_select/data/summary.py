@@ -11,9 +11,11 @@ from typing import Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from cappy_select.bundle import EMBEDDED, load_bundle
+from cappy_select.data.dealing import SCORE_BINS
 from cappy_select.data.folder import read_manifest
 from cappy_select.data.instances import Instance, read_instances
 from cappy_select.data.records import SUFFIXES, Problems, parquet_module, read_records
+from cappy_select.data.steps import WINDOW
 from cappy_select.data.store import SampleStore
 from cappy_select.errors import InputError
 from cappy_select.recorded import Recorded
@@ -21,9 +23,7 @@ from cappy_select.scorer.encoding import PairEncoder
 
 _T = TypeVar("_T")
 
-BINS = 20  # of the scores, from 0 to 1
 STEP = 64  # tokens
-WINDOW = 512
 _MEASURED = 2000  # rows whose lengths are counted; of pairs, which are shuffled, the first ones
 _PAIR = {"instruction", "response", "score"}
 
@@ -46,7 +46,8 @@ class Summary(BaseModel):
     lengths: list[int]
     examples: list[dict[str, Any]]
     failures: list[str] = Field(default_factory=list, description="samples that did not come")
-    left_out: list[tuple[str, str]] = Field(default_factory=list, description="rows that can't be read")
+    left_out: list[tuple[str, str]] = Field(default_factory=list, description="rows that can't be read, the first 1000")
+    left_out_count: int = 0
 
 
 def summary_of(path: str | Path, *, examples: int = 5) -> Summary:
@@ -71,7 +72,7 @@ def summary_of(path: str | Path, *, examples: int = 5) -> Summary:
 def _pairs(name: str, files: list[Path], examples: int) -> Summary:
     pq = parquet_module()
     counts: dict[str, Counter[str]] = {"task": Counter(), "kind": Counter()}
-    scores = [0] * BINS
+    scores = [0] * SCORE_BINS
     shown: list[dict[str, Any]] = []
     for file in files:
         with pq.ParquetFile(file) as opened:
@@ -114,13 +115,14 @@ def _instances(path: Path, examples: int) -> Summary:
         lengths=_lengths(texts),
         examples=[instance.model_dump(mode="json", exclude_defaults=True) for instance in shown[:examples]],
         left_out=problems.listed,
+        left_out_count=problems.count,
     )
 
 
 def _samples(path: Path, examples: int) -> Summary:
     with SampleStore(path) as store:
         counts: dict[str, Counter[str]] = {"model": Counter(), "task": Counter()}
-        scores = [0] * BINS
+        scores = [0] * SCORE_BINS
         known = False
         drawn: _Drawn[tuple[Instance, Recorded]] = _Drawn()
         for instance, stored in store.instances():
@@ -166,7 +168,7 @@ class _Drawn(Generic[_T]):
 
 
 def _bin(score: float) -> int:
-    return min(BINS - 1, max(0, int(score * BINS)))
+    return min(SCORE_BINS - 1, max(0, int(score * SCORE_BINS)))
 
 
 def _lengths(pairs: Iterator[tuple[str, str]]) -> list[int]:

@@ -22,17 +22,17 @@ def judge(
     concurrency: Annotated[int, typer.Option(help="Calls at a time.")] = 16,
     per_minute: Annotated[float | None, typer.Option(help="Calls begun a minute.")] = None,
     timeout: Annotated[float, typer.Option(help="Seconds for one call, retries included.")] = 120.0,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say how many samples are left; ask nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say how many responses are left; ask nothing.")] = False,
     api_base: ApiBase = None,
     json: Json = False,
 ) -> None:
-    """Have a model mark the samples of a store, for `cappy build --label judge:MODEL`.
+    """Have a model mark the responses in a store, for `cappy build --label judge:MODEL`.
 
     It reads instruction, references and response, and answers from 0 to 10; a mark is kept as a number from 0 to
     1. What is marked is not asked again. JSON: {"judge", "left", "outcome", "unreadable"}.
     """
     limits = limits_of(max_cost=max_cost, concurrency=concurrency, per_minute=per_minute, timeout_s=timeout)
-    with SampleStore(store, write=True) as opened:
+    with SampleStore(store, write=True, make=False) as opened:
         marking = Judge(model, opened, limits=limits, api_base=api_base)
         total, outcome = marking.left(), Outcome()
         if not dry_run:
@@ -50,9 +50,9 @@ def judge(
     if json:
         print_json(result)
     else:
-        print(f"{marking.name}: {total - left} samples marked, {left} left, {dollars(outcome.cost)}")
+        print(f"{marking.name}: {total - left} responses marked, {left} left, {dollars(outcome.cost)}")
     if marking.unreadable:
-        note(f"{marking.unreadable} answers held no mark from 0 to 10; those samples are asked about again next time")
+        note(f"{marking.unreadable} answers held no mark from 0 to 10; those are asked about again next time")
     for name, why in outcome.stopped.items():
         note(f"{name}: stopped: {one_line(why, 300)}")
     if outcome.stopped:

@@ -8,7 +8,9 @@ from typing import Annotated
 import typer
 
 from cappy_select.cli.output import Json, note, note_problems, one_line, print_json, print_table
-from cappy_select.data.summary import BINS, STEP, WINDOW, Summary, summary_of
+from cappy_select.data.dealing import SCORE_BINS
+from cappy_select.data.steps import WINDOW
+from cappy_select.data.summary import STEP, Summary, summary_of
 from cappy_select.errors import InputError, MissingExtra
 
 _WIDTH = 40  # of a bar
@@ -40,10 +42,10 @@ def show(
         title = f"{summary.name}: {summary.rows:,} {summary.holds}" if of == next(iter(summary.counts)) else ""
         print_table(title, (of, summary.holds), listed, right=(1,))
     if summary.scores is not None:
-        _bars("score", [f"{place / BINS:.2f}" for place in range(BINS)], summary.scores)
+        _bars("score", [f"{place / SCORE_BINS:.2f}" for place in range(SCORE_BINS)], summary.scores)
     title = f"tokens, instruction and response, of {summary.measured:,} of them"
     _bars(title, [f"≤ {STEP * (place + 1)}" for place in range(WINDOW // STEP)] + [f"> {WINDOW}"], summary.lengths)
-    note_problems(summary.left_out, len(summary.left_out))
+    note_problems(summary.left_out, summary.left_out_count, hint="")
     if summary.failures:
         note(f"{len(summary.failures)} samples did not come:")
         for failure in summary.failures[:_LISTED]:
@@ -70,7 +72,7 @@ def _plot(summary: Summary, path: str) -> None:
     axes[0].axvline(WINDOW, color="black", linestyle="--", linewidth=1)
     axes[0].set(xlabel=f"tokens (beyond {WINDOW} together)", ylabel=summary.holds, title=summary.name)
     if summary.scores is not None:
-        axes[1].bar([(place + 0.5) / BINS for place in range(BINS)], summary.scores, width=0.9 / BINS)
+        axes[1].bar([(place + 0.5) / SCORE_BINS for place in range(SCORE_BINS)], summary.scores, width=0.9 / SCORE_BINS)
         axes[1].set(xlabel="score", yscale="symlog")
     if not path.lower().endswith(".png"):
         raise InputError(f"--plot writes PNG; {path} should end in .png")
