@@ -153,6 +153,22 @@ def test_what_is_held_out_in_one_place_is_not_trained_on_in_another(tmp_path):
     assert manifest["instances"]["held_out_elsewhere"] == len(rows) - len(asked_in[0]) - len(asked_in[1])
 
 
+def test_a_group_that_its_data_set_holds_out_a_part_of_is_held_out(tmp_path):
+    rows = [open_ended(number, group=f"g{number // 2}", split=["train", "test"][number % 2]) for number in range(20)]
+    rows += [open_ended(number, "more", group=f"h{number}") for number in range(20)]
+    manifest = build([write(tmp_path / "t.jsonl", rows)], tmp_path / "out", config={"validation": 0, "partitions": 5})
+    assert manifest["instances"]["held_out_elsewhere"] == 10
+    assert {row["task"] for row in rows_of(tmp_path / "out")} == {"more"}
+
+
+def test_what_answers_a_held_out_question_is_no_wrong_answer_in_training(tmp_path):
+    rows = [open_ended(number) for number in range(30)]
+    rows += [open_ended(99, references=["SECRET"], split=split) for split in ("test", "train")]
+    build([write(tmp_path / "t.jsonl", rows)], tmp_path / "out", config={"validation": 0, "partitions": 3})
+    assert "SECRET" not in {row["response"] for row in rows_of(tmp_path / "out")}
+    assert "SECRET" in {row["response"] for row in rows_of(tmp_path / "out", "validation")}
+
+
 def test_what_its_data_set_holds_out_is_held_out(tmp_path):
     rows = [open_ended(number, split="train" if number % 2 else "validation") for number in range(20)]
     build([write(tmp_path / "t.jsonl", rows)], tmp_path / "out", config={"validation": 0})
@@ -278,8 +294,9 @@ def test_an_evaluation_file_without_an_instruction_is_an_error(tasks, tmp_path):
         build([tasks], tmp_path / "out", against=[file])
     rows = [{"question": "Which?", "references": ["x"]}, {"question": "Who?", "references": ["y"]}]
     renamed, fields = write(tmp_path / "t.jsonl", rows), {"instruction": "question"}
-    manifest = build([renamed], tmp_path / "two", against=[file], fields=fields)
-    assert manifest["instances"]["contaminated"]["by_file"] == [1]
+    ours = write(tmp_path / "ours.jsonl", [{"id": "1", "instruction": "WHO?"}])
+    manifest = build([renamed, tasks], tmp_path / "two", against=[file, ours], fields=fields)
+    assert manifest["instances"]["contaminated"]["by_file"] == [1, 1]
 
 
 def test_a_function_that_changed_is_another_label(tmp_path):

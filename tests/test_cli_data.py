@@ -176,7 +176,8 @@ def test_interrupted_nothing_half_written_stays(folder):
     os.mkfifo(folder / "slow.jsonl")
     command = [sys.executable, "-m", "cappy_select.cli", "data", "read", "qa.jsonl", "slow.jsonl", "--out", "o.jsonl"]
     command += ["--format", "instances"]
-    with subprocess.Popen(command, cwd=folder, stderr=subprocess.DEVNULL) as process:
+    interruptible = partial(signal.signal, signal.SIGINT, signal.default_int_handler)  # a background job ignores it
+    with subprocess.Popen(command, cwd=folder, stderr=subprocess.DEVNULL, preexec_fn=interruptible) as process:
         deadline = time.monotonic() + 60
         while not list(folder.glob(".o.jsonl.*")) and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -194,7 +195,6 @@ def test_interrupted_nothing_half_written_stays(folder):
         (("qa.jsonl", "--out", "o.txt"), "are written as"),
         (("qa.jsonl", "--out", "none/o.jsonl"), "no such folder"),
         (("qa.jsonl", "--out", "o.jsonl", "--format", "x"), "unknown format 'x'"),
-        (("qa.jsonl", "--out", "o.jsonl", "--shots", "3"), "--shots is for natural_instructions"),
         (("qa.jsonl", "--out", "o.jsonl", "--format", "promptsource"), "needs --templates"),
         (("qa.jsonl", "--out", "o.jsonl", "--field", "x=y"), "OURS=THEIRS"),
         (("empty.jsonl", "--out", "o.jsonl"), "no instance in empty.jsonl; nothing was written"),
@@ -245,10 +245,36 @@ def test_copies_stand_in_for_the_hub(folder):
     assert json.loads(done.stdout)["skipped"] == 37
 
 
+def test_an_option_that_was_of_no_use_is_said(folder):
+    done = cappy("read", "qa.jsonl", "--out", "o.jsonl", "--shots", "3", cwd=folder)
+    assert done.returncode == 0
+    assert "--shots was of no use: it is for natural_instructions" in done.stderr
+
+
+def test_the_same_id_in_two_tasks_is_none_twice(folder):
+    for task in ("a", "b"):
+        (folder / f"{task}.jsonl").write_text('{"id": "1", "instruction": "Which?", "references": ["x"]}\n')
+    done = cappy("read", "a.jsonl", "b.jsonl", "--out", "o.jsonl", "--json", cwd=folder)
+    assert json.loads(done.stdout)["repeated_ids"] == 0
+
+
+def test_max_examples_holds_for_a_task_over_the_files_of_a_folder(folder):
+    (folder / "parts").mkdir()
+    for part in range(3):
+        rows = [
+            json.dumps({"id": f"{part}{n}", "task": "T", "instruction": f"{part} {n}?", "references": ["x"]})
+            for n in range(4)
+        ]
+        (folder / "parts" / f"part-{part}.jsonl").write_text("\n".join(rows))
+    (folder / "below").mkdir()
+    done = cappy("read", "../parts", "--out", "../o.jsonl", "--max-examples", "2", "--json", cwd=folder / "below")
+    assert json.loads(done.stdout)["tasks"] == {"T": 2}
+
+
 def test_repeated_ids_are_said(folder):
     done = cappy("read", "qa.jsonl", "qa.jsonl", "--out", "o.jsonl", "--json", cwd=folder)
     assert json.loads(done.stdout)["repeated_ids"] == 3
-    assert "3 instances have an id that another has" in done.stderr
+    assert "3 instances have the task and the id of another" in done.stderr
 
 
 def test_sources_lists_what_there_is(folder):

@@ -131,6 +131,12 @@ def test_rows_of_a_table_that_can_not_be_read_do_not_take_the_others_with_them(w
     rows = [json.loads(line) for line in (workplace / "t.jsonl").read_text().splitlines()]
     assert [row["references"] for row in rows][:2] == [["Yes"], []]
     assert len(rows[2]["references"][0]) == 200_000
+    (workplace / "open.csv").write_text('instruction,references\nA?,a\n"x"y,z\nB?,b\n"C?,c\nD?,d\n')
+    done = cappy("data", "read", "open.csv", "--out", "o.jsonl")
+    assert "open.csv:3: " in done.stderr
+    assert "open.csv:5: unexpected end of data (in lines 5 to 6)" in done.stderr
+    (workplace / "wide.csv").write_text("instruction,references,,\nA?,a,,\n")
+    assert json.loads(ok("data", "read", "wide.csv", "--out", "w.jsonl", "--json").stdout)["instances"] == 1
     (workplace / "twice.csv").write_text("instruction,a,a\nx,y,z\n")
     assert "several columns are called 'a'" in cappy("data", "read", "twice.csv", "--out", "u.jsonl").stderr
 

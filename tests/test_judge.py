@@ -27,6 +27,7 @@ def store(tmp_path):
     ("text", "mark"),
     [("7", 0.7), ("10", 1.0), ("0", 0.0), ("8/10", 0.8), ("I give it 3.", 0.3), ("5 or rather 6", None), ("7.0", 0.7),
      ("7 out of 10", 0.7), ("I give 8 of 10.", 0.8), ("3 (scale 0 to 10)", None), ("0% right", None), ("6, yes 6", 0.6),
+     ("4/5", None), ("8 / 100", None), ("9 %", None), ("8-9", None), ("8–9", None), ("10/10", 1.0),
      ("**9**", 0.9), ("", None), ("good", None), ("11", None), ("7.5", None), ("-3", None), ("100", None)],
 )  # fmt: skip
 def test_a_mark_is_read_when_it_is_certain(text, mark):

@@ -111,7 +111,15 @@ def test_a_task_without_instances_or_with_bad_examples_says_so(tmp_path):
         problems.listed[0][1],
         "the task has no instances",
     ]
-    assert problems.listed[0][1].startswith("Positive Examples: 0.input")
+    assert problems.listed[0][1].startswith("Positive Examples: input")
+
+
+def test_a_bad_example_does_not_take_the_others_with_it(tmp_path):
+    problems = Problems()
+    some = {**TASK, "Positive Examples": [{"input": "no output"}, *TASK["Positive Examples"]]}
+    whole = [instance.instruction for instance in read(write(tmp_path, TASK))]
+    assert [instance.instruction for instance in read(write(tmp_path, some), problems)] == whole
+    assert problems.count == 1
 
 
 def test_a_folder_is_read_file_by_file_and_what_is_no_task_is_reported(tmp_path):

@@ -203,6 +203,9 @@ def test_a_template_cannot_change_the_row_for_the_next():
         ("{% for i in range(5000) %}{% for j in range(5000) %}{% endfor %}{% endfor %} ||| x", "SecurityError"),
         ("{{ 'x' * 10**9 }} ||| x", "SecurityError"),
         ("{{ 9 ** 9 ** 9 }} ||| x", "SecurityError"),
+        ("{{ '%1000000000d' % 1 }} ||| x", "SecurityError"),
+        ("{{ 'a'.ljust(10**9) }} ||| x", "SecurityError"),
+        ("{{ '{:>1000000000}'.format(1) }} ||| x", "SecurityError"),
         ("{% for i in range(9000) %}{{ 'x' * 900 }}{% endfor %} ||| x", "SecurityError"),
         ("{{ ''.__class__.__mro__[1].__subclasses__() }} ||| x", "SecurityError"),
         ("{{ headline }} ||| x", "no field 'headline'; the example has a"),
@@ -336,3 +339,16 @@ def test_options_are_listed_once(ag_news):
 
 def test_the_reader_is_registered():
     assert READERS["promptsource"] is read_promptsource
+
+
+def test_files_that_differ_only_in_kind_are_both_read(tmp_path):
+    (tmp_path / "t.yaml").write_text(AG_NEWS)
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "train.jsonl").write_text('{"text": "One.", "label": 1}\n')
+    pq.write_table(pa.table({"text": ["Two."], "label": [2]}), data / "train.parquet")
+    (data / "test.jsonl").write_text('{"text": "Three.", "label": 3}\n')
+    found = [instance for _, instance in read_promptsource(data, Problems(), templates=tmp_path / "t.yaml")]
+    for word in ("One.", "Two.", "Three."):
+        assert any(word in instance.instruction for instance in found)
+    assert len({instance.id for instance in found}) == len(found)

@@ -154,6 +154,25 @@ def test_a_file_of_rows_is_never_made_a_store(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["empty.jsonl"]
 
 
+def test_a_database_of_others_or_an_empty_file_is_not_taken_over(tmp_path):
+    other = sqlite3.connect(tmp_path / "other.db")
+    other.executescript("CREATE TABLE mine (x); PRAGMA user_version=1;")
+    other.close()
+    (tmp_path / "empty.db").write_text("")
+    for name, more in [("other.db", {}), ("empty.db", {"make": False})]:
+        with pytest.raises(InputError, match="not a sample store"):
+            SampleStore(tmp_path / name, write=True, **more)
+    with pytest.raises(InputError, match="not a sample store"):
+        SampleStore(tmp_path / "empty.db")
+    SampleStore(tmp_path / "empty.db", write=True).close()  # one that was killed while it was made
+
+
+def test_what_is_newly_known_of_a_recorded_answer_is_taken_over(store):
+    store.add_recorded([(instance(), [(sample("a"), 0), (sample("b"), 0)])])
+    assert store.add_recorded([(instance(), [(sample("a", correct=True), 0)])]) == 0
+    assert [found.sample.correct for found in store.samples(instance())] == [True, None]
+
+
 def test_other_recorded_answers_are_added_and_the_same_ones_are_not(store):
     once = [(instance(), [(sample("a"), 0), (sample("a"), 1), (sample("b"), 0)])]
     assert store.add_recorded(once) == 3

@@ -230,7 +230,8 @@ def _made(spec: steps.Spec, config: BuildConfig, workers: int, on_step: OnStep) 
             listed = [problem for figures in scattered for problem in figures["problems"]]
             why = f"; the first problem is {listed[0][0]}: {listed[0][1]}" if listed else ""
             raise InputError(f"none of the input's rows is an instance{why}")
-        steps.merge_pools(spec.work, len(spec.inputs))
+        run("drawing wrong answers", steps.pool, spec, spec.partitions, steps.POOLED)
+        steps.merge_pools(spec.work, spec.partitions)
         paired = run("making pairs", steps.pair, spec, spec.partitions, steps.PAIRED)
         training = [figures["available"]["train"] for figures in paired]
         available: Counter[str] = sum((Counter(counts) for counts in training), Counter())

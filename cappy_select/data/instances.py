@@ -84,16 +84,20 @@ def instance_of(
 
 
 def our_fields(row: Record, fields: Mapping[str, str]) -> Record:
-    """What of a row an instance has; `fields` where the row has other names."""
-    renamed = {ours: row[theirs] for ours, theirs in fields.items() if theirs in row}
-    return {name: row[name] for name in FIELDS if name in row and name not in fields} | renamed
+    """What of a row an instance has: under the name that `fields` gives it, else under ours."""
+    named = ((name, fields.get(name, name)) for name in FIELDS)
+    return {name: row.get(theirs, row.get(name)) for name, theirs in named if theirs in row or name in row}
 
 
 def as_instance(given: Record, where: str, problems: Problems) -> Instance | None:
     """The row as an instance; None, and a problem, when it is none."""
     for name in _MANY:
-        if isinstance(text := given.get(name), str):  # an empty cell of a table is no answer
-            given[name] = (text,) if text.strip() else None if name == "choices" else ()
+        if isinstance(text := given.get(name), str):
+            given[name] = (text,)
+        if isinstance(texts := given.get(name), list | tuple):  # an empty cell, or text, is no answer
+            given[name] = tuple(text for text in texts if not isinstance(text, str) or text.strip())
+    if given.get("choices") == ():
+        given["choices"] = None
     if type(given.get("id")) is int:
         given["id"] = str(given["id"])
     if given.get("negatives", ()) is None:

@@ -24,9 +24,9 @@ Response to judge:
 {response}
 
 Is the response right and complete? Write only a whole number from 0 (wrong) to 10 (entirely right)."""
-_NUMBER = r"(?<![\w.\-])(10|\d)(?:\.0+)?"
+_NUMBER = r"(?<![\w./–-])(10|\d)(?:\.0+)?"
 _OF_TEN = re.compile(rf"{_NUMBER}\s*(?:/|out of|of)\s*10\b", re.IGNORECASE)
-_ALONE = re.compile(rf"{_NUMBER}(?![\w%/]|\.\d)")
+_ALONE = re.compile(rf"{_NUMBER}(?!\w|\s*[%/]|\.\d|[–-]\d)")
 _MAX_TOKENS = 16
 
 

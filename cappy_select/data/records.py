@@ -106,15 +106,18 @@ def _csv(path: Path, problems: Problems) -> Iterator[tuple[str, Record]]:
         names = list(rows.fieldnames or ())
     except csv.Error as error:
         raise InputError(f"{path}:1: {error}") from error
-    if twice := [name for name, count in Counter(names).items() if count > 1]:
+    if twice := [name for name, count in Counter(names).items() if name and count > 1]:
         raise InputError(f"{path}:1: several columns are called {', '.join(map(repr, twice))}")
     while True:
+        begins = rows.reader.line_num + 1
         try:
             row = next(rows)
         except StopIteration:
             return
         except csv.Error as error:
-            problems.report(f"{path}:{rows.line_num}", str(error))
+            last = rows.reader.line_num
+            spread = f" (in lines {begins} to {last})" if last > begins else ""
+            problems.report(f"{path}:{begins}", f"{error}{spread}")
             continue
         where = f"{path}:{rows.line_num}"
         if None in row or None in row.values():

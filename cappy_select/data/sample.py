@@ -17,6 +17,7 @@ from cappy_select.asking import Asking, as_plan
 from cappy_select.calls import Call
 from cappy_select.data.errands import Errand, Limits, OnProgress, Outcome, likely_price, run_errands
 from cappy_select.data.instances import Instance, instance_of, stem_of
+from cappy_select.data.partitions import hash64
 from cappy_select.data.records import Problems, read_records
 from cappy_select.data.store import Key, SampleStore, canonical, key_of, storable
 from cappy_select.errors import InputError, ProviderError, validation_message
@@ -234,7 +235,8 @@ def import_recorded(
 ) -> int:
     """Take recorded samples into a store; returns how many are new.
 
-    A file that was taken in before adds nothing; other answers of the same model to the same instance are added.
+    A file that was taken in before adds nothing but what is newly known (`correct`, `human`); other answers of the same
+    model to the same instance are added.
 
     Args:
         path: Instances with `candidates[{model, response, correct | human, sampling, logprob_sum, ...}]`, in any
@@ -245,7 +247,7 @@ def import_recorded(
         models: Only those of these models; none: all.
     """
     new = 0
-    occurrences: Counter[tuple[str, str, str, str]] = Counter()
+    occurrences: Counter[int] = Counter()
     batch: list[tuple[Instance, list[tuple[Recorded, int]]]] = []
     for where, row in read_records(path, problems):
         row.setdefault("references", [])
@@ -256,7 +258,7 @@ def import_recorded(
         rows = []
         for candidate in candidates:
             if not models or candidate.model in models:
-                named = key_of(instance), candidate.model, canonical(candidate.sampling), candidate.response
+                named = hash64(key_of(instance), candidate.model, canonical(candidate.sampling), candidate.response)
                 rows.append((candidate, occurrences[named]))
                 occurrences[named] += 1
         batch.append((instance, rows))

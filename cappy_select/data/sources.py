@@ -124,7 +124,9 @@ def parse_hub(text: str) -> HubData:
     return HubData(name, subset or None, split, templates)
 
 
-def load_hub(data: HubData, problems: Problems, *, copies: Path | None = None) -> Table | None:
+def load_hub(
+    data: HubData, problems: Problems, *, copies: Path | None = None, unreachable: list[HubData] | None = None
+) -> Table | None:
     """The rows of a data set, through `datasets`; None, and a problem, when it does not load.
 
     Args:
@@ -132,6 +134,7 @@ def load_hub(data: HubData, problems: Problems, *, copies: Path | None = None) -
         problems: Gets the reason, in one line.
         copies: A folder of copies, each at `org/name` or `org/name/subset`: read instead of the hub. What
             isn't there is a problem, and the hub is not asked.
+        unreachable: Gets what failed because the hub can't be reached; when it holds one, the hub is not tried.
 
     Raises MissingExtra without `datasets`.
     """
@@ -140,11 +143,16 @@ def load_hub(data: HubData, problems: Problems, *, copies: Path | None = None) -
         if not Path(data.name).exists():
             problems.report(str(data), "no copy of it there")
             return None
+    elif unreachable:
+        problems.report(str(data), f"not tried: the hub can't be reached, see {unreachable[0]}")
+        return None
     try:
         rows = _loaded(data)
     except MissingExtra:
         raise
     except Exception as error:  # `datasets` passes on what its readers and the network raise, of changing kinds
+        if isinstance(error, ConnectionError) and unreachable is not None:
+            unreachable.append(data)
         problems.report(str(data), f"does not load: {_line(error)}")
         return None
     return Table(
@@ -178,13 +186,14 @@ def read_t0(
     """
     if not Path(templates).is_dir():
         raise InputError(f"T0 needs the folder `templates` of PromptSource, with all its data sets; got {templates}")
+    unreachable: list[HubData] = []
     for data in T0_BASE:
         try:
             rendered_by = load_templates(Path(templates) / str(data.templates) / FILE_NAME)
         except InputError as error:
             problems.report(str(data), str(error))
             continue
-        table = load_hub(data, problems, copies=copies)
+        table = load_hub(data, problems, copies=copies, unreachable=unreachable)
         if table is not None:
             yield from read_promptsource(
                 table, problems, templates=rendered_by, max_examples=max_examples, left_out=left_out, **options
@@ -196,8 +205,9 @@ def read_bigbench45(problems: Problems, *, copies: Path | None = None) -> Iterat
 
     Raises MissingExtra without `datasets`.
     """
+    unreachable: list[HubData] = []
     for data in BIGBENCH_45:
-        table = load_hub(data, problems, copies=copies)
+        table = load_hub(data, problems, copies=copies, unreachable=unreachable)
         if table is not None:
             yield from read_bigbench(table, problems, task=data.subset)
 

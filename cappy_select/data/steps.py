@@ -1,6 +1,7 @@
-"""The steps of `build`, each a pure function of one partition: scatter and pair here, deal and write in `dealing`.
+"""The steps of `build`, each a pure function of one partition: scatter, pool, pair here, deal and write in `dealing`.
 
     input file  --scatter--> instances by hash of the instruction
+    partition   --pool-----> references from which other partitions draw wrong answers
     partition   --pair-----> its pairs, each once; what the others need to know about it
     partition   --deal-----> the rows the mixture wants, repeated or cut, by shard
     shard       --write----> Parquet, shuffled
@@ -32,7 +33,7 @@ from cappy_select.data.store import SampleStore
 from cappy_select.errors import InputError, UnscorableWarning
 from cappy_select.scorer.encoding import PairEncoder
 
-IMPORTED, EVALUATION, SCATTERED, PAIRED = "imported", "evaluation", "scattered", "paired"
+IMPORTED, EVALUATION, SCATTERED, POOLED, PAIRED = "imported", "evaluation", "scattered", "pooled", "paired"
 POOL = 1000  # references of a task that every partition may draw wrong answers from; more when it has more itself
 WINDOW = 512  # tokens, Cappy's
 _FLUSH = 2000  # rows
@@ -104,38 +105,35 @@ def _told(problems: Problems) -> Figures:
 
 
 def scatter(spec: Spec, number: int, out: Path) -> Figures:
-    """Deal an input file's instances to the partitions; keep some references of each task for all of them."""
+    """Deal an input file's instances to the partitions; note the groups that its data set holds out."""
     problems = Problems(strict=spec.strict)
     buffers: dict[int, list[dict[str, Any]]] = defaultdict(list)
     buffered = rows = 0
-    pools: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    groups: set[int] = set()
     for _, instance in read_instances(spec.inputs[number], problems, fields=spec.fields):
-        row = instance.model_dump(include=set(_COLUMNS)) | {"training": _trains(instance, spec)}
+        drawn = hash64(spec.seed, "split", instance.group or instance.instruction) < spec.validation * 2**64
+        if (told := _held_out(instance)) and instance.group:
+            groups.add(hash64(instance.group))
+        row = instance.model_dump(include=set(_COLUMNS)) | {"training": not (told or drawn)}
         buffers[hash64(instance.instruction) % spec.partitions].append(row)
         rows += 1
         buffered += 1
-        if row["training"]:
-            for reference in instance.references:
-                _keep_lowest(pools[instance.task], hash64(spec.seed, "pool", instance.task, reference), reference)
         if buffered >= _FLUSH:
             _flush(buffers, out)
             buffered = 0
     _flush(buffers, out)
-    with (out / "pools.jsonl").open("w", encoding="utf-8") as file:
-        for task, pool in pools.items():
-            file.write(json.dumps([task, sorted((-order, text) for order, text in pool)]) + "\n")
+    np.save(out / _GROUPS, np.fromiter(sorted(groups), np.uint64, len(groups)))
     return {"instances": rows, **_told(problems)}
 
 
 _COLUMNS = ("id", "task", "instruction", "references", "choices", "negatives", "group")
+_GROUPS = "groups.npy"
 _HELD_OUT = ("valid", "val", "dev", "test", "held", "eval")
 
 
-def _trains(instance: Instance, spec: Spec) -> bool:
-    """Its data set says so; else a share of the groups, or of the instructions, is held out."""
-    if instance.split is not None and instance.split.lower().startswith(_HELD_OUT):
-        return False
-    return hash64(spec.seed, "split", instance.group or instance.instruction) >= spec.validation * 2**64
+def _held_out(instance: Instance) -> bool:
+    """Does its data set hold it out?"""
+    return instance.split is not None and instance.split.lower().startswith(_HELD_OUT)
 
 
 def _keep_lowest(pool: list[tuple[int, str]], order: int, text: str) -> None:
@@ -159,14 +157,49 @@ def _flush(buffers: dict[int, list[dict[str, Any]]], out: Path) -> None:
     buffers.clear()
 
 
-def merge_pools(work: Path, inputs: int) -> None:
-    """The files' kept references as one file a task (for this process, after `scatter`)."""
+class _Scattered:
+    """A partition's rows, without the training rows of what is held out in another place.
+
+    Held out is an instruction that validation has in any task, and a group of which its data set holds out a part.
+    """
+
+    def __init__(self, spec: Spec, number: int) -> None:
+        folders = [spec.work / SCATTERED / str(file) for file in range(len(spec.inputs))]
+        tables = read_rows([folder / f"{number}.arrow" for folder in folders])
+        rows = [row for table in tables for row in table.to_pylist()]
+        groups = {int(group) for folder in folders for group in np.load(folder / _GROUPS)}
+        for row in rows:
+            if groups and row["group"] and hash64(row["group"]) in groups:
+                row["dropped"] = row["training"]
+        held_out = {row["instruction"] for row in rows if not row["training"]}
+        self.rows = [
+            row
+            for row in rows
+            if not row.get("dropped") and (not row["training"] or row["instruction"] not in held_out)
+        ]
+        self.left_out = len(rows) - len(self.rows)
+
+
+def pool(spec: Spec, number: int, out: Path) -> Figures:
+    """Keep some of the partition's training references of each task, for all partitions to draw wrong answers from."""
+    pools: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    for row in _Scattered(spec, number).rows:
+        for reference in row["references"] if row["training"] else ():
+            _keep_lowest(pools[row["task"]], hash64(spec.seed, "pool", row["task"], reference), reference)
+    with (out / "pools.jsonl").open("w", encoding="utf-8") as file:
+        for task, kept in pools.items():
+            file.write(json.dumps([task, sorted((-order, text) for order, text in kept)]) + "\n")
+    return {}
+
+
+def merge_pools(work: Path, partitions: int) -> None:
+    """The partitions' kept references as one file a task (for this process, after `pool`)."""
     pools: dict[str, set[tuple[int, str]]] = defaultdict(set)
-    for number in range(inputs):
-        with (work / SCATTERED / str(number) / "pools.jsonl").open(encoding="utf-8") as file:
+    for number in range(partitions):
+        with (work / POOLED / str(number) / "pools.jsonl").open(encoding="utf-8") as file:
             for line in file:
-                task, pool = json.loads(line)
-                pools[task].update((order, text) for order, text in pool)
+                task, kept = json.loads(line)
+                pools[task].update((order, text) for order, text in kept)
     folder = work / "pools"
     folder.mkdir(exist_ok=True)
     for task, merged in pools.items():
@@ -239,16 +272,11 @@ def _questions(
 ) -> dict[str, list[Question]]:
     """The partition's questions by task, in the order in which they first stand in the input."""
     found: dict[tuple[str, str], Question] = {}
-    files = [spec.work / SCATTERED / str(file) / f"{number}.arrow" for file in range(len(spec.inputs))]
-    rows = [row for table in read_rows(files) for row in table.to_pylist()]
-    # What is held out in one place (a group, a data set's split) is not trained on because it stands in another.
-    held_out = {row["instruction"] for row in rows if not row["training"]}
+    scattered = _Scattered(spec, number)
+    figures.held_out_elsewhere = scattered.left_out
     seen: set[tuple[str, str, str]] = set()
-    for row in rows:
+    for row in scattered.rows:
         task, instruction = row["task"], row["instruction"]
-        if row["training"] and instruction in held_out:
-            figures.held_out_elsewhere += 1
-            continue
         question = found.get((task, instruction))
         if question is None:
             at = evaluations.found_in(instruction)
@@ -303,8 +331,8 @@ def _others(spec: Spec, task: str, questions: Sequence[Question]) -> list[str]:
     """References to draw wrong answers from: the partition's own, and if those are few the task's pool."""
     own = dict.fromkeys(text for question in questions if question.training for text in question.references)
     if len(own) < POOL:
-        pool = spec.work / "pools" / f"{hash64(task)}.json"
-        own |= dict.fromkeys(json.loads(pool.read_text(encoding="utf-8")) if pool.exists() else ())
+        kept = spec.work / "pools" / f"{hash64(task)}.json"
+        own |= dict.fromkeys(json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else ())
     return [text for text in own if text.strip()]
 
 

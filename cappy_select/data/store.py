@@ -108,7 +108,8 @@ class SampleStore:
             raise InputError(f"there is no sample store {path}")
         if self.path.name.lower().removesuffix(".gz").endswith(SUFFIXES):
             raise InputError(f"{path} has the name of a file of rows and is not a sample store: call that samples.db")
-        if there:
+        # One that was killed while it was made has no byte yet.
+        if there and not (write and make and self.path.is_file() and not self.path.stat().st_size):
             self._open_to_read()  # what is no store is neither locked nor changed
         if write:
             self._open_to_write()
@@ -120,12 +121,13 @@ class SampleStore:
         try:
             self._db = sqlite3.connect(address, uri=True, check_same_thread=False)
             (version,) = self._db.execute("PRAGMA user_version").fetchone()
-            (tables,) = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            (tables,) = self._db.execute("SELECT count(*) FROM sqlite_master WHERE name='samples'").fetchone()
         except sqlite3.OperationalError as error:
             raise InputError(f"{self.path} can't be read: {error}") from error
         except sqlite3.DatabaseError as error:
             raise InputError(f"{self.path} is not a sample store: {error}") from error
-        if version != _FORMAT and tables:
+        if version != _FORMAT or not tables:
+            self._db.close()
             raise InputError(f"{self.path} is not a sample store of format {_FORMAT} (it says {version})")
 
     def _open_to_write(self) -> None:
@@ -183,7 +185,7 @@ class SampleStore:
         """Keep samples that were not asked for here, all or none; returns how many are new.
 
         With each comes how often the same response of the same model stood before it: what is there already so often
-        is not added again.
+        is not added again, but what is newly known of it is.
         """
         new = 0
         with self._transaction() as db:
@@ -192,7 +194,9 @@ class SampleStore:
                 for sample, before in samples:
                     named = number, sample.model, canonical(sample.sampling)
                     there = db.execute(_COUNT, (*named, sample.response)).fetchone()[0]
-                    if there <= before:
+                    if there > before:
+                        db.execute(_LEARN, (sample.correct, sample.human, *named, sample.response))
+                    else:
                         (place,) = db.execute(_NEXT, named).fetchone()
                         db.execute(_INSERT, _row(number, Key(*named[1:], place), sample, recorded=True))
                         new += 1
@@ -351,6 +355,10 @@ _INSERT = f"INSERT OR IGNORE INTO samples VALUES (NULL, {', '.join('?' * 16)})"
 
 
 _COUNT = "SELECT count(*) FROM samples WHERE instance=? AND model=? AND params=? AND response=?"
+_LEARN = (
+    "UPDATE samples SET correct=coalesce(correct, ?), human=coalesce(human, ?)"
+    " WHERE instance=? AND model=? AND params=? AND response=?"
+)
 _NEXT = "SELECT coalesce(max(place), -1) + 1 FROM samples WHERE instance=? AND model=? AND params=?"
 
 

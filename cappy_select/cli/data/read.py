@@ -6,9 +6,10 @@ import os
 import sys
 from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -97,10 +98,11 @@ def read(
                     seen.add(instance)
                     advance(1)
                     yield with_options(instance) if options else instance
-            reading.check_used()
 
         count = write_instances(counted(), out, overwrite=overwrite)
     note_problems(problems.listed, problems.count)
+    for unused in reading.unused():
+        note(unused)
     if not count:
         raise InputError(f"no instance in {', '.join(sources)}; nothing was written")
     left_out, repeated = reading.left_out.total(), seen.repeated()
@@ -108,7 +110,7 @@ def read(
         name, most = reading.left_out.most_common(1)[0]
         note(f"{left_out} times a template left a row out, as it may; most often {name}: {most}")
     if repeated:
-        note(f"{repeated} instances have an id that another has; samples and pairs go by id: name the tasks apart")
+        note(f"{repeated} instances have the task and the id of another")
     if json:
         print_json(
             {
@@ -157,7 +159,7 @@ class _Seen:
 
     def add(self, instance: Instance) -> None:
         self.tasks[instance.task] += 1
-        self._hashes.append(hash(instance.id))
+        self._hashes.append(hash((instance.task, instance.id)))
 
     def repeated(self) -> int:
         import numpy as np
@@ -184,9 +186,7 @@ class _Reading:
     def of(self, source: str, problems: Problems) -> Iterator[tuple[str, Instance]]:
         """(place, instance) of a source as the command line names it. Raises InputError."""
         if Path(source).exists():
-            path = Path(source)
-            for file in self._files(path):
-                yield from self._read(file, None, problems)
+            yield from self._read(self._files(Path(source)), None, problems)
         elif source == "t0":
             if self.templates is None:
                 raise InputError(
@@ -204,25 +204,25 @@ class _Reading:
             table = load_hub(data, problems, copies=self.copies)
             if table is not None:
                 name = data.templates or "/".join(filter(None, (data.name, data.subset)))
-                yield from self._read(table, name, problems)
+                yield from self._read([table], name, problems)
         else:
             raise InputError(f"no such file or folder: {source}; a data set of the hub is written {PREFIX}org/name")
 
-    def check_used(self) -> None:
-        """Raises InputError for an option that none of the sources had a use for."""
+    def unused(self) -> Iterator[str]:
+        """Options that none of the sources had a use for, in words."""
         for option, given, formats in (
             ("--field", bool(self.fields), {"instances"}),
             ("--shots", self.shots is not None, {"natural_instructions"}),
             ("--templates", self.templates is not None, {"promptsource"}),
             ("--original-only", not self.turned_around, {"promptsource"}),
-            ("--task", self.task is not None, {"instances", "chats", "promptsource", "bigbench"}),
+            ("--task", self.task is not None, {"instances", "chats", "promptsource"}),
         ):
-            if given and not formats & self._formats:
-                raise InputError(f"{option} is for {', '.join(sorted(formats))}, and none of the sources is that")
+            if given and self._formats and not formats & self._formats:
+                yield f"{option} was of no use: it is for {', '.join(sorted(formats))}, and none of the sources is that"
 
     def _files(self, path: Path) -> list[Path]:
         """A folder that is one data set is read whole, others file by file."""
-        if not path.is_dir() or self._format(path) in {"bigbench", "promptsource"}:
+        if not path.is_dir() or self._format(path) in {"bigbench", "promptsource", "natural_instructions"}:
             return [path]
         return row_files(path)
 
@@ -233,11 +233,21 @@ class _Reading:
             return "promptsource"
         return "instances" if self.fields else sniff(source)
 
-    def _read(self, source: Path | Table, name: str | None, problems: Problems) -> Iterator[tuple[str, Instance]]:
-        format = self._format(source)  # noqa: A001
-        self._formats.add(format)
-        read = partial(READERS[format], source, **self._options(format, name))
-        yield from read(problems) if format == "promptsource" else self._limited(read, problems)
+    def _read(
+        self, sources: Sequence[Path | Table], name: str | None, problems: Problems
+    ) -> Iterator[tuple[str, Instance]]:
+        formats = [self._format(source) for source in sources]
+        self._formats.update(formats)
+        reads = [
+            partial(READERS[format], source, **self._options(format, name))
+            for source, format in zip(sources, formats, strict=True)  # noqa: A001
+        ]
+
+        def all_of(problems: Problems) -> Iterator[tuple[str, Instance]]:
+            return chain.from_iterable(read(problems) for read in reads)
+
+        # PromptSource's reader keeps to the limit itself: it need not render twice to count.
+        yield from all_of(problems) if "promptsource" in formats else self._limited(all_of, problems)
 
     def _options(self, format: Format, name: str | None) -> dict[str, Any]:  # noqa: A002
         if format == "promptsource":

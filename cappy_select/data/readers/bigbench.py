@@ -113,11 +113,17 @@ def _task(task: Record, name: str, where: str, problems: Problems, seed: int) ->
 
 
 def _instruction(task: Record, asked: str, answers: Record) -> str:
-    parts = [task.get("task_prefix") or "", task.get("example_input_prefix", "\nQ: "), asked]
+    defaults = {
+        "task_prefix": "",
+        "example_input_prefix": "\nQ: ",
+        "choice_prefix": "\n  choice: ",
+        "example_output_prefix": "\nA: ",
+    }
+    given = {name: default if task.get(name) is None else str(task[name]) for name, default in defaults.items()}
+    parts = [given["task_prefix"], given["example_input_prefix"], asked]
     if task.get("append_choices_to_input", True):
-        prefix = task.get("choice_prefix", "\n  choice: ")
-        parts += [f"{prefix}{choice}" for choice in answers.get("choices") or ()]
-    return "".join(map(str, [*parts, task.get("example_output_prefix", "\nA: ")])).strip()
+        parts += [given["choice_prefix"] + choice for choice in answers.get("choices") or ()]
+    return "".join([*parts, given["example_output_prefix"]]).strip()
 
 
 def _rows(table: Table, problems: Problems, task: str | None) -> Iterator[tuple[str, Instance]]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from cappy_select.data.instances import Instance, as_instance
 from cappy_select.data.readers.tables import Source, Table, bare_name, row_files
@@ -19,7 +19,6 @@ from cappy_select.data.records import Problems, Record, read_json
 from cappy_select.errors import InputError, validation_message
 from cappy_select.icl import Example, natural_instructions
 
-_EXAMPLES = TypeAdapter(tuple[Example, ...])
 _NONE = ("-", "")  # how the files say that there is none
 
 
@@ -104,11 +103,16 @@ def _examples(task: Record, name: str, where: str, problems: Problems) -> tuple[
     rows = [row for row in found if row not in _NONE] if isinstance(found, list) else found
     if isinstance(rows, list):
         rows = [_plain(row) for row in rows if not (isinstance(row, dict) and row.get("input") in _NONE)]
-    try:
-        return _EXAMPLES.validate_python(rows)
-    except ValidationError as error:
-        problems.report(where, f"{name}: {validation_message(error)}")
+    if not isinstance(rows, list):
+        problems.report(where, f"{name}: expected a list, got {rows!r:.80}")
         return ()
+    examples = []
+    for row in rows:
+        try:
+            examples.append(Example.model_validate(row))
+        except ValidationError as error:
+            problems.report(where, f"{name}: {validation_message(error)}")
+    return tuple(examples)
 
 
 def _plain(row: Any) -> Any:

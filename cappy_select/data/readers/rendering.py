@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -116,10 +117,17 @@ class _Rendering:
         self.random = random.Random(self.seed)  # noqa: S311
 
 
-class _Sandbox(SandboxedEnvironment):
-    """Jinja that reaches nothing outside, and does not grow beyond what a prompt can be."""
+_WIDE = re.compile(r"\d{7}")
 
-    intercepted_binops = frozenset({"*", "**"})
+
+class _Sandbox(SandboxedEnvironment):
+    """Jinja that reaches nothing outside.
+
+    Ranges, products, powers, widths and the output are bounded, so that a slip does not take the machine's memory. It
+    is no bound on malice: a text that is joined to itself forty times still is as long as that.
+    """
+
+    intercepted_binops = frozenset({"*", "**", "%"})
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -131,11 +139,24 @@ class _Sandbox(SandboxedEnvironment):
         numbers = isinstance(left, int | float) and isinstance(right, int | float)
         if operator == "**" and not (numbers and abs(left) <= _LARGEST and abs(right) <= 64):
             raise SecurityError("too large a power")
+        if operator == "%" and isinstance(left, str) and _WIDE.search(left):
+            raise SecurityError("too large a width")
+        if operator == "*" and numbers and max(abs(left), abs(right)) > _LARGEST**4:
+            raise SecurityError("too large a number")
         if operator == "*" and not numbers:
             sized, times = (left, right) if hasattr(left, "__len__") else (right, left)
             if hasattr(sized, "__len__") and isinstance(times, int) and len(sized) * times > _LARGEST:
                 raise SecurityError("too large a product")
         return super().call_binop(context, operator, left, right)
+
+    def call(self, context: Context, called: Any, *arguments: Any, **named: Any) -> Any:
+        """A method of a text may take a width, a number or within a format."""
+        text = getattr(getattr(called, "__wrapped__", called), "__self__", None)
+        if isinstance(text, str):
+            large = any(isinstance(each, int) and each > _LARGEST for each in arguments)
+            if large or _WIDE.search(text):
+                raise SecurityError("too large a width")
+        return super().call(context, called, *arguments, **named)
 
 
 @pass_context

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -50,7 +51,7 @@ def as_table(source: Source) -> Table:
     path = Path(source)
     parts = {bare_name(path): path}
     if path.is_dir():
-        parts = {str(file.relative_to(path).parent / bare_name(file)): file for file in row_files(path)}
+        parts = _parts(path, row_files(path))
     return Table(
         name=bare_name(path),
         split=None,
@@ -61,11 +62,19 @@ def as_table(source: Source) -> Table:
 
 def row_files(folder: Path) -> list[Path]:
     """The files of a folder, and of those in it, that hold rows, by name. Raises InputError when there is none."""
-    named = (file for file in sorted(folder.rglob("*")) if not any(part.startswith(".") for part in file.parts))
+    below = ((file, file.relative_to(folder).parts) for file in sorted(folder.rglob("*")))
+    named = (file for file, parts in below if not any(part.startswith(".") for part in parts))
     files = [file for file in named if file.name.lower().removesuffix(".gz").endswith(SUFFIXES)]
     if not files:
         raise InputError(f"no file to read in the folder {folder}; looked for {', '.join(SUFFIXES)}")
     return files
+
+
+def _parts(folder: Path, files: list[Path]) -> dict[str, Path]:
+    """The files by their names without suffixes; with them, where two would be called the same."""
+    bare = {file: str(file.relative_to(folder).parent / bare_name(file)) for file in files}
+    counts = Counter(bare.values())
+    return {name if counts[name] == 1 else str(file.relative_to(folder)): file for file, name in bare.items()}
 
 
 def bare_name(path: Path) -> str:
@@ -90,9 +99,11 @@ def read_rows(
         return
     for row in source.rows(problems):
         given = our_fields(row.values, fields or {})
-        given.setdefault("task", task or source.name)
-        given.setdefault("id", row_id(given["task"], row))
-        given.setdefault("split", source.split)
+        for name, default in (("task", task or source.name), ("split", source.split)):
+            if given.get(name) is None:
+                given[name] = default
+        if given.get("id") is None:
+            given["id"] = row_id(given["task"], row)
         instance = as_instance(given, row.where, problems)
         if instance is not None:
             yield row.where, instance
