@@ -17,7 +17,7 @@ check: .venv/dev.installed  ## lint, format, types
 	$(BIN)/mypy
 
 prove: .venv/dev.installed  ## what is too slow for every commit: models of real size
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -n 2 --dist worksteal
 
 bench: .venv/dev.installed  ## how fast pairs are scored, beside sentence-transformers and plain onnxruntime
 	$(PIP) --editable '.[dev,bench]'
