@@ -171,6 +171,13 @@ def test_an_instance_that_stands_twice_is_asked_about_once(direct, loopback, sto
     assert store.spent() == pytest.approx(len(loopback.requests) * 18e-6)
 
 
+def test_answers_without_a_price_leave_no_other_bill(loopback, store):
+    provider = OpenAIProvider("a", api_base=loopback.base, api_key="k")
+    assert sampler(store, [provider], samples=1).run().cost is None
+    assert store.spent() is None
+    assert store._rows("SELECT count(*) FROM bills") == [(0,)]
+
+
 def test_a_budget_needs_a_price(loopback, store):
     provider = OpenAIProvider("a", api_base=loopback.base, api_key="k")
     with pytest.raises(InputError, match="price"):

@@ -18,7 +18,7 @@ from cappy_select.calls import Call, checked, error_of, highest_price, price_of
 from cappy_select.errors import NoCandidates, ProviderError
 from cappy_select.fanout import FanOutConfig, fan_out
 from cappy_select.lanes import Budget
-from cappy_select.types import Candidate, Request, Usage, estimated_usage
+from cappy_select.types import Candidate, Request, Usage, estimated_usage, total_cost
 
 ASSUMED_TOKENS = 256  # of an answer that has no `max_tokens`
 
@@ -147,12 +147,13 @@ class _Line:
             for errand in errands:
                 if len(running) >= self._limits.concurrency:
                     running = await _some_ended(running)
+                if self._model in self._outcome.stopped:
+                    break
                 estimate = self._promised(errand.call) if self._limits.max_cost is not None else 0.0
                 while (refusal := self._budget.promise(estimate)) and running:
                     running = await _some_ended(running)  # what it cost less than promised may do
                 if refusal:
                     self._outcome.stopped[self._model] = refusal
-                if self._model in self._outcome.stopped:
                     break
                 await self._turn()
                 running.add(asyncio.create_task(self._do(errand, estimate)))
@@ -185,8 +186,9 @@ class _Line:
             gathered = await fan_out([replace(errand.call, provider=keeper)], self._config, judge=_all_can_win)
             cost = gathered.cost
             failures = [ProviderError(f.message, kind=f.kind, model=f.model) for f in gathered.failures]
-            answers = sum(candidate.cost or 0.0 for candidate in gathered.candidates)
-            paid_in_vain = None if cost is None else round(cost - answers, 12)  # sums of floats differ
+            answers = total_cost(candidate.cost for candidate in gathered.candidates)
+            # An answer without a price is stored as such: that the sum is unknown need not be said twice.
+            paid_in_vain = 0.0 if answers is None else None if cost is None else round(cost - answers, 12)
         except NoCandidates as error:
             cost = paid_in_vain = error.cost
             failures = [failure for failure in error.exceptions if isinstance(failure, ProviderError)]
