@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
+PROVE ?= slow
+
 .PHONY: demo test check prove bench wheel clean
 
 demo: .venv/demo.installed  ## the online line at work, without a key or a network
@@ -17,7 +19,7 @@ check: .venv/dev.installed  ## lint, format, types
 	$(BIN)/mypy
 
 prove: .venv/dev.installed  ## what is too slow for every commit: models of real size
-	$(BIN)/python -m pytest -m slow -n 2 --dist worksteal
+	$(BIN)/python -m pytest -m "$(PROVE)" -n 2 --dist worksteal
 
 bench: .venv/dev.installed  ## how fast pairs are scored, beside sentence-transformers and plain onnxruntime
 	$(PIP) --editable '.[dev,bench]'
