@@ -14,7 +14,7 @@ SCORING = Path(__file__).parents[1] / "benchmarks" / "scoring.py"
 
 
 @pytest.mark.slow
-@pytest.mark.timing
+@pytest.mark.long
 def test_scoring_compares_the_engines_that_can_be_had(tmp_path):
     figures = tmp_path / "figures.json"
     command = [sys.executable, SCORING, "--quick", "--models", "default", "--workloads", "distinct"]
@@ -36,7 +36,7 @@ def test_scoring_compares_the_engines_that_can_be_had(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timing
+@pytest.mark.long
 def test_rouge_compares_the_two_without_the_data(tmp_path):
     figures = tmp_path / "figures.json"
     command = [sys.executable, SCORING.with_name("rouge.py"), "--quick", "--instances", tmp_path / "nowhere"]

@@ -407,7 +407,7 @@ COMMAND = [sys.executable, "-m", "cappy_select.cli", "build"]
 SETTINGS = ["--partitions", "6", "--rows-per-shard", "300", "--rows", "4000", "--mode", "adapt", "--workers", "2"]
 
 
-@pytest.mark.parametrize("kills", [5, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [5, pytest.param(20, marks=[pytest.mark.slow, pytest.mark.long])])
 def test_a_killed_run_goes_on_and_gives_the_same_bytes(tmp_path, kills):
     rows = [choice(number) for number in range(400)] + [open_ended(number) for number in range(800)]
     file = write(tmp_path / "tasks.jsonl", rows)

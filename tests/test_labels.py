@@ -134,6 +134,7 @@ def test_twenty_thousand_real_pairs_score_as_published():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @needs_data
 @quiet
 def test_two_hundred_thousand_real_pairs_score_as_published():

@@ -20,7 +20,9 @@ CONCURRENCY = 8
 
 
 @pytest.mark.parametrize(
-    ("instances", "kills"), [(60, 4), pytest.param(500, 20, marks=pytest.mark.slow)], ids=["240", "2000"]
+    ("instances", "kills"),
+    [(60, 4), pytest.param(500, 20, marks=[pytest.mark.slow, pytest.mark.long])],
+    ids=["240", "2000"],
 )
 def test_a_kill_costs_at_most_the_calls_in_flight(loopback, tmp_path, instances, kills):
     samples, draw = 4 * instances, random.Random(kills)
