@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import pytest
 from loopback import Loopback, serve
+from tasks import store, tasks  # noqa: F401 - fixtures
 
 from cappy_select import LiteLLMProvider, OpenAIProvider, Scorer
 from cappy_select.bundle import Bundle
@@ -77,12 +78,12 @@ def default() -> Scorer:
 @pytest.fixture
 async def no_leaks():
     """After the test the loop has no task that was not there before, and nothing was logged as never retrieved."""
-    tasks, complaints = asyncio.all_tasks(), []
+    known, complaints = asyncio.all_tasks(), []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
     yield
     await asyncio.sleep(0.05)
     gc.collect()
     # LiteLLM keeps one logging task an event loop, whatever becomes of its calls.
-    left = {task for task in asyncio.all_tasks() - tasks if "LoggingWorker" not in repr(task.get_coro())}
+    left = {task for task in asyncio.all_tasks() - known if "LoggingWorker" not in repr(task.get_coro())}
     assert left <= {asyncio.current_task()}
     assert complaints == []

@@ -10,7 +10,7 @@ import time
 
 import pytest
 from loopback import Reply
-from test_build import choice, open_ended, write
+from tasks import choice, open_ended, write
 from test_cli import cappy, ok
 
 ROWS = [choice(number) for number in range(6)] + [open_ended(number) for number in range(6)]

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from test_build import choice, open_ended, write
+from tasks import choice, open_ended, write
 
 from cappy_select.data.build import build
 from cappy_select.data.instances import Instance

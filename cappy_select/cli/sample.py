@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from itertools import islice
@@ -32,7 +32,7 @@ from cappy_select.cli.output import (
     progress,
 )
 from cappy_select.cli.select import as_plan_option, dollars
-from cappy_select.data.errands import ASSUMED_TOKENS, Limits, Outcome
+from cappy_select.data.errands import ASSUMED_TOKENS, Limits, OnProgress, Outcome
 from cappy_select.data.instances import Instance, named_fields, read_instances
 from cappy_select.data.records import Problems
 from cappy_select.data.sample import Outlook, Sampler, import_recorded
@@ -119,7 +119,7 @@ def sample(
                 note_problems(problems.listed, problems.count)
                 raise InputError(f"no instance in {', '.join(instances)}")
             if not dry_run:
-                outcome = _run(sampler, sum(row.samples for row in outlook))
+                outcome = with_progress("sampling", sampler.run, sum(row.samples for row in outlook))
         result = {
             "store": store,
             "outlook": [asdict(row) for row in outlook],
@@ -176,8 +176,9 @@ def limits_of(**given: Any) -> Limits:
         raise InputError(validation_message(error)) from error
 
 
-def _run(sampler: Sampler, total: int) -> Outcome:
-    with progress("sampling") as advance:
+def with_progress(label: str, run: Callable[[OnProgress], Outcome], total: int) -> Outcome:
+    """Paid calls under a bar that shows what they cost and how many failed."""
+    with progress(label) as advance:
         seen = 0
 
         def told(outcome: Outcome) -> None:
@@ -187,7 +188,7 @@ def _run(sampler: Sampler, total: int) -> Outcome:
             seen = outcome.answers
 
         advance(0, total)
-        return sampler.run(told)
+        return run(told)
 
 
 def _print_outlook(outlook: list[Outlook], max_tokens: int | None) -> None:

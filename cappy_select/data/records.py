@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import sys
 from collections import Counter
@@ -154,11 +153,3 @@ def parquet_module() -> Any:
     except ImportError as error:
         raise MissingExtra("data", "Parquet", "pyarrow") from error
     return pq
-
-
-def write_jsonl(rows: Iterator[Record], out: io.TextIOBase) -> int:
-    """Rows, an object a line; returns how many."""
-    count = 0
-    for count, row in enumerate(rows, 1):  # noqa: B007
-        out.write(json.dumps(row, ensure_ascii=False) + "\n")
-    return count

@@ -166,19 +166,12 @@ class SampleStore:
 
     def add(self, instance: Instance, samples: Iterable[tuple[Key, Recorded]]) -> int:
         """Keep samples, all or none; one that is there already stays as it is. Returns how many are new."""
-        return self.add_many([(instance, samples)])
-
-    def add_many(self, rows: Iterable[tuple[Instance, Iterable[tuple[Key, Recorded]]]]) -> int:
-        """`add` for several instances at once."""
         new = 0
         with self._transaction() as db:
-            for instance, samples in rows:
-                number = self._number(instance)
-                for key, sample in samples:
-                    new += db.execute(_INSERT, _row(number, key, sample, recorded=False)).rowcount
-                    db.execute(
-                        "DELETE FROM failures WHERE instance=? AND model=? AND params=? AND place=?", (number, *key)
-                    )
+            number = self._number(instance)
+            for key, sample in samples:
+                new += db.execute(_INSERT, _row(number, key, sample, recorded=False)).rowcount
+                db.execute("DELETE FROM failures WHERE instance=? AND model=? AND params=? AND place=?", (number, *key))
         return new
 
     def add_recorded(self, rows: Iterable[tuple[Instance, Iterable[tuple[Recorded, int]]]]) -> int:

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from cappy_select.cli.output import ApiBase, Json, note, one_line, print_json, progress
-from cappy_select.cli.sample import limits_of
+from cappy_select.cli.output import ApiBase, Json, note, one_line, print_json
+from cappy_select.cli.sample import limits_of, with_progress
 from cappy_select.cli.select import dollars
 from cappy_select.data.errands import Outcome
 from cappy_select.data.judge import Judge
@@ -36,15 +36,7 @@ def judge(
         marking = Judge(model, opened, limits=limits, api_base=api_base)
         total, outcome = marking.left(), Outcome()
         if not dry_run:
-            with progress("judging") as advance:
-                seen = 0
-
-                def told(now: Outcome) -> None:
-                    nonlocal seen
-                    advance(now.answers - seen, total, dollars(now.cost))
-                    seen = now.answers
-
-                outcome = marking.run(told)
+            outcome = with_progress("judging", marking.run, total)
         left = marking.left()
     result = {"judge": marking.name, "left": left, "outcome": asdict(outcome), "unreadable": marking.unreadable}
     if json:
