@@ -82,7 +82,7 @@ def padded(width: int | None) -> Callable[[dict[str, Path]], Callable[[Pairs], A
         import onnxruntime as ort
 
         bundle = load_bundle(folders["fp32"])
-        encoder = PairEncoder(bundle)
+        encoder = PairEncoder.of(bundle)
         options = ort.SessionOptions()
         options.intra_op_num_threads = usable_cores()
         session = ort.InferenceSession(bundle.path / MODEL, options, providers=["CPUExecutionProvider"])
@@ -241,7 +241,7 @@ def flops(bundle: Path, pairs: Pairs) -> float:
     """Multiplications and additions that the encoder can't avoid for these pairs, no padding counted."""
     loaded = load_bundle(bundle)
     layers, width = map(int, re.findall(r"\d+", loaded.manifest.architecture)[-2:])
-    encoder = PairEncoder(loaded)
+    encoder = PairEncoder.of(loaded)
     tokens = list(encoder.tokens(text for pair in pairs for text in pair))
     lengths = [encoder.pair(*both).length for both in zip(tokens[::2], tokens[1::2], strict=True)]
     return float(sum(layers * (24 * n * width**2 + 4 * n**2 * width) for n in lengths))

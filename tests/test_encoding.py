@@ -23,7 +23,7 @@ def both(request, checkpoints, bundles):
     bundle = bundles[request.param]
     return (
         transformers.AutoTokenizer.from_pretrained(checkpoints[request.param]),
-        PairEncoder(bundle),
+        PairEncoder.of(bundle),
     )
 
 

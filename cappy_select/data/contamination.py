@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from cappy_select.data.hashing import mixed
 from cappy_select.similarity import words
 
 RUN = 13
@@ -32,13 +33,6 @@ def runs_of(text: str) -> _Hashes:
     for place in range(length):
         total = total * np.uint64(0x9E3779B97F4A7C15) + hashes[place : len(found) - length + 1 + place]
     return mixed(total + np.uint64(length))
-
-
-def mixed(values: _Hashes) -> _Hashes:
-    """SplitMix64's finaliser (Steele et al. 2014): every bit depends on all of them. uint64[n] -> uint64[n]."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
 
 
 def telling_runs(rows: Iterable[tuple[str, str]]) -> _Hashes:

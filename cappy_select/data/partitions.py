@@ -6,7 +6,6 @@ streams, its figures a JSON file.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import multiprocessing
 import os
@@ -28,14 +27,6 @@ Step = Callable[[Any, int, Path], Figures]
 """(what all partitions share, the partition's number, the folder to fill) -> its figures"""
 
 FIGURES = "figures.json"
-
-
-def hash64(*parts: str | int) -> int:
-    """A number in [0, 2**64) that is the same in every process and on every machine."""
-    digest = hashlib.blake2b(digest_size=8)
-    for part in parts:
-        digest.update(str(part).encode(errors="surrogatepass") + b"\0")
-    return int.from_bytes(digest.digest(), "little")
 
 
 class Workers:

@@ -16,8 +16,8 @@ from cappy_select import background
 from cappy_select.asking import Asking, as_plan
 from cappy_select.calls import Call
 from cappy_select.data.errands import Errand, Limits, OnProgress, Outcome, likely_price, run_errands
+from cappy_select.data.hashing import hash64
 from cappy_select.data.instances import Instance, instance_of, stem_of
-from cappy_select.data.partitions import hash64
 from cappy_select.data.records import Problems, read_records
 from cappy_select.data.store import Key, SampleStore, canonical, key_of, storable
 from cappy_select.errors import InputError, ProviderError, validation_message

@@ -23,10 +23,11 @@ import numpy as np
 
 from cappy_select.bundle import load_bundle
 from cappy_select.data.contamination import Evaluations, telling_runs
+from cappy_select.data.hashing import hash64
 from cappy_select.data.instances import Instance, our_fields, read_instances
 from cappy_select.data.labels import label_named
 from cappy_select.data.pairs import Answer, LabelAnswers, Mode, Question, pairs_of
-from cappy_select.data.partitions import Figures, append_rows, hash64, read_rows
+from cappy_select.data.partitions import Figures, append_rows, read_rows
 from cappy_select.data.records import Problems, read_records
 from cappy_select.data.sample import import_recorded
 from cappy_select.data.store import SampleStore
@@ -214,9 +215,7 @@ def merge_pools(work: Path, partitions: int) -> None:
 
 def pair(spec: Spec, number: int, out: Path) -> Figures:
     """Make the partition's pairs. Its instances of one instruction are one question."""
-    bundle = load_bundle(spec.bundle)
-    encoder = PairEncoder(bundle)
-    specials = bundle.manifest.max_length - encoder.room
+    encoder = PairEncoder.of(load_bundle(spec.bundle))
     imported = [spec.work / IMPORTED / str(number) / _STORE for number in range(len(spec.recorded))]
     stores = [SampleStore(path) for path in [*map(Path, spec.stores), *imported]]
     evaluations = Evaluations(
@@ -244,7 +243,7 @@ def pair(spec: Spec, number: int, out: Path) -> Figures:
                     for name, value in zip(_PAIR_COLUMNS, values, strict=True):
                         rows[name].append(value)
         figures.unscorable += sum(issubclass(warning.category, UnscorableWarning) for warning in caught)
-        _write_pairs(out, task, rows, _lengths(encoder, rows, specials))
+        _write_pairs(out, task, rows, _lengths(encoder, rows))
     for store in stores:
         store.close()
     return figures.as_json()
@@ -336,14 +335,16 @@ def _others(spec: Spec, task: str, questions: Sequence[Question]) -> list[str]:
     return [text for text in own if text.strip()]
 
 
-def _lengths(encoder: PairEncoder, rows: dict[str, list[Any]], specials: int) -> list[int]:
+def _lengths(encoder: PairEncoder, rows: dict[str, list[Any]]) -> list[int]:
     """Tokens of each pair with its special ones; each text is encoded once."""
     counts: dict[str, int] = {}
     for name in ("instruction", "response"):
         new = [text for text in dict.fromkeys(rows[name]) if text not in counts]
         counts.update(zip(new, (tokens.length for tokens in encoder.tokens(new)), strict=True))
     pairs = zip(rows["instruction"], rows["response"], strict=True)
-    return [min(_LONGEST, counts[instruction] + counts[response] + specials) for instruction, response in pairs]
+    return [
+        min(_LONGEST, counts[instruction] + counts[response] + encoder.special_count) for instruction, response in pairs
+    ]
 
 
 def _write_pairs(out: Path, task: str, rows: dict[str, list[Any]], lengths: list[int]) -> None:

@@ -173,12 +173,11 @@ def _bin(score: float) -> int:
 
 def _lengths(pairs: Iterator[tuple[str, str]]) -> list[int]:
     """Rows by length in tokens, of the embedded scorer's tokenizer."""
-    bundle = load_bundle(EMBEDDED)
-    encoder = PairEncoder(bundle)
+    encoder = PairEncoder.of(load_bundle(EMBEDDED))
     counted = [0] * (WINDOW // STEP + 1)
     for instruction, response in pairs:
         first, second = (tokens.length for tokens in encoder.tokens([instruction, response]))
-        length = first + second + bundle.manifest.max_length - encoder.room
+        length = first + second + encoder.special_count
         counted[min(len(counted) - 1, max(0, length - 1) // STEP)] += 1
     return counted
 

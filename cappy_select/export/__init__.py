@@ -59,8 +59,7 @@ def export_checkpoint(
         BundleNotFound: there is no such folder or hub repository.
         MissingExtra: torch, transformers or onnx is not installed.
     """
-    for module in ("torch", "transformers", "onnx", "sympy"):
-        _require(module)
+    require_export()
     from cappy_select.export.checkpoint import load_checkpoint
     from cappy_select.export.gates import calibration_groups, measure
     from cappy_select.export.graph import write_model
@@ -90,10 +89,12 @@ def export_checkpoint(
     return load_bundle(out)
 
 
-def _require(module: str) -> None:
-    try:
-        __import__(module)
-    except ModuleNotFoundError as error:
-        if error.name != module:
-            raise
-        raise MissingExtra("export", "exporting a checkpoint", module) from error
+def require_export() -> None:
+    """Raises MissingExtra when a package that exporting needs is not installed."""
+    for module in ("torch", "transformers", "onnx", "sympy"):
+        try:
+            __import__(module)
+        except ModuleNotFoundError as error:
+            if error.name != module:
+                raise
+            raise MissingExtra("export", "exporting a checkpoint", module) from error

@@ -56,8 +56,8 @@ class Pair:
 class PairEncoder:
     """Encodes as the checkpoint's own tokenizer encodes a pair, `longest_first`, for any length of text."""
 
-    def __init__(self, bundle: Bundle) -> None:
-        path, content = bundle.path / TOKENIZER, bundle.read(TOKENIZER)
+    def __init__(self, content: bytes, max_length: int, path: Path) -> None:
+        """Of a `tokenizer.json`'s content, for pairs of at most `max_length` tokens. Raises BundleDamaged."""
         try:
             self._tokenizer = Tokenizer.from_buffer(content)
         except Exception as error:  # tokenizers raises bare Exception
@@ -65,10 +65,15 @@ class PairEncoder:
         self._tokenizer.no_truncation()  # the file may carry both
         self._tokenizer.no_padding()
         self._read_template(path)
-        self._special_count = sum(len(ids) for ids, _ in self._specials)
-        self.room = bundle.manifest.max_length - self._special_count
+        self.special_count = sum(len(ids) for ids, _ in self._specials)
+        self.room = max_length - self.special_count
         if self.room < 2:
-            raise BundleDamaged(f"{path}: the special tokens fill the window of {bundle.manifest.max_length} tokens")
+            raise BundleDamaged(f"{path}: the special tokens fill the window of {max_length} tokens")
+
+    @classmethod
+    def of(cls, bundle: Bundle) -> PairEncoder:
+        """A bundle's own."""
+        return cls(bundle.read(TOKENIZER), bundle.manifest.max_length, bundle.path / TOKENIZER)
 
     def _read_template(self, path: Path) -> None:
         """Learn from one pair where the special tokens stand and which type ids each part has."""
@@ -85,6 +90,11 @@ class PairEncoder:
         ]
         self._type_of = (int(types[first]), int(types[second]))
 
+    @property
+    def vocabulary(self) -> int:
+        """Token ids are below this."""
+        return max(self._tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+
     def count(self, text: str) -> int:
         """Tokens of one text, special tokens not counted."""
         return len(self._encode_batch([text])[0].ids)
@@ -100,7 +110,7 @@ class PairEncoder:
     def pair(self, instruction: Tokens, response: Tokens, side: CutSide = "right") -> Pair:
         """The pair cut `longest_first`; `side` is where the instruction loses what it must."""
         keep = longest_first(instruction.length, response.length, self.room)
-        return Pair(instruction, response, keep, side, sum(keep) + self._special_count)
+        return Pair(instruction, response, keep, side, sum(keep) + self.special_count)
 
     def join(self, pair: Pair) -> tuple[Ids, Ids]:
         """The token ids and the type ids of a pair, with its special tokens: int64[length] each."""

@@ -85,7 +85,7 @@ class Scorer:
             raise InputError(f"cache must be True, False or a ScoreCache, got {cache!r}: try ScoreCache({cache!r})")
         threads = threads or usable_cores()
         self.bundle = bundle
-        self._encoder = PairEncoder(bundle)
+        self._encoder = PairEncoder.of(bundle)
         self._session = Session(bundle, providers=providers, threads=threads)
         if isinstance(cache, ScoreCache) and not self._session.exact:
             raise InputError(

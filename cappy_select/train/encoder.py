@@ -1,0 +1,209 @@
+"""RoBERTa and BERT with a regression head, in `flax.nnx`.
+
+The layers' parameters are stacked, and one `lax.scan` goes through them: a layer is compiled once, whatever the
+depth. Parameters are fp32; `compute` is what the products are made in. Scores are raw, as the paper has them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from pydantic import BaseModel, ConfigDict, Field
+
+Architecture = Literal["bert", "roberta"]
+Arrays = dict[str, jax.Array]
+
+
+class EncoderConfig(BaseModel):
+    """The shape of an encoder; names and meaning as in Hugging Face's `config.json`."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    model_type: Architecture
+    vocab_size: int = Field(ge=1)
+    hidden_size: int = Field(ge=1)
+    num_hidden_layers: int = Field(ge=1)
+    num_attention_heads: int = Field(ge=1)
+    intermediate_size: int = Field(ge=1)
+    max_position_embeddings: int = Field(ge=1)
+    type_vocab_size: int = Field(ge=1)
+    pad_token_id: int = Field(ge=0)
+    layer_norm_eps: float = 1e-12
+    hidden_dropout_prob: float = Field(0.1, ge=0, lt=1)
+    attention_probs_dropout_prob: float = Field(0.1, ge=0, lt=1)
+    classifier_dropout: float | None = Field(None, ge=0, lt=1)
+    initializer_range: float = 0.02
+    hidden_act: Literal["gelu"] = "gelu"
+
+    @property
+    def first_position(self) -> int:
+        """RoBERTa's positions start behind the padding id."""
+        return self.pad_token_id + 1 if self.model_type == "roberta" else 0
+
+    @property
+    def max_length(self) -> int:
+        """Tokens of a pair at most, special ones included."""
+        return self.max_position_embeddings - self.first_position
+
+
+class Encoder(nnx.Module):
+    """Token ids -> scores.
+
+    Args:
+        config: The shape.
+        key: Of the initial parameters: normal, of `initializer_range`; biases 0, norms 1.
+        compute: The type of the products; norms, softmax and the head's output are fp32 always.
+        remat: Compute a layer's activations anew in the backward pass instead of keeping them.
+    """
+
+    def __init__(
+        self, config: EncoderConfig, key: jax.Array, *, compute: Any = jnp.float32, remat: bool = False
+    ) -> None:
+        self.config, self.compute, self.remat = config, compute, remat
+        shapes = parameter_shapes(config)
+        keys = dict(zip(shapes, jax.random.split(key, len(shapes)), strict=True))
+        self.weights = nnx.Dict(
+            {
+                name: nnx.Param(_initial(name, shape, keys[name], config.initializer_range))
+                for name, shape in shapes.items()
+            }
+        )
+
+    def __call__(
+        self, ids: jax.Array, types: jax.Array, lengths: jax.Array, *, dropout: jax.Array | None = None
+    ) -> jax.Array:
+        """Scores of pairs.
+
+        Args:
+            ids: int32[batch, tokens], padded on the right.
+            types: int32[batch, tokens], the token type ids (all 0 for RoBERTa).
+            lengths: int32[batch], tokens that are real.
+            dropout: The key of this step's dropout; None: none.
+
+        Returns: float32[batch], raw.
+        """
+        config = self.config
+        weights: Arrays = {name: parameter[...] for name, parameter in self.weights.items()}
+        tokens = ids.shape[1]
+        real = jnp.arange(tokens) < lengths[:, None]  # [batch, tokens]
+        positions = jnp.where(real, jnp.arange(tokens) + config.first_position, config.first_position - 1)
+        positions = jnp.maximum(positions, 0)
+        summed = weights["word"][ids] + weights["position"][positions] + weights["type"][types]
+        states = _norm(summed, weights["embedding_norm_scale"], weights["embedding_norm_bias"], config.layer_norm_eps)
+        keys = None if dropout is None else jax.random.split(dropout, config.num_hidden_layers + 2)
+        states = _dropped(states, config.hidden_dropout_prob, None if keys is None else keys[0])
+        states = states.astype(self.compute)  # [batch, tokens, width]
+        layer: Callable[..., jax.Array] = partial(_layer, config=config, real=real)
+        if self.remat:
+            layer = jax.checkpoint(layer)
+        layers = {name: weights[name] for name in _LAYER}
+
+        def step(states: jax.Array, of: tuple[Arrays, jax.Array | None]) -> tuple[jax.Array, None]:
+            return layer(states, *of), None
+
+        states, _ = jax.lax.scan(step, states, (layers, None if keys is None else keys[1:-1]))
+        return self._head(states[:, 0], weights, None if keys is None else keys[-1])
+
+    def _head(self, first: jax.Array, weights: Arrays, key: jax.Array | None) -> jax.Array:
+        """The first token's state -> score."""
+        config = self.config
+        rate = config.hidden_dropout_prob if config.classifier_dropout is None else config.classifier_dropout
+        before, after = (None, None) if key is None else jax.random.split(key)
+        if config.model_type == "roberta":
+            first = _dropped(first, rate, before)
+        hidden = jnp.tanh(_dense(first, weights["pool_kernel"], weights["pool_bias"]))
+        hidden = _dropped(hidden, rate, after)
+        return _dense(hidden.astype(jnp.float32), weights["score_kernel"], weights["score_bias"])[:, 0]
+
+
+def _layer(
+    states: jax.Array, weights: Arrays, key: jax.Array | None, *, config: EncoderConfig, real: jax.Array
+) -> jax.Array:
+    """One transformer layer, norms behind (post-LN). [batch, tokens, width] -> the same."""
+    keys = (None, None, None) if key is None else tuple(jax.random.split(key, 3))
+    batch, tokens, width = states.shape
+    heads = config.num_attention_heads
+
+    def projected(name: str) -> jax.Array:
+        made = _dense(states, weights[f"{name}_kernel"], weights[f"{name}_bias"])
+        return made.reshape(batch, tokens, heads, width // heads)
+
+    query, key_, value = (projected(name) for name in ("query", "key", "value"))
+    if config.attention_probs_dropout_prob and keys[0] is not None:
+        scores = jnp.einsum("bthd,bshd->bhts", query, key_).astype(jnp.float32) / (width // heads) ** 0.5
+        chances = jax.nn.softmax(jnp.where(real[:, None, None], scores, -1e30), axis=-1)
+        chances = _dropped(chances, config.attention_probs_dropout_prob, keys[0]).astype(states.dtype)
+        mixed = jnp.einsum("bhts,bshd->bthd", chances, value)
+    else:
+        mixed = jax.nn.dot_product_attention(query, key_, value, mask=real[:, None, None])
+    made = _dense(mixed.reshape(batch, tokens, width), weights["attention_kernel"], weights["attention_bias"])
+    made = _dropped(made, config.hidden_dropout_prob, keys[1])
+    norm = partial(_norm, epsilon=config.layer_norm_eps)
+    attended = norm(states + made, weights["attention_norm_scale"], weights["attention_norm_bias"])
+    wide = jax.nn.gelu(_dense(attended, weights["up_kernel"], weights["up_bias"]), approximate=False)
+    made = _dropped(_dense(wide, weights["down_kernel"], weights["down_bias"]), config.hidden_dropout_prob, keys[2])
+    return norm(attended + made, weights["output_norm_scale"], weights["output_norm_bias"])
+
+
+def _dense(states: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+    return states @ kernel.astype(states.dtype) + bias.astype(states.dtype)
+
+
+def _norm(states: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> jax.Array:
+    exact = states.astype(jnp.float32)
+    centred = exact - exact.mean(axis=-1, keepdims=True)
+    variance = jnp.square(centred).mean(axis=-1, keepdims=True)
+    return (centred * jax.lax.rsqrt(variance + epsilon) * scale + bias).astype(states.dtype)
+
+
+def _dropped(states: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
+    if key is None or not rate:
+        return states
+    return jnp.where(jax.random.bernoulli(key, 1 - rate, states.shape), states / (1 - rate), 0).astype(states.dtype)
+
+
+_LAYER = tuple(
+    f"{name}_{part}"
+    for name, parts in {
+        "query": ("kernel", "bias"), "key": ("kernel", "bias"), "value": ("kernel", "bias"),
+        "attention": ("kernel", "bias"), "attention_norm": ("scale", "bias"), "up": ("kernel", "bias"),
+        "down": ("kernel", "bias"), "output_norm": ("scale", "bias"),
+    }.items()
+    for part in parts
+)  # fmt: skip
+
+
+def parameter_shapes(config: EncoderConfig) -> dict[str, tuple[int, ...]]:
+    """The parameters by name; those of the layers with the layer as their first axis."""
+    width, wide, depth = config.hidden_size, config.intermediate_size, config.num_hidden_layers
+    kernels = {"up": (width, wide), "down": (wide, width)}
+    of_layer = {}
+    for name in _LAYER:
+        stem, _, part = name.rpartition("_")
+        matrix = kernels.get(stem, (width, width))
+        of_layer[name] = (depth, *matrix) if part == "kernel" else (depth, matrix[-1])
+    return {
+        "word": (config.vocab_size, width),
+        "position": (config.max_position_embeddings, width),
+        "type": (config.type_vocab_size, width),
+        "embedding_norm_scale": (width,),
+        "embedding_norm_bias": (width,),
+        **of_layer,
+        "pool_kernel": (width, width),
+        "pool_bias": (width,),
+        "score_kernel": (width, 1),
+        "score_bias": (1,),
+    }
+
+
+def _initial(name: str, shape: tuple[int, ...], key: jax.Array, deviation: float) -> jax.Array:
+    if name.endswith("scale"):
+        return jnp.ones(shape, jnp.float32)
+    if name.endswith("bias"):
+        return jnp.zeros(shape, jnp.float32)
+    return deviation * jax.random.normal(key, shape, jnp.float32)

@@ -1,0 +1,168 @@
+"""A whole training run: pairs -> tokens -> weights -> checkpoint -> bundle."""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from filelock import FileLock, Timeout
+
+from cappy_select.data.folder import read_manifest
+from cappy_select.data.partitions import disk_errors
+from cappy_select.errors import InputError
+from cappy_select.export import Card, export_checkpoint, require_export
+from cappy_select.hub import PREFIX
+from cappy_select.train.config import TrainConfig
+from cappy_select.train.evaluation import best_of
+from cappy_select.train.loop import Fit, fit
+from cappy_select.train.mesh import in_turn
+from cappy_select.train.plot import plot_training
+from cappy_select.train.run import Update, claim, read_log, write_run
+from cappy_select.train.start import starting_point
+from cappy_select.train.tokens import TokenSet, tokenised
+from cappy_select.train.weights import write_checkpoint
+
+MODEL = "model"
+BUNDLE = "bundle"
+
+
+class Result(NamedTuple):
+    """How a run ended: what run.json says, all updates, and the signal that stopped it: it can be gone on with then."""
+
+    run: dict[str, Any]
+    updates: list[Update]
+    signal: int | None
+
+
+def train(
+    config: TrainConfig,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    wandb: str | None = None,
+    on_stage: Callable[[str], None] = lambda stage: None,
+    on_tokens: Callable[[int, int], None] = lambda done, total: None,
+    on_update: Callable[[Update], None] = lambda update: None,
+) -> Result:
+    """Train a scorer; the folder `out` then holds what `cappy_select.train.run` lists.
+
+    The weights are those of the look at the validation pairs with the best selection accuracy (the first look is
+    before the first update); without validation pairs they are the last ones.
+
+    Args:
+        config: What to train, on what.
+        out: The run's folder. With several processes all of them must see it.
+        resume: Go on with the run that is there, bit by bit as if it had never stopped; without one, begin.
+        wandb: A project of Weights & Biases to tell, too.
+        on_stage: Called with a few words before each long step, and when there is something to know.
+        on_tokens: Called while pairs are tokenised: with pairs done now, and pairs in all.
+        on_update: Called after each update, and each look.
+
+    SIGTERM and SIGINT end the training itself between two micro-batches, with a checkpoint. Raises InputError,
+    BundleNotFound, MissingExtra, ExportError, and DataError when the disk is full; what is there then is gone on from.
+    """
+    out = Path(out)
+    if config.bundle is not None:
+        require_export()
+    manifest = read_manifest(config.pairs)
+    rows = {side: int(manifest["rows"][side]["rows"]) for side in ("train", "validation")}
+    if config.patience is not None and not rows["validation"]:
+        raise InputError(f"patience={config.patience} needs validation pairs, and {config.pairs} has none")
+    data = {"fingerprint": manifest["fingerprint"], "rows": rows, "tasks": len(manifest["rows"]["train"]["tasks"])}
+    with _alone(out):
+        begun = in_turn(lambda: claim(out, config, data, resume=resume or jax.process_index() > 0))
+        if begun["result"] is not None:
+            return Result(begun, read_log(out), None)
+        start = starting_point(config)
+
+        on_stage("tokenising the pairs")
+
+        def tokens_of(side: str) -> TokenSet:
+            made_in = out / "tokens"
+            return tokenised(Path(config.pairs), side, start.encoder, start.tokenizer_sha256, made_in, on_tokens)
+
+        sides = {side: in_turn(partial(tokens_of, side)) for side, count in rows.items() if count}
+        if "train" not in sides:
+            raise InputError(f"{config.pairs} has no training pairs")
+        for side, tokens in sides.items():
+            if tokens.cut:
+                on_stage(
+                    f"{tokens.cut} of {len(tokens)} {side} pairs are longer than {config.window} tokens and are cut"
+                )
+
+        on_stage(f"training on {len(sides['train'])} pairs")
+        fitted = fit(config, start, sides["train"], sides.get("validation"), out, wandb=wandb, on_update=on_update)
+        if fitted.weights is None or jax.process_index() > 0:
+            return Result(begun, fitted.updates, fitted.signal)
+        result = _result(config, fitted)
+        with disk_errors(out):
+            scratch = out / f"{MODEL}.partial"
+            shutil.rmtree(scratch, ignore_errors=True)
+            write_checkpoint(scratch, start.folder, start.shape, fitted.weights, start.tokenizer)
+            shutil.rmtree(out / MODEL, ignore_errors=True)
+            scratch.replace(out / MODEL)
+            plot_training(fitted.updates, out / "training.png")
+        if config.bundle is not None:
+            card = Card(name=out.resolve().name, provenance={"training": _provenance(config, begun, result)})
+            made = export_checkpoint(
+                out / MODEL, out / BUNDLE, precision=config.bundle, card=card, overwrite=True, on_stage=on_stage
+            )
+            result["bundle"] = {"digest": made.digest, "gates": made.manifest.gates}
+        begun["result"] = result
+        write_run(out, begun)
+        return Result(begun, fitted.updates, None)
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """One run at a time in a folder; the processes of one run share it."""
+    if jax.process_index() > 0:
+        yield
+        return
+    with disk_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(out / ".lock").acquire(timeout=0):
+            yield
+    except Timeout as error:
+        raise InputError(f"another process is training in {out}") from error
+
+
+def _result(config: TrainConfig, fitted: Fit) -> dict[str, Any]:
+    looks = {update.step: update.evaluation for update in fitted.updates if update.evaluation is not None}
+    made = [update for update in fitted.updates if update.loss is not None]
+    best = best_of(looks) if looks else made[-1].step
+    speeds = [update.tokens_per_s for update in made if update.tokens_per_s is not None]
+    mfus = [update.mfu for update in made if update.mfu is not None]
+    return {
+        "updates": made[-1].step,
+        "stopped_early": made[-1].step < config.updates,
+        "best_update": best,
+        "before": looks[0]._asdict() if looks else None,
+        "validation": looks[best]._asdict() if looks else None,
+        "last_loss": made[-1].loss,
+        "seconds": round(sum(update.seconds or 0 for update in made), 1),
+        "tokens": sum(update.tokens or 0 for update in made),
+        "tokens_per_s": round(statistics.median(speeds), 1),  # the first update of each shape has its compilation in it
+        "mfu": statistics.median(mfus) if mfus else None,
+    }
+
+
+def _provenance(config: TrainConfig, run: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
+    """For the manifest: no paths of this machine."""
+    named = config.model_dump(mode="json", exclude={"pairs", "checkpoint", "micro_tokens", "peak_tflops", "fsdp"})
+    source = config.checkpoint if config.checkpoint.startswith(PREFIX) else Path(config.checkpoint).resolve().name
+    return {
+        "checkpoint": source,
+        "pairs": run["data"],
+        "config": named,
+        "best_update": result["best_update"],
+        "validation": result["validation"],
+        "versions": run["versions"],
+    }

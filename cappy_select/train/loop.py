@@ -1,0 +1,215 @@
+"""The training loop: pairs -> a scorer's weights. One function, from top to bottom."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+
+from cappy_select.train.batches import Batches, MicroBatch
+from cappy_select.train.checkpoints import Checkpoints
+from cappy_select.train.config import TrainConfig
+from cappy_select.train.encoder import Encoder
+from cappy_select.train.evaluation import Evaluation, Validation, best_of
+from cappy_select.train.flops import peak_flops, training_flops
+from cappy_select.train.mesh import any_process, mesh_of
+from cappy_select.train.optimiser import optimiser_of, schedule_of
+from cappy_select.train.run import Log, Update
+from cappy_select.train.start import Start
+from cappy_select.train.steps import Compiled, Weights, compiled
+from cappy_select.train.tokens import TokenSet
+from cappy_select.train.weights import Array
+
+_IN_FLIGHT = 2  # micro-batches that the devices were given and have not done: enough to keep them busy
+
+
+class Fit(NamedTuple):
+    """How the loop ended: all that was logged; and the best weights, or the signal that stopped it."""
+
+    updates: list[Update]
+    weights: dict[str, Array] | None
+    signal: int | None
+
+
+def fit(
+    config: TrainConfig,
+    start: Start,
+    train: TokenSet,
+    validation: TokenSet | None,
+    out: Path,
+    *,
+    wandb: str | None = None,
+    on_update: Callable[[Update], None] = lambda update: None,
+) -> Fit:
+    """Train on `train` from where `out` is, or from the start; keep the best by `validation`.
+
+    SIGTERM and SIGINT end it between two micro-batches, with a checkpoint. Raises InputError, DataError.
+    """
+    # ---------------------------------------------------------------------------------------------------- the machine
+    mesh = mesh_of(config.fsdp)
+    model = Encoder(start.shape, jax.random.key(config.seed), compute=jnp.dtype(config.compute), remat=config.remat)
+    run = compiled(config, model, optimiser_of(config), mesh)
+    state = run.begin({name: parameter[...] for name, parameter in model.weights.items()} | start.weights)
+    checkpoints = Checkpoints(out / "checkpoints")
+    gone_on = checkpoints.newest(state)
+    state = state if gone_on is None else gone_on
+    done = int(state.step)
+    shared: dict[str, Any] = {
+        "micro_tokens": config.micro_tokens * mesh.size,
+        "buckets": config.buckets,
+        "multiple": mesh.size,
+        "pad": start.shape.pad_token_id,
+        "seed": config.seed,
+    }
+    batches = Batches(train, batch=config.batch, width=config.width, **shared)
+    rates = schedule_of(config)
+    peak = peak_flops(mesh.devices.flat[0].device_kind, config.peak_tflops)
+
+    # ------------------------------------------------------------------------------------------------ what to look at
+    looked = None if validation is None else Validation(validation, config.validation_rows, config.seed)
+    looks = None if validation is None else Batches(validation, batch=1, **shared)
+
+    def due(step: int) -> bool:
+        every = config.evaluate_every
+        return looked is not None and (step in (0, config.updates) or (every is not None and step % every == 0))
+
+    # ------------------------------------------------------------------------------------------------------- the loop
+    with (
+        Log(out, -1 if gone_on is None else done, wandb, config) as log,
+        _stop_signals() as stop,
+        _ahead(batches.of_step, done, config.updates) as steps,
+    ):
+        stopped = None
+        try:
+            while True:
+                if due(done) and done not in log.evaluations and looked is not None and looks is not None:
+                    evaluation = looked.look(looks, partial(_scores, run, state.weights, stop))
+                    if best_of(log.evaluations | {done: evaluation}) == done:
+                        checkpoints.save_best(done, state.weights)
+                    on_update(log.add(Update(done, evaluation=evaluation)))
+                if done == config.updates or _out_of_patience(config.patience, log.evaluations):
+                    break
+                stop.check(together=True)
+                began = time.perf_counter()
+                micro_batches = next(steps)
+                counts, lengths = _counts(micro_batches)
+                gradients, losses = run.zeros(), []
+                for number, micro in enumerate(micro_batches):
+                    key = np.array([done, number], np.int32)
+                    gradients, loss = run.gradient(state.weights, gradients, micro, counts, key)
+                    losses.append(loss)
+                    if number >= _IN_FLIGHT:
+                        losses[number - _IN_FLIGHT].block_until_ready()
+                    stop.check()
+                rate = float(rates(done))
+                state, norm = run.update(state, gradients)
+                done += 1
+                total, size = sum(map(float, losses)), float(norm)
+                seconds = time.perf_counter() - began
+                mfu = None if peak is None else training_flops(start.shape, lengths) / seconds / peak / mesh.size
+                on_update(log.add(Update(done, total, rate, size, int(lengths.sum()), seconds, mfu)))
+                if done % config.save_every == 0:
+                    checkpoints.save(done, state)
+        except _Stopped:  # the state is that before the step; what was added up of it is given up
+            stopped = stop.signal or signal.SIGTERM
+        checkpoints.save(done, state)
+        checkpoints.wait()
+
+        # ------------------------------------------------------------------------------------------------ the result
+        if stopped is not None:
+            checkpoints.close()
+            return Fit(log.updates, None, stopped)
+        best = checkpoints.best(best_of(log.evaluations), state.weights) if log.evaluations else None
+        weights = run.gather(state.weights if best is None else best)
+        checkpoints.close()
+        return Fit(log.updates, {name: np.asarray(value) for name, value in weights.items()}, None)
+
+
+class _Stopped(Exception):
+    """A signal asked for the end."""
+
+
+class _Stop:
+    """Whether a signal asked for the end. Clouds send SIGTERM before they take a machine away."""
+
+    signal: int | None = None
+
+    def check(self, *, together: bool = False) -> None:
+        """Raises _Stopped when the end was asked for. Several processes must agree, so theirs is asked `together`."""
+        if (together or jax.process_count() == 1) and any_process(self.signal is not None):
+            raise _Stopped
+
+
+def _scores(run: Compiled, weights: Weights, stop: _Stop, micro: MicroBatch) -> npt.NDArray[np.float32]:
+    stop.check()
+    return np.asarray(run.scores(weights, micro))
+
+
+@contextmanager
+def _stop_signals() -> Iterator[_Stop]:
+    """SIGTERM and SIGINT as a wish; the second one works as it did before."""
+    stop = _Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def asked(number: int, _: object) -> None:
+        stop.signal = number
+        restore()
+
+    for number in before:
+        signal.signal(number, asked)
+    try:
+        yield stop
+    finally:
+        restore()
+
+
+@contextmanager
+def _ahead(make: Callable[[int], list[MicroBatch]], first: int, last: int) -> Iterator[Iterator[list[MicroBatch]]]:
+    """The steps' micro-batches: a thread makes the next ones while one is worked on."""
+    pool = ThreadPoolExecutor(1, thread_name_prefix="loader")
+
+    def steps() -> Iterator[list[MicroBatch]]:
+        coming = [pool.submit(make, step) for step in range(first, min(first + 2, last))]
+        for step in range(first, last):
+            yield coming.pop(0).result()
+            if step + 2 < last:
+                coming.append(pool.submit(make, step + 2))
+
+    try:
+        yield steps()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _counts(micro_batches: list[MicroBatch]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
+    """float32[2]: real rows of a step, and comparisons of two rows of a group with different labels; the real rows'
+    lengths."""
+    rows, comparisons = 0.0, 0.0
+    for micro in micro_batches:
+        both = micro.weights[:, :, None] * micro.weights[:, None, :]
+        rows += float(micro.weights.sum())
+        comparisons += float((both * (micro.scores[:, :, None] > micro.scores[:, None, :])).sum())
+    lengths = np.concatenate([micro.lengths[micro.weights.ravel() > 0] for micro in micro_batches])
+    return np.array([rows, comparisons], np.float32), lengths
+
+
+def _out_of_patience(patience: int | None, evaluations: Mapping[int, Evaluation]) -> bool:
+    return patience is not None and sum(step > best_of(evaluations) for step in evaluations) >= patience

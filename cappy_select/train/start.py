@@ -1,0 +1,77 @@
+"""What a run starts from: a checkpoint's shape, weights and tokenizer, from a folder or a hub."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import NamedTuple
+
+from cappy_select import hub
+from cappy_select.errors import InputError, MissingExtra
+from cappy_select.scorer.encoding import PairEncoder
+from cappy_select.train.config import TrainConfig
+from cappy_select.train.encoder import EncoderConfig
+from cappy_select.train.weights import TOKENIZER_FILES, Array, read_checkpoint, read_config
+
+_WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "flax_model*.msgpack")
+
+
+class Start(NamedTuple):
+    """See the module."""
+
+    folder: Path
+    shape: EncoderConfig
+    weights: dict[str, Array]  # those it has: a head may be missing
+    tokenizer: bytes  # tokenizer.json
+    encoder: PairEncoder
+
+    @property
+    def tokenizer_sha256(self) -> str:
+        """Of the tokenizer."""
+        return hashlib.sha256(self.tokenizer).hexdigest()
+
+
+def starting_point(config: TrainConfig) -> Start:
+    """Raises InputError when it can't be used, BundleNotFound when a hub has no such checkpoint."""
+    folder = _folder(config)
+    shape, weights = (read_config(folder), {}) if config.fresh else read_checkpoint(folder)
+    if config.window > shape.max_length:
+        raise InputError(f"the last bucket is {config.window} tokens, but {folder} takes {shape.max_length} at most")
+    tokenizer = _tokenizer(folder)
+    encoder = PairEncoder(tokenizer, config.window, folder / "tokenizer.json")
+    if encoder.vocabulary > shape.vocab_size:
+        raise InputError(
+            f"{folder}: its tokenizer has {encoder.vocabulary} tokens, the embeddings of config.json {shape.vocab_size}"
+        )
+    return Start(folder, shape, weights, tokenizer, encoder)
+
+
+def _folder(config: TrainConfig) -> Path:
+    if Path(config.checkpoint).exists() or not config.checkpoint.startswith(hub.PREFIX):
+        if not Path(config.checkpoint).is_dir():
+            raise InputError(f"no checkpoint at {config.checkpoint}: name a folder, or a hub id as hf://org/name")
+        return Path(config.checkpoint)
+    repo = hub.repo_id(config.checkpoint)
+    found = hub.fetch(repo, config.revision, ["config.json", *TOKENIZER_FILES, *([] if config.fresh else _WEIGHTS[:1])])
+    for pattern in () if config.fresh else _WEIGHTS:  # a repository may hold the same weights in several forms
+        if any(found.path.glob(pattern)):
+            break
+        found = hub.fetch(repo, found.commit, [pattern])
+    return found.path
+
+
+def _tokenizer(folder: Path) -> bytes:
+    file = folder / "tokenizer.json"
+    if file.is_file():
+        return file.read_bytes()
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        raise InputError(
+            f"{folder} has no tokenizer: expected tokenizer.json (or vocab.txt, or vocab.json, merges.txt)"
+        )
+    try:
+        import transformers
+    except ModuleNotFoundError as error:
+        raise MissingExtra("export", f"a tokenizer without tokenizer.json ({folder})", "transformers") from error
+    loaded = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    content: str = loaded.backend_tokenizer.to_str()
+    return content.encode()

@@ -1,0 +1,209 @@
+"""Weights by the names that Hugging Face gives them: read from a checkpoint, written to one.
+
+What is written is a plain checkpoint: `AutoModelForSequenceClassification` loads it, and `cappy export` makes a bundle
+of it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import ValidationError
+
+from cappy_select.errors import InputError, validation_message
+from cappy_select.train.encoder import Architecture, EncoderConfig, parameter_shapes
+
+Array = npt.NDArray[np.float32]
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt", "vocab.txt"
+)  # fmt: skip
+
+_EMBEDDINGS = {
+    "word": "embeddings.word_embeddings.weight",
+    "position": "embeddings.position_embeddings.weight",
+    "type": "embeddings.token_type_embeddings.weight",
+    "embedding_norm_scale": "embeddings.LayerNorm.weight",
+    "embedding_norm_bias": "embeddings.LayerNorm.bias",
+}
+LAYERED = {
+    "query": "attention.self.query",
+    "key": "attention.self.key",
+    "value": "attention.self.value",
+    "attention": "attention.output.dense",
+    "attention_norm": "attention.output.LayerNorm",
+    "up": "intermediate.dense",
+    "down": "output.dense",
+    "output_norm": "output.LayerNorm",
+}
+_HEADS: dict[Architecture, dict[str, str]] = {
+    "bert": {"pool": "bert.pooler.dense", "score": "classifier"},
+    "roberta": {"pool": "classifier.dense", "score": "classifier.out_proj"},
+}
+
+
+def checkpoint_name(parameter: str, architecture: Architecture, layer: int | None = None) -> str:
+    """A parameter's name in a checkpoint; of one layer of a stacked one."""
+    if parameter in _EMBEDDINGS:
+        return f"{architecture}.{_EMBEDDINGS[parameter]}"
+    stem, _, part = parameter.rpartition("_")
+    suffix = "bias" if part == "bias" else "weight"
+    if layer is not None:
+        return f"{architecture}.encoder.layer.{layer}.{LAYERED[stem]}.{suffix}"
+    return f"{_HEADS[architecture][stem]}.{suffix}"
+
+
+def read_checkpoint(folder: str | Path) -> tuple[EncoderConfig, dict[str, Array]]:
+    """The shape and the parameters in a checkpoint folder: `.safetensors`, `.bin` or `.msgpack`.
+
+    A missing head (a bare encoder, or one trained for something else) is left out of what is returned.
+    Raises InputError when the folder is no checkpoint of a BERT or RoBERTa, or a tensor is missing or misshapen.
+    """
+    folder = Path(folder)
+    config = read_config(folder)
+    tensors = _tensors(folder)
+    parameters: dict[str, Array] = {}
+    for name, shape in parameter_shapes(config).items():
+        stacked = name.rpartition("_")[0] in LAYERED
+        layers: list[int | None] = list(range(config.num_hidden_layers)) if stacked else [None]
+        parts = [tensors.get(checkpoint_name(name, config.model_type, layer)) for layer in layers]
+        if any(part is None for part in parts):
+            if name.startswith(("pool_", "score_")):
+                continue
+            missing = next(layer for layer, part in zip(layers, parts, strict=True) if part is None)
+            raise InputError(f"{folder} lacks {checkpoint_name(name, config.model_type, missing)}")
+        found = [np.asarray(part, np.float32) for part in parts]
+        if name.endswith("kernel"):  # torch keeps [out, in]
+            found = [part.T for part in found]
+        value = np.stack(found) if stacked else found[0]
+        if value.shape != shape:
+            if name.startswith("score_"):
+                continue  # a head of another number of labels
+            raise InputError(
+                f"{folder}: {checkpoint_name(name, config.model_type, 0 if stacked else None)} has the shape "
+                f"{value.shape[stacked:]}, config.json asks for {shape[stacked:]}"
+            )
+        parameters[name] = value
+    return config, parameters
+
+
+def read_config(folder: Path) -> EncoderConfig:
+    """`config.json` as a shape. Raises InputError."""
+    path = folder / "config.json"
+    try:
+        return EncoderConfig.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise InputError(f"{folder} is no checkpoint: {error}") from error
+    except ValidationError as error:
+        raise InputError(f"{path}: {validation_message(error)}") from error
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON: {error}") from error
+
+
+def write_checkpoint(
+    folder: Path, like: Path, config: EncoderConfig, parameters: Mapping[str, Any], tokenizer: bytes
+) -> None:
+    """A Hugging Face checkpoint: `model.safetensors`, `config.json`, and the tokenizer's files, those of `like`."""
+    from safetensors.numpy import save_file
+
+    tensors: dict[str, Array] = {}
+    for name in parameter_shapes(config):
+        value = np.asarray(parameters[name], np.float32)
+        if name.rpartition("_")[0] in LAYERED:
+            for layer, part in enumerate(value):
+                tensors[checkpoint_name(name, config.model_type, layer)] = _as_torch(name, part)
+        else:
+            tensors[checkpoint_name(name, config.model_type)] = _as_torch(name, value)
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = json.loads((like / "config.json").read_text(encoding="utf-8"))
+    kind = {"bert": "BertForSequenceClassification", "roberta": "RobertaForSequenceClassification"}[config.model_type]
+    labels = {"num_labels": 1, "id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}
+    kept |= config.model_dump() | labels | {"architectures": [kind], "problem_type": "regression", "dtype": "float32"}
+    kept.pop("torch_dtype", None)
+    (folder / "config.json").write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+    for name in TOKENIZER_FILES:
+        if (like / name).is_file():
+            shutil.copyfile(like / name, folder / name)
+    (folder / "tokenizer.json").write_bytes(tokenizer)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def _as_torch(name: str, value: Array) -> Array:
+    return np.ascontiguousarray(value.T if name.endswith("kernel") else value)
+
+
+# ----------------------------------------------------------------------------------------------- kinds of files
+
+
+def _tensors(folder: Path) -> Mapping[str, Any]:
+    readers: dict[str, Callable[[Path], dict[str, Any]]] = {
+        "*.safetensors": _safetensors,
+        "pytorch_model*.bin": _pickled,
+        "flax_model*.msgpack": _msgpack,
+    }
+    for pattern, read in readers.items():
+        files = sorted(folder.glob(pattern))
+        if files:
+            return _named({name: tensor for file in files for name, tensor in read(file).items()})
+    raise InputError(f"{folder} has no weights: expected model.safetensors, pytorch_model.bin or flax_model.msgpack")
+
+
+def _named(tensors: dict[str, Any]) -> dict[str, Any]:
+    """Bare encoders (sentence-transformers') have no prefix; older files call norms gamma and beta."""
+    renamed = {
+        name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias"): tensor
+        for name, tensor in tensors.items()
+    }
+    bare = {
+        f"{prefix}.{name}": tensor
+        for name, tensor in renamed.items()
+        if name.startswith(("embeddings.", "encoder.", "pooler."))
+        for prefix in ("bert", "roberta")
+    }
+    return bare | renamed
+
+
+def _safetensors(file: Path) -> dict[str, Any]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="numpy") as opened:
+            return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - no dict
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{file} can't be read: {error}") from error
+
+
+def _pickled(file: Path) -> dict[str, Any]:
+    import torch
+
+    try:
+        loaded = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise InputError(f"{file} can't be read as weights: {error}") from error
+    return {name: tensor.float().numpy() for name, tensor in loaded.items()}
+
+
+def _msgpack(file: Path) -> dict[str, Any]:
+    """A checkpoint of transformers 4's Flax classes: nested names, kernels as ours, embeddings as `embedding`."""
+    from flax.serialization import msgpack_restore
+
+    try:
+        tree = msgpack_restore(file.read_bytes())
+    except Exception as error:
+        raise InputError(f"{file} can't be read as Flax weights: {error}") from error
+
+    def walk(node: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+        for name, value in node.items():
+            if isinstance(value, Mapping):
+                yield from walk(value, f"{prefix}{name}.")
+            elif name == "kernel":
+                yield f"{prefix}weight", np.asarray(value).T
+            else:
+                yield f"{prefix}{ {'embedding': 'weight', 'scale': 'weight'}.get(name, name) }", value
+
+    return dict(walk(tree, ""))

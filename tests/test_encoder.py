@@ -1,0 +1,186 @@
+"""Our encoder against Hugging Face's in torch: the same scores, the same gradients."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+import transformers
+from flax import nnx
+from tiny import make_bert, make_roberta
+
+from cappy_select.errors import InputError
+from cappy_select.train.encoder import Encoder, EncoderConfig
+from cappy_select.train.weights import LAYERED, checkpoint_name, read_checkpoint, write_checkpoint
+
+
+def model_of(folder, **options) -> Encoder:
+    config, parameters = read_checkpoint(folder)
+    model = Encoder(config, jax.random.key(0), **options)
+    for name, value in parameters.items():
+        model.weights[name][...] = jnp.asarray(value)
+    return model
+
+
+def batch_of(config: EncoderConfig, rows=6, tokens=40, seed=0):
+    draw = np.random.default_rng(seed)
+    lengths = draw.integers(3, tokens + 1, rows).astype(np.int32)
+    lengths[0] = tokens
+    ids = draw.integers(5, config.vocab_size, (rows, tokens)).astype(np.int32)
+    types = draw.integers(0, config.type_vocab_size, (rows, tokens)).astype(np.int32)
+    padding = np.arange(tokens) >= lengths[:, None]
+    ids[padding], types[padding] = config.pad_token_id, 0
+    return ids, types, lengths
+
+
+def torch_scores(model, ids, types, lengths):
+    mask = torch.arange(ids.shape[1]) < torch.tensor(lengths)[:, None]
+    inputs = {"input_ids": torch.tensor(ids, dtype=torch.long), "attention_mask": mask.long()}
+    if model.config.model_type == "bert":
+        inputs["token_type_ids"] = torch.tensor(types, dtype=torch.long)
+    return model(**inputs).logits[:, 0]
+
+
+def shape(hidden_size, layers, heads):
+    sizes = {"hidden_size": hidden_size, "intermediate_size": 4 * hidden_size}
+    return sizes | {"num_hidden_layers": layers, "num_attention_heads": heads}
+
+
+SHAPES = {
+    "minilm": ("bert", shape(384, 6, 12)),
+    "base": ("roberta", shape(768, 12, 12)),
+    "large": ("roberta", shape(1024, 24, 16)),
+}
+MAKE = {"bert": make_bert, "roberta": make_roberta}
+
+
+@pytest.fixture(scope="module", params=["bert", "roberta", *(pytest.param(n, marks=pytest.mark.slow) for n in SHAPES)])
+def checkpoint(request, tmp_path_factory):
+    kind, sizes = SHAPES.get(request.param, (request.param, {}))
+    return MAKE[kind](tmp_path_factory.mktemp("checkpoint") / request.param, **sizes)
+
+
+def torch_model(folder):
+    return transformers.AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+def test_scores_are_torchs(checkpoint):
+    model = model_of(checkpoint)
+    ids, types, lengths = batch_of(model.config)
+    with torch.no_grad():
+        expected = torch_scores(torch_model(checkpoint), ids, types, lengths).numpy()
+    assert np.abs(np.asarray(model(ids, types, lengths)) - expected).max() <= 1e-4
+
+
+@pytest.mark.parametrize("remat", [False, True])
+def test_gradients_are_torchs(checkpoint, remat):
+    ours, theirs = model_of(checkpoint, remat=remat), torch_model(checkpoint)
+    ids, types, lengths = batch_of(ours.config)
+    goals = np.linspace(0, 1, len(ids)).astype(np.float32)
+    ((torch_scores(theirs, ids, types, lengths) - torch.tensor(goals)) ** 2).mean().backward()
+    gradients = nnx.grad(lambda model: jnp.mean((model(ids, types, lengths) - goals) ** 2))(ours)
+    theirs_by_name = {name: p.grad.numpy() for name, p in theirs.named_parameters() if p.grad is not None}
+    found = {name: value[...] for name, value in nnx.to_pure_dict(gradients)["weights"].items()}
+    whole = np.sqrt(sum(float(np.square(gradient).sum()) for gradient in theirs_by_name.values()))
+    checked = 0
+    for name, value in found.items():
+        if name == "key_bias":  # zero by mathematics: a softmax does not see what is the same for all keys
+            continue
+        stacked = name.rpartition("_")[0] in LAYERED
+        for layer, part in enumerate(np.asarray(value)) if stacked else [(None, np.asarray(value))]:
+            expected = theirs_by_name.get(checkpoint_name(name, ours.config.model_type, layer))
+            mine = part.T if name.endswith("kernel") else part
+            if name == "position":  # torch never adds to the row of the padding
+                expected = expected.copy()
+                if ours.config.model_type == "roberta":
+                    mine = mine.copy()
+                    mine[ours.config.pad_token_id] = 0
+            if name == "word":
+                mine = mine.copy()
+                mine[ours.config.pad_token_id] = 0
+            difference = np.linalg.norm(mine - expected)
+            assert difference / max(np.linalg.norm(expected), 1e-6 * whole) <= 1e-3, (name, layer)
+            checked += 1
+    assert checked == len(theirs_by_name) - ours.config.num_hidden_layers
+
+
+def test_padding_changes_no_score(checkpoint):
+    model = model_of(checkpoint)
+    ids, types, lengths = batch_of(model.config, tokens=24)
+    wider = [
+        np.pad(each, ((0, 0), (0, 40)), constant_values=value)
+        for each, value in ((ids, model.config.pad_token_id), (types, 0))
+    ]
+    assert np.allclose(model(ids, types, lengths), model(*wider, lengths), atol=1e-5)
+
+
+def test_dropout_is_a_function_of_its_key(checkpoint):
+    model = model_of(checkpoint)
+    batch = batch_of(model.config)
+    first, again, other = (np.asarray(model(*batch, dropout=jax.random.key(k))) for k in (1, 1, 2))
+    assert (first == again).all()
+    assert (first != other).any()
+    assert (first != np.asarray(model(*batch))).any()
+
+
+def test_a_checkpoint_that_is_written_is_a_plain_one(checkpoint, tmp_path):
+    config, parameters = read_checkpoint(checkpoint)
+    write_checkpoint(tmp_path / "out", checkpoint, config, parameters, (checkpoint / "tokenizer.json").read_bytes())
+    again_config, again = read_checkpoint(tmp_path / "out")
+    assert again_config == config
+    assert all((again[name] == value).all() for name, value in parameters.items())
+    before, after = torch_model(checkpoint).state_dict(), torch_model(tmp_path / "out").state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+
+
+def test_weights_of_any_safe_kind_are_read(checkpoint, tmp_path):
+    from flax.serialization import msgpack_serialize
+    from safetensors.numpy import load_file
+
+    _, parameters = read_checkpoint(checkpoint)
+    tensors = load_file(checkpoint / "model.safetensors")
+    nested: dict = {}
+    for name, tensor in tensors.items():
+        *path, last = name.split(".")
+        node = nested
+        for part in path:
+            node = node.setdefault(part, {})
+        if last == "weight":
+            last = (
+                "embedding"
+                if "embeddings." in name and "LayerNorm" not in name
+                else ("scale" if "LayerNorm" in name else "kernel")
+            )
+        node[last] = tensor.T if last == "kernel" else tensor
+    for kind in ("bin", "msgpack"):
+        folder = tmp_path / kind
+        folder.mkdir()
+        (folder / "config.json").write_bytes((checkpoint / "config.json").read_bytes())
+        if kind == "bin":
+            torch.save({name: torch.tensor(t) for name, t in tensors.items()}, folder / "pytorch_model.bin")
+        else:
+            (folder / "flax_model.msgpack").write_bytes(msgpack_serialize(nested))
+        _, found = read_checkpoint(folder)
+        assert found.keys() == parameters.keys()
+        assert all((found[name] == value).all() for name, value in parameters.items()), kind
+
+
+def test_what_is_no_checkpoint_is_named(tmp_path, checkpoint):
+    with pytest.raises(InputError, match="no checkpoint"):
+        read_checkpoint(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(InputError, match="not JSON"):
+        read_checkpoint(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    with pytest.raises(InputError, match="model_type"):
+        read_checkpoint(tmp_path)
+    (tmp_path / "config.json").write_bytes((checkpoint / "config.json").read_bytes())
+    with pytest.raises(InputError, match="no weights"):
+        read_checkpoint(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"x" * 100)
+    with pytest.raises(InputError, match="can't be read"):
+        read_checkpoint(tmp_path)
