@@ -7,15 +7,15 @@ from cappy_select.train.batches import Batches
 from cappy_select.train.tokens import TokenSet
 
 
-def token_set(rows=100, groups=20, longest=100, seed=0) -> TokenSet:
+def token_set(rows=100, groups=20, longest=100, seed=0, vocabulary=1000, types=2) -> TokenSet:
     draw = np.random.default_rng(seed)
     lengths = draw.integers(4, longest + 1, rows)
     starts = np.concatenate([[0], np.cumsum(lengths)])
     cuts = np.sort(draw.choice(np.arange(1, rows), groups - 1, replace=False))
     return TokenSet(
-        ids=draw.integers(5, 1000, starts[-1]).astype(np.uint16),
+        ids=draw.integers(5, vocabulary, starts[-1]).astype(np.uint16),
         starts=starts,
-        responses=np.minimum(lengths, 3).astype(np.int32),
+        responses=(np.minimum(lengths, 3) if types == 2 else lengths).astype(np.int32),
         scores=draw.random(rows).astype(np.float32),
         groups=np.concatenate([[0], cuts, [rows]]),
         tasks=("t",) * groups,

@@ -1,7 +1,8 @@
 """The `cappy` command: the only place that prints or makes an exit code.
 
 Each verb is a module of this package, loaded when it is called. Exit codes: 0 done; 2 a usage error or a
-`CappyError` (bad input, a damaged bundle, no answers); 1 a defect of ours; 130 interrupted.
+`CappyError` (bad input, a damaged bundle, no answers); 3 stopped before the end, go on with the same command
+(`sample`, `data judge`); 1 a defect of ours; 130 interrupted; 143 `train`, told to stop by SIGTERM.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ VERBS = {
     "data": "Make instances of tasks, and look at data.",
     "sample": "Ask LLMs for answers to instances and keep them.",
     "build": "Make scored pairs of instances and samples.",
+    "train": "Train a scorer on pairs.",
 }
 
 

@@ -1,1 +1,13 @@
-"""The offline line's second half: pairs -> a scorer (imports JAX; nothing above does)."""
+"""The offline line's second half: pairs -> a scorer (imports JAX; nothing above does).
+
+`recipe` reads what to do, `job` does it: `tokens` and `batches` feed the `loop`, whose compiled `steps` change an
+`encoder`'s weights; `checkpoints` keep them, `evaluation` judges them, `run` is the folder they are in.
+"""
+
+from importlib.util import find_spec
+
+from cappy_select.errors import MissingExtra
+
+for _module in ("jax", "flax", "optax", "orbax", "tensorboardX", "safetensors"):
+    if find_spec(_module) is None:
+        raise MissingExtra("train", "training", _module)

@@ -72,17 +72,17 @@ class Checkpoints:
                 _remove(self._best, later)
         return found
 
-    def best(self, step: int, like: Weights) -> Weights | None:
-        """The best weights, which are those of this step; None, with a warning, when they can't be read."""
+    def best(self, step: int, like: Weights) -> Weights:
+        """The best weights, which are those of this step. Raises DataError when they can't be read."""
         self.wait()
         try:
             return dict(self._restored(self._best, step, like))
-        except Exception as error:
+        except Exception as error:  # what a damaged file raises is not documented
             reason = " ".join(str(error).split())[:200]
-            warnings.warn(
-                f"the best weights, of update {step}, can't be read, so the last are taken: {reason}", stacklevel=2
-            )
-            return None
+            raise DataError(
+                f"the best weights, of update {step}, can't be read from {self._best.directory}: {reason}; train anew, "
+                "in another folder"
+            ) from error
 
     def wait(self) -> None:
         """Until all is written. Raises DataError."""

@@ -15,7 +15,7 @@ class TrainConfig(BaseModel):
     """A run of the trainer; the defaults are those that the paper's repository finetunes with for one task.
 
     Args:
-        pairs: A folder of pairs (`cappy build`).
+        pairs: A folder of pairs (`cappy build`), or a file of instances to make them of with the defaults.
         checkpoint: What to start from: a Hugging Face checkpoint folder or `hf://org/name`.
         revision: Branch, tag or commit of a hub id.
         fresh: Random weights of the shape in the checkpoint's config.json; its own are not read, nor needed.

@@ -15,6 +15,8 @@ import jax.numpy as jnp
 from flax import nnx
 from pydantic import BaseModel, ConfigDict, Field
 
+from cappy_select.train.attention import attention, dropped
+
 Architecture = Literal["bert", "roberta"]
 Arrays = dict[str, jax.Array]
 
@@ -96,7 +98,7 @@ class Encoder(nnx.Module):
         summed = weights["word"][ids] + weights["position"][positions] + weights["type"][types]
         states = _norm(summed, weights["embedding_norm_scale"], weights["embedding_norm_bias"], config.layer_norm_eps)
         keys = None if dropout is None else jax.random.split(dropout, config.num_hidden_layers + 2)
-        states = _dropped(states, config.hidden_dropout_prob, None if keys is None else keys[0])
+        states = dropped(states, config.hidden_dropout_prob, None if keys is None else keys[0])
         states = states.astype(self.compute)  # [batch, tokens, width]
         layer: Callable[..., jax.Array] = partial(_layer, config=config, real=real)
         if self.remat:
@@ -115,9 +117,9 @@ class Encoder(nnx.Module):
         rate = config.hidden_dropout_prob if config.classifier_dropout is None else config.classifier_dropout
         before, after = (None, None) if key is None else jax.random.split(key)
         if config.model_type == "roberta":
-            first = _dropped(first, rate, before)
+            first = dropped(first, rate, before)
         hidden = jnp.tanh(_dense(first, weights["pool_kernel"], weights["pool_bias"]))
-        hidden = _dropped(hidden, rate, after)
+        hidden = dropped(hidden, rate, after)
         return _dense(hidden.astype(jnp.float32), weights["score_kernel"], weights["score_bias"])[:, 0]
 
 
@@ -128,25 +130,21 @@ def _layer(
     keys = (None, None, None) if key is None else tuple(jax.random.split(key, 3))
     batch, tokens, width = states.shape
     heads = config.num_attention_heads
-
-    def projected(name: str) -> jax.Array:
-        made = _dense(states, weights[f"{name}_kernel"], weights[f"{name}_bias"])
-        return made.reshape(batch, tokens, heads, width // heads)
-
-    query, key_, value = (projected(name) for name in ("query", "key", "value"))
-    if config.attention_probs_dropout_prob and keys[0] is not None:
-        scores = jnp.einsum("bthd,bshd->bhts", query, key_).astype(jnp.float32) / (width // heads) ** 0.5
-        chances = jax.nn.softmax(jnp.where(real[:, None, None], scores, -1e30), axis=-1)
-        chances = _dropped(chances, config.attention_probs_dropout_prob, keys[0]).astype(states.dtype)
-        mixed = jnp.einsum("bhts,bshd->bthd", chances, value)
-    else:
-        mixed = jax.nn.dot_product_attention(query, key_, value, mask=real[:, None, None])
-    made = _dense(mixed.reshape(batch, tokens, width), weights["attention_kernel"], weights["attention_bias"])
-    made = _dropped(made, config.hidden_dropout_prob, keys[1])
+    # One product for the three is a fifth faster than three narrow ones.
+    kernels, biases = (
+        jnp.concatenate([weights[f"{name}_{part}"] for name in ("query", "key", "value")], axis=-1)
+        for part in ("kernel", "bias")
+    )
+    projected = _dense(states, kernels, biases).reshape(batch, tokens, 3, heads, width // heads)
+    query, key_, value = (projected[:, :, part].transpose(0, 2, 1, 3) for part in range(3))
+    mixed = attention(query, key_, value, real, config.attention_probs_dropout_prob, keys[0])
+    mixed = mixed.transpose(0, 2, 1, 3).reshape(batch, tokens, width)
+    made = _dense(mixed, weights["attention_kernel"], weights["attention_bias"])
+    made = dropped(made, config.hidden_dropout_prob, keys[1])
     norm = partial(_norm, epsilon=config.layer_norm_eps)
     attended = norm(states + made, weights["attention_norm_scale"], weights["attention_norm_bias"])
     wide = jax.nn.gelu(_dense(attended, weights["up_kernel"], weights["up_bias"]), approximate=False)
-    made = _dropped(_dense(wide, weights["down_kernel"], weights["down_bias"]), config.hidden_dropout_prob, keys[2])
+    made = dropped(_dense(wide, weights["down_kernel"], weights["down_bias"]), config.hidden_dropout_prob, keys[2])
     return norm(attended + made, weights["output_norm_scale"], weights["output_norm_bias"])
 
 
@@ -159,12 +157,6 @@ def _norm(states: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) 
     centred = exact - exact.mean(axis=-1, keepdims=True)
     variance = jnp.square(centred).mean(axis=-1, keepdims=True)
     return (centred * jax.lax.rsqrt(variance + epsilon) * scale + bias).astype(states.dtype)
-
-
-def _dropped(states: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
-    if key is None or not rate:
-        return states
-    return jnp.where(jax.random.bernoulli(key, 1 - rate, states.shape), states / (1 - rate), 0).astype(states.dtype)
 
 
 _LAYER = tuple(

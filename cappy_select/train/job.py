@@ -13,21 +13,22 @@ from typing import Any, NamedTuple
 import jax
 from filelock import FileLock, Timeout
 
+from cappy_select.data.build import build
 from cappy_select.data.folder import read_manifest
 from cappy_select.data.partitions import disk_errors
 from cappy_select.errors import InputError
 from cappy_select.export import Card, export_checkpoint, require_export
 from cappy_select.hub import PREFIX
 from cappy_select.train.config import TrainConfig
-from cappy_select.train.evaluation import best_of
 from cappy_select.train.loop import Fit, fit
-from cappy_select.train.mesh import in_turn
 from cappy_select.train.plot import plot_training
 from cappy_select.train.run import Update, claim, read_log, write_run
-from cappy_select.train.start import starting_point
+from cappy_select.train.runtime import in_turn
+from cappy_select.train.start import Start, starting_point
 from cappy_select.train.tokens import TokenSet, tokenised
 from cappy_select.train.weights import write_checkpoint
 
+PAIRS = "pairs"
 MODEL = "model"
 BUNDLE = "bundle"
 
@@ -70,53 +71,94 @@ def train(
     out = Path(out)
     if config.bundle is not None:
         require_export()
-    manifest = read_manifest(config.pairs)
+    if not Path(config.pairs).exists():
+        raise InputError(f"no pairs at {config.pairs}: name a folder made by `cappy build`, or a file of instances")
+    if Path(config.pairs).is_dir():
+        read_manifest(config.pairs)
+    start = starting_point(config)
+    with _alone(out):
+        begun = in_turn(lambda: claim(out, config, resume=resume or jax.process_index() > 0))
+        if begun["result"] is not None:
+            return Result(begun, read_log(out), None)
+        pairs = in_turn(lambda: _pairs(config, out, on_stage))
+        rows = in_turn(lambda: _rows(config, out, begun, pairs))
+        train_side, validation_side = _tokens(config, start, pairs, rows, out, on_stage, on_tokens)
+        on_stage(f"training on {rows['train']} pairs")
+        fitted = fit(config, start, train_side, validation_side, out, wandb=wandb, on_update=on_update)
+        if fitted.weights is None or jax.process_index() > 0:
+            return Result(begun, fitted.updates, fitted.signal)
+        begun["result"] = _finished(config, start, fitted, begun, out, on_stage)
+        write_run(out, begun)
+        return Result(begun, fitted.updates, None)
+
+
+def _pairs(config: TrainConfig, out: Path, on_stage: Callable[[str], None]) -> Path:
+    """The folder of pairs; made of a file of instances first."""
+    given = Path(config.pairs)
+    if given.is_dir():
+        return given
+    on_stage(f"making pairs of {given.name}")
+    build([given], out / PAIRS, workers=1)
+    return out / PAIRS
+
+
+def _rows(config: TrainConfig, out: Path, begun: dict[str, Any], pairs: Path) -> dict[str, int]:
+    """How many pairs there are on each side; run.json says which ones they are."""
+    manifest = read_manifest(pairs)
     rows = {side: int(manifest["rows"][side]["rows"]) for side in ("train", "validation")}
+    if not rows["train"]:
+        raise InputError(f"{config.pairs} has no training pairs")
     if config.patience is not None and not rows["validation"]:
         raise InputError(f"patience={config.patience} needs validation pairs, and {config.pairs} has none")
     data = {"fingerprint": manifest["fingerprint"], "rows": rows, "tasks": len(manifest["rows"]["train"]["tasks"])}
-    with _alone(out):
-        begun = in_turn(lambda: claim(out, config, data, resume=resume or jax.process_index() > 0))
-        if begun["result"] is not None:
-            return Result(begun, read_log(out), None)
-        start = starting_point(config)
+    if begun["data"] is None:
+        begun["data"] = data
+        if jax.process_index() == 0:
+            write_run(out, begun)
+    elif begun["data"] != data:
+        raise InputError(f"{out} holds a run on other pairs than {config.pairs} has now: give another folder")
+    return rows
 
-        on_stage("tokenising the pairs")
 
-        def tokens_of(side: str) -> TokenSet:
-            made_in = out / "tokens"
-            return tokenised(Path(config.pairs), side, start.encoder, start.tokenizer_sha256, made_in, on_tokens)
+def _tokens(
+    config: TrainConfig,
+    start: Start,
+    pairs: Path,
+    rows: dict[str, int],
+    out: Path,
+    on_stage: Callable[[str], None],
+    on_tokens: Callable[[int, int], None],
+) -> tuple[TokenSet, TokenSet | None]:
+    def tokens_of(side: str) -> TokenSet:
+        made = tokenised(pairs, side, start.encoder, start.tokenizer_sha256, out / "tokens", on_tokens)
+        if made.cut:
+            on_stage(f"{made.cut} of {len(made)} {side} pairs are longer than {config.window} tokens: they are cut")
+        return made
 
-        sides = {side: in_turn(partial(tokens_of, side)) for side, count in rows.items() if count}
-        if "train" not in sides:
-            raise InputError(f"{config.pairs} has no training pairs")
-        for side, tokens in sides.items():
-            if tokens.cut:
-                on_stage(
-                    f"{tokens.cut} of {len(tokens)} {side} pairs are longer than {config.window} tokens and are cut"
-                )
+    on_stage("tokenising the pairs")
+    train_side = in_turn(partial(tokens_of, "train"))
+    return train_side, in_turn(partial(tokens_of, "validation")) if rows["validation"] else None
 
-        on_stage(f"training on {len(sides['train'])} pairs")
-        fitted = fit(config, start, sides["train"], sides.get("validation"), out, wandb=wandb, on_update=on_update)
-        if fitted.weights is None or jax.process_index() > 0:
-            return Result(begun, fitted.updates, fitted.signal)
-        result = _result(config, fitted)
-        with disk_errors(out):
-            scratch = out / f"{MODEL}.partial"
-            shutil.rmtree(scratch, ignore_errors=True)
-            write_checkpoint(scratch, start.folder, start.shape, fitted.weights, start.tokenizer)
-            shutil.rmtree(out / MODEL, ignore_errors=True)
-            scratch.replace(out / MODEL)
-            plot_training(fitted.updates, out / "training.png")
-        if config.bundle is not None:
-            card = Card(name=out.resolve().name, provenance={"training": _provenance(config, begun, result)})
-            made = export_checkpoint(
-                out / MODEL, out / BUNDLE, precision=config.bundle, card=card, overwrite=True, on_stage=on_stage
-            )
-            result["bundle"] = {"digest": made.digest, "gates": made.manifest.gates}
-        begun["result"] = result
-        write_run(out, begun)
-        return Result(begun, fitted.updates, None)
+
+def _finished(
+    config: TrainConfig, start: Start, fitted: Fit, begun: dict[str, Any], out: Path, on_stage: Callable[[str], None]
+) -> dict[str, Any]:
+    """Write the checkpoint, the plot and the bundle; what run.json says of them."""
+    result = _result(config, fitted)
+    with disk_errors(out):
+        scratch = out / f"{MODEL}.partial"
+        shutil.rmtree(scratch, ignore_errors=True)
+        write_checkpoint(scratch, start.folder, start.shape, fitted.weights or {}, start.tokenizer)
+        shutil.rmtree(out / MODEL, ignore_errors=True)
+        scratch.replace(out / MODEL)
+        plot_training(fitted.updates, fitted.best, out / "training.png")
+    if config.bundle is not None:
+        card = Card(name=out.resolve().name, provenance={"training": _provenance(config, begun, result)})
+        made = export_checkpoint(
+            out / MODEL, out / BUNDLE, precision=config.bundle, card=card, overwrite=True, on_stage=on_stage
+        )
+        result["bundle"] = {"digest": made.digest, "gates": made.manifest.gates}
+    return result
 
 
 @contextmanager
@@ -137,15 +179,14 @@ def _alone(out: Path) -> Iterator[None]:
 def _result(config: TrainConfig, fitted: Fit) -> dict[str, Any]:
     looks = {update.step: update.evaluation for update in fitted.updates if update.evaluation is not None}
     made = [update for update in fitted.updates if update.loss is not None]
-    best = best_of(looks) if looks else made[-1].step
     speeds = [update.tokens_per_s for update in made if update.tokens_per_s is not None]
     mfus = [update.mfu for update in made if update.mfu is not None]
     return {
         "updates": made[-1].step,
         "stopped_early": made[-1].step < config.updates,
-        "best_update": best,
+        "best_update": fitted.best,
         "before": looks[0]._asdict() if looks else None,
-        "validation": looks[best]._asdict() if looks else None,
+        "validation": looks[fitted.best]._asdict() if fitted.best in looks else None,
         "last_loss": made[-1].loss,
         "seconds": round(sum(update.seconds or 0 for update in made), 1),
         "tokens": sum(update.tokens or 0 for update in made),

@@ -23,9 +23,10 @@ from cappy_select.train.config import TrainConfig
 from cappy_select.train.encoder import Encoder
 from cappy_select.train.evaluation import Evaluation, Validation, best_of
 from cappy_select.train.flops import peak_flops, training_flops
-from cappy_select.train.mesh import any_process, mesh_of
+from cappy_select.train.mesh import mesh_of
 from cappy_select.train.optimiser import optimiser_of, schedule_of
 from cappy_select.train.run import Log, Update
+from cappy_select.train.runtime import any_process
 from cappy_select.train.start import Start
 from cappy_select.train.steps import Compiled, Weights, compiled
 from cappy_select.train.tokens import TokenSet
@@ -35,11 +36,12 @@ _IN_FLIGHT = 2  # micro-batches that the devices were given and have not done: e
 
 
 class Fit(NamedTuple):
-    """How the loop ended: all that was logged; and the best weights, or the signal that stopped it."""
+    """How the loop ended: all that was logged; the best weights and their update, or the signal that stopped it."""
 
     updates: list[Update]
-    weights: dict[str, Array] | None
-    signal: int | None
+    weights: dict[str, Array] | None = None
+    best: int | None = None
+    signal: int | None = None
 
 
 def fit(
@@ -85,6 +87,9 @@ def fit(
         return looked is not None and (step in (0, config.updates) or (every is not None and step % every == 0))
 
     # ------------------------------------------------------------------------------------------------------- the loop
+    def competing() -> dict[int, Evaluation]:
+        return {step: look for step, look in log.evaluations.items() if step > 0 or start.is_scorer}
+
     with (
         Log(out, -1 if gone_on is None else done, wandb, config) as log,
         _stop_signals() as stop,
@@ -95,10 +100,10 @@ def fit(
             while True:
                 if due(done) and done not in log.evaluations and looked is not None and looks is not None:
                     evaluation = looked.look(looks, partial(_scores, run, state.weights, stop))
-                    if best_of(log.evaluations | {done: evaluation}) == done:
+                    if best_of(competing() | {done: evaluation}) == done:
                         checkpoints.save_best(done, state.weights)
                     on_update(log.add(Update(done, evaluation=evaluation)))
-                if done == config.updates or _out_of_patience(config.patience, log.evaluations):
+                if done == config.updates or _out_of_patience(config.patience, competing()):
                     break
                 stop.check(together=True)
                 began = time.perf_counter()
@@ -129,11 +134,11 @@ def fit(
         # ------------------------------------------------------------------------------------------------ the result
         if stopped is not None:
             checkpoints.close()
-            return Fit(log.updates, None, stopped)
-        best = checkpoints.best(best_of(log.evaluations), state.weights) if log.evaluations else None
-        weights = run.gather(state.weights if best is None else best)
+            return Fit(log.updates, signal=stopped)
+        best = best_of(competing()) if competing() else done
+        weights = run.gather(checkpoints.best(best, state.weights) if best != done else state.weights)
         checkpoints.close()
-        return Fit(log.updates, {name: np.asarray(value) for name, value in weights.items()}, None)
+        return Fit(log.updates, {name: np.asarray(value) for name, value in weights.items()}, best)
 
 
 class _Stopped(Exception):
@@ -212,4 +217,7 @@ def _counts(micro_batches: list[MicroBatch]) -> tuple[npt.NDArray[np.float32], n
 
 
 def _out_of_patience(patience: int | None, evaluations: Mapping[int, Evaluation]) -> bool:
-    return patience is not None and sum(step > best_of(evaluations) for step in evaluations) >= patience
+    if patience is None or not evaluations:
+        return False
+    best = best_of(evaluations)
+    return sum(step > best for step in evaluations) >= patience

@@ -6,8 +6,8 @@ that divides evenly, the layers' own axis excepted, and is whole on each device 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -17,27 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from cappy_select.errors import InputError
 from cappy_select.train.weights import LAYERED
 
-T = TypeVar("T")
 _SMALL = 4096  # elements: what is smaller is whole everywhere
-
-
-def join_processes(coordinator: str | None = None, processes: int | None = None, process: int | None = None) -> None:
-    """Make one run of several processes; call it before anything else of JAX.
-
-    Args:
-        coordinator: `host:port` of process 0. With None for all three a TPU pod, Slurm or Open MPI says it.
-        processes: How many there are.
-        process: Which of them this one is, from 0.
-
-    Raises InputError when they don't find each other.
-    """
-    try:
-        jax.distributed.initialize(coordinator, processes, process)
-    except (ValueError, RuntimeError) as error:
-        raise InputError(
-            f"the processes of this run don't find each other: {error}; all need the same --coordinator HOST:PORT and "
-            "--processes, each its own --process"
-        ) from error
 
 
 def mesh_of(fsdp: int) -> Mesh:
@@ -77,26 +57,3 @@ def whole_sharding(mesh: Mesh) -> NamedSharding:
 def put(value: npt.NDArray[Any], where: NamedSharding) -> jax.Array:
     """An array that every process has whole, on the devices: each takes its part."""
     return jax.make_array_from_callback(value.shape, where, value.__getitem__)
-
-
-def any_process(flag: bool) -> bool:
-    """Whether it is set in any process; all of them must ask together."""
-    if jax.process_count() == 1:
-        return flag
-    from jax.experimental.multihost_utils import process_allgather
-
-    return bool(np.any(process_allgather(np.array(flag))))
-
-
-def in_turn(do: Callable[[], T]) -> T:
-    """What `do` gives; the first process does it before the others, who find what it made."""
-    if jax.process_count() == 1:
-        return do()
-    from jax.experimental.multihost_utils import sync_global_devices
-
-    if jax.process_index() == 0:
-        made = do()
-        sync_global_devices("done by the first")
-        return made
-    sync_global_devices("done by the first")
-    return do()

@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from cappy_select.errors import MissingExtra
-from cappy_select.train.evaluation import best_of
 from cappy_select.train.run import Update
 
 
-def plot_training(updates: Sequence[Update], file: Path) -> None:
+def plot_training(updates: Sequence[Update], best: int | None, file: Path) -> None:
     """A PNG: above the losses, below the selection accuracy beside chance. Raises MissingExtra, OSError."""
     try:
         from matplotlib.figure import Figure
@@ -37,7 +36,7 @@ def plot_training(updates: Sequence[Update], file: Path) -> None:
             color="tab:orange",
             label="validation, squared error",
         )
-        axes[0].axvline(best_of(looks), color="grey", linestyle=":")
+        axes[0].axvline(best or 0, color="grey", linestyle=":")
     axes[0].set_ylabel("loss")
     axes[0].set_ylim(bottom=0)
     axes[0].legend(frameon=False)
@@ -46,8 +45,7 @@ def plot_training(updates: Sequence[Update], file: Path) -> None:
         axes[1].plot(list(chosen), accuracies, "o-", color="tab:green", label="picks a best response")
         chance = 100 * (next(iter(chosen.values())).chance or 0)
         axes[1].axhline(chance, color="grey", linestyle="--", label=f"chance, {chance:.1f} %")
-        best = best_of(looks)
-        axes[1].axvline(best, color="grey", linestyle=":", label=f"the best: update {best}")
+        axes[1].axvline(best or 0, color="grey", linestyle=":", label=f"the best: update {best}")
         axes[1].set_ylabel("selection accuracy, %")
         axes[1].legend(frameon=False)
     axes[-1].set_xlabel("update")

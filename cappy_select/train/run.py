@@ -3,6 +3,7 @@
 OUT/run.json          what is run, on what, and, once there is one, the result
 OUT/log.jsonl         an object an update: loss, learning rate, gradient norm, tokens/s, MFU, evaluation
 OUT/tensorboard/      the same for TensorBoard
+OUT/pairs/            the pairs, when they were made of a file of instances
 OUT/tokens/           the pairs as tokens
 OUT/checkpoints/      the last states and the best weights; a run that was stopped goes on from them
 OUT/model/            the trained scorer as a Hugging Face checkpoint
@@ -67,7 +68,7 @@ class Update(NamedTuple):
         return cls(**known)
 
 
-def claim(out: Path, config: TrainConfig, data: Mapping[str, Any], *, resume: bool) -> dict[str, Any]:
+def claim(out: Path, config: TrainConfig, *, resume: bool) -> dict[str, Any]:
     """Take a folder for a run, or take one up again: what its run.json says.
 
     Raises InputError when it holds something else, or this run and nobody said to go on, or another one.
@@ -86,14 +87,12 @@ def claim(out: Path, config: TrainConfig, data: Mapping[str, Any], *, resume: bo
                 + (f", and {len(other) - 1} more" if other[1:] else "")
                 + "; give another folder, or the same configuration"
             )
-        if begun["data"]["fingerprint"] != data["fingerprint"]:
-            raise InputError(f"{out} holds a run on other pairs than {config.pairs} has now: give another folder")
         return begun
     if out.exists() and (not out.is_dir() or any(path.name != ".lock" for path in out.iterdir())):
         raise InputError(f"{out} is not empty and holds no run: give another folder")
     begun = {
         "config": config.model_dump(mode="json"),
-        "data": dict(data),
+        "data": None,
         "versions": {name: version(name) for name in _PACKAGES} | {"python": platform.python_version()},
         "git_commit": _commit(),
         "hardware": {

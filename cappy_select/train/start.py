@@ -26,6 +26,11 @@ class Start(NamedTuple):
     encoder: PairEncoder
 
     @property
+    def is_scorer(self) -> bool:
+        """Whether it has a head: else what it scores before the first update is chance."""
+        return "score_kernel" in self.weights
+
+    @property
     def tokenizer_sha256(self) -> str:
         """Of the tokenizer."""
         return hashlib.sha256(self.tokenizer).hexdigest()

@@ -79,7 +79,7 @@ def compiled(config: TrainConfig, model: Encoder, optimiser: optax.GradientTrans
     def update(state: State, gradients: Weights) -> tuple[State, jax.Array]:
         changes, inner = optimiser.update(gradients, state.optimiser, state.weights)
         weights = optax.apply_updates(state.weights, changes)
-        return State(weights, inner, state.step + 1), optax.global_norm(gradients)
+        return State(weights, inner, state.step + 1), optax.tree.norm(gradients)
 
     def layout_of(tree: Any) -> Any:
         """The optimiser keeps arrays of each weight's name: they lie as it does."""

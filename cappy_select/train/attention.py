@@ -1,0 +1,86 @@
+"""Attention among the tokens of a pair, and dropout; with gradients that a CPU computes fast.
+
+Measured on two CPU cores (4,096 tokens of 12 heads): the gradient that JAX derives multiplies by transposed
+[tokens, tokens] matrices, at half the speed, and keeps several of them; this one keeps the probabilities only. Bits of
+`jax.random.bernoulli` take forty times as long as the product they are multiplied with.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from math import prod
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+_Kept = tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array, jax.Array | None]
+
+
+def dropped(values: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
+    """Values of any shape, each 0 with probability `rate` and the others scaled up; `key` None: as they are."""
+    if key is None or not rate:
+        return values
+    return _masked(values, rate, jax.random.bits(key, (), jnp.uint32))
+
+
+def _masked(values: jax.Array, rate: float, seed: jax.Array | None) -> jax.Array:
+    if seed is None:
+        return values
+    # A number for each place, mixed until its bits are even (C. Wellons, "lowbias32"): the compiler makes it where it
+    # is used, so no mask is kept; and it is the same on any number of devices.
+    bits = jax.lax.iota(jnp.uint32, prod(values.shape)).reshape(values.shape) ^ seed
+    bits = (bits ^ (bits >> 16)) * jnp.uint32(0x7FEB352D)
+    bits = (bits ^ (bits >> 15)) * jnp.uint32(0x846CA68B)
+    bits = bits ^ (bits >> 16)
+    return jnp.where(bits >= np.uint32(rate * 2**32), values / (1 - rate), 0).astype(values.dtype)
+
+
+def attention(
+    query: jax.Array, key: jax.Array, value: jax.Array, real: jax.Array, rate: float, dropout: jax.Array | None
+) -> jax.Array:
+    """softmax(QK^T / sqrt(d)) V.
+
+    Args:
+        query, key, value: [batch, heads, tokens, d].
+        real: bool[batch, tokens], the tokens that can be attended to.
+        rate: Of the dropout of probabilities.
+        dropout: Its key; None: none.
+
+    Returns: [batch, heads, tokens, d], of the same type; the softmax is fp32.
+    """
+    seed = None if dropout is None or not rate else jax.random.bits(dropout, (), jnp.uint32)
+    return _attention(query, key, value, real, seed, rate)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(5,))
+def _attention(
+    query: jax.Array, key: jax.Array, value: jax.Array, real: jax.Array, seed: jax.Array | None, rate: float
+) -> jax.Array:
+    return _forward(query, key, value, real, seed, rate)[0]
+
+
+def _forward(
+    query: jax.Array, key: jax.Array, value: jax.Array, real: jax.Array, seed: jax.Array | None, rate: float
+) -> tuple[jax.Array, _Kept]:
+    scale = query.shape[-1] ** -0.5
+    scores = jnp.einsum("bhtd,bhsd->bhts", query, key, preferred_element_type=jnp.float32) * scale
+    chances = jax.nn.softmax(jnp.where(real[:, None, None], scores, -1e30), axis=-1).astype(query.dtype)
+    mixed = jnp.einsum("bhts,bhsd->bhtd", _masked(chances, rate, seed), value)
+    return mixed, (query, key, value, mixed, chances, seed)
+
+
+def _backward(rate: float, kept: _Kept, gradient: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, None, None]:
+    query, key, value, mixed, chances, seed = kept
+    scale = query.shape[-1] ** -0.5
+    to_value = jnp.einsum("bhtd,bhts->bhds", gradient, _masked(chances, rate, seed)).swapaxes(2, 3)
+    to_chances = jnp.einsum("bhtd,bhsd->bhts", gradient, value, preferred_element_type=jnp.float32)
+    # Each row's sum of gradient times chance, which the softmax takes away, is that of gradient times result.
+    rows = jnp.sum((gradient * mixed).astype(jnp.float32), axis=-1, keepdims=True)
+    to_scores = (chances * (_masked(to_chances, rate, seed) - rows) * scale).astype(query.dtype)
+    to_query = jnp.einsum("bhts,bhsd->bhtd", to_scores, key)
+    to_key = jnp.einsum("bhtd,bhts->bhds", query, to_scores).swapaxes(2, 3)
+    return to_query, to_key, to_value, None, None
+
+
+_attention.defvjp(_forward, _backward)

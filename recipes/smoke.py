@@ -1,0 +1,27 @@
+"""A scorer of nothing much, in seconds: see the trainer at work, from a file of instances to a bundle.
+
+    cappy train recipes/smoke.py
+    cappy rank --scorer runs/smoke/bundle "Put plum where it belongs." animal fruit tool colour
+
+A tiny BERT with random weights learns which of forty words are fruits, animals, tools or colours. MEASURED
+"""
+
+from pathlib import Path
+
+from cappy_select.train.config import TrainConfig
+
+HERE = Path(__file__).parent / "smoke"
+
+
+def get_config() -> TrainConfig:
+    return TrainConfig(
+        pairs=str(HERE / "instances.jsonl"),
+        checkpoint=str(HERE),  # a shape and a tokenizer, no weights
+        fresh=True,
+        updates=200,
+        batch=64,
+        micro_tokens=2048,
+        buckets=(32, 128),
+        learning_rate=3e-3,
+        evaluate_every=50,
+    )
