@@ -18,10 +18,10 @@ def get_config() -> TrainConfig:
         pairs=str(HERE / "instances.jsonl"),
         checkpoint=str(HERE),  # a shape and a tokenizer, no weights
         fresh=True,
-        updates=200,
-        batch=64,
-        micro_tokens=2048,
-        buckets=(32, 128),
-        learning_rate=3e-3,
-        evaluate_every=50,
+        updates=500,
+        batch=128,
+        micro_tokens=3072,
+        buckets=(24, 128),
+        learning_rate=2e-3,
+        evaluate_every=100,
     )

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -49,6 +53,7 @@ def train(
     from cappy_select.train.recipe import load_recipe
     from cappy_select.train.runtime import join_processes, keep_compiled
 
+    _hush_threads()
     keep_compiled()
     if distributed or coordinator is not None:
         join_processes(coordinator, processes, process)
@@ -96,6 +101,14 @@ def train(
     print(f"checkpoint: {out / MODEL}")
     if "bundle" in made:
         print(f'bundle: {out / BUNDLE}   (cappy rank --scorer {out / BUNDLE} "…" …)')
+
+
+def _hush_threads() -> None:
+    """Threads that write checkpoints print what fails in them at length, and the main one raises it as well."""
+    if not os.environ.get("CAPPY_TRACEBACK"):
+        logging.getLogger("absl").setLevel(logging.CRITICAL)
+        threading.excepthook = sys.unraisablehook = lambda args: None
+        sys.excepthook = lambda *args: None  # tensorstore's callbacks use it; `main` catches what is ours
 
 
 def _figures(update: Update) -> str:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from cappy_select.errors import DataError
@@ -27,7 +27,6 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path) -> None:
-        logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells each file it touches
         with self._errors(folder):
             self._last, self._best = (
                 ocp.CheckpointManager(
@@ -41,13 +40,13 @@ class Checkpoints:
         """Keep a state; returns before it is written. Raises DataError, also for one before that could not be."""
         with self._errors(self._last.directory):
             if step not in self._last.all_steps():
-                self._last.save(step, args=ocp.args.StandardSave(state._asdict()), force=True)
+                self._last.save(step, args=ocp.args.StandardSave(_sealed(state._asdict())), force=True)
 
     def save_best(self, step: int, weights: Weights) -> None:
         """Keep the best weights so far instead of those before; returns when they are written. Raises DataError."""
         with self._errors(self._best.directory):
             if step not in self._best.all_steps():
-                self._best.save(step, args=ocp.args.StandardSave(weights), force=True)
+                self._best.save(step, args=ocp.args.StandardSave(_sealed(weights)), force=True)
                 self._best.wait_until_finished()
 
     def newest(self, like: State) -> State | None:
@@ -90,16 +89,26 @@ class Checkpoints:
             with self._errors(manager.directory):
                 manager.wait_until_finished()
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Give up the threads; what is being written is finished first."""
         for manager in (self._last, self._best):
-            with self._errors(manager.directory):
-                manager.close()
+            try:
+                with self._errors(manager.directory):
+                    manager.close()
+            except DataError:
+                if kind is None:
+                    raise
 
     @staticmethod
     def _restored(manager: Any, step: int, like: Any) -> Any:
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        return manager.restore(step, args=ocp.args.StandardRestore(abstract))
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, _sealed(like))
+        found = manager.restore(step, args=ocp.args.StandardRestore(abstract))
+        if int(_sum_of_bits(found["kept"])) != int(found["seal"]):
+            raise ValueError("its numbers are not those that were written")
+        return found["kept"]
 
     @staticmethod
     @contextmanager
@@ -107,10 +116,21 @@ class Checkpoints:
         try:
             yield
         except (OSError, ValueError, RuntimeError) as error:  # tensorstore's are ValueError
-            reason = " ".join(str(error).split())[:300]
+            reason = " ".join(str(error).split()).rpartition(": ")[2]  # tensorstore tells where first, then why
             raise DataError(
                 f"{folder} can't be written: {reason}; the checkpoints before are kept: --resume goes on"
             ) from error
+
+
+@jax.jit
+def _sum_of_bits(tree: Any) -> jax.Array:
+    bits = (jax.lax.bitcast_convert_type(leaf, jnp.uint32) for leaf in jax.tree.leaves(tree))
+    return sum((jnp.sum(each, dtype=jnp.uint32) for each in bits), jnp.uint32(0))
+
+
+def _sealed(tree: Any) -> dict[str, Any]:
+    """With a checksum, the same in any layout: Orbax itself does not notice changed bytes."""
+    return {"kept": tree, "seal": _sum_of_bits(tree)}
 
 
 def _remove(manager: Any, step: int) -> None:

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -63,10 +63,6 @@ def fit(
     model = Encoder(start.shape, jax.random.key(config.seed), compute=jnp.dtype(config.compute), remat=config.remat)
     run = compiled(config, model, optimiser_of(config), mesh)
     state = run.begin({name: parameter[...] for name, parameter in model.weights.items()} | start.weights)
-    checkpoints = Checkpoints(out / "checkpoints")
-    gone_on = checkpoints.newest(state)
-    state = state if gone_on is None else gone_on
-    done = int(state.step)
     shared: dict[str, Any] = {
         "micro_tokens": config.micro_tokens * mesh.size,
         "buckets": config.buckets,
@@ -87,14 +83,18 @@ def fit(
         return looked is not None and (step in (0, config.updates) or (every is not None and step % every == 0))
 
     # ------------------------------------------------------------------------------------------------------- the loop
-    def competing() -> dict[int, Evaluation]:
-        return {step: look for step, look in log.evaluations.items() if step > 0 or start.is_scorer}
+    with ExitStack() as stack:
+        checkpoints = stack.enter_context(Checkpoints(out / "checkpoints"))
+        gone_on = checkpoints.newest(state)
+        state = state if gone_on is None else gone_on
+        done = int(state.step)
+        log = stack.enter_context(Log(out, -1 if gone_on is None else done, wandb, config))
+        stop = stack.enter_context(_stop_signals())
+        steps = stack.enter_context(_ahead(batches.of_step, done, config.updates))
 
-    with (
-        Log(out, -1 if gone_on is None else done, wandb, config) as log,
-        _stop_signals() as stop,
-        _ahead(batches.of_step, done, config.updates) as steps,
-    ):
+        def competing() -> dict[int, Evaluation]:
+            return {step: look for step, look in log.evaluations.items() if step > 0 or start.is_scorer}
+
         stopped = None
         try:
             while True:
@@ -133,11 +133,9 @@ def fit(
 
         # ------------------------------------------------------------------------------------------------ the result
         if stopped is not None:
-            checkpoints.close()
             return Fit(log.updates, signal=stopped)
         best = best_of(competing()) if competing() else done
         weights = run.gather(checkpoints.best(best, state.weights) if best != done else state.weights)
-        checkpoints.close()
         return Fit(log.updates, {name: np.asarray(value) for name, value in weights.items()}, best)
 
 

@@ -1,0 +1,306 @@
+"""Whole training runs: what they make, and how they end, go on and fail."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+
+import numpy as np
+import pytest
+
+from cappy_select import Scorer
+from cappy_select.errors import DataError, InputError
+from cappy_select.train.config import TrainConfig
+from cappy_select.train.job import train
+from cappy_select.train.recipe import load_recipe
+from runs import assert_same, environment, log_of, looks_of, losses_of, run_training, train_command, weights_of
+
+
+@pytest.fixture(scope="module")
+def straight(recipe, tmp_path_factory):
+    """A run that nothing happens to."""
+    out = tmp_path_factory.mktemp("straight") / "out"
+    result = train(load_recipe(recipe, ["bundle=fp32"]), out)
+    assert result.signal is None
+    return out
+
+
+def test_a_run_leaves_a_bundle_a_checkpoint_a_record_and_a_plot(straight, recipe):
+    run = json.loads((straight / "run.json").read_text())
+    assert run["config"] == load_recipe(recipe, ["bundle=fp32"]).model_dump(mode="json")
+    assert {"jax", "flax", "optax", "orbax-checkpoint", "cappy-select", "python"} <= run["versions"].keys()
+    assert run["data"]["rows"]["train"] > 400
+    assert run["hardware"]["devices"].startswith("1 ×")
+    result, looks = run["result"], looks_of(straight)
+    assert result["updates"] == 40
+    assert list(looks) == [0, 10, 20, 30, 40]
+    best = max(looks, key=lambda step: (looks[step]["accuracy"], -looks[step]["loss"]))
+    assert result["best_update"] == best
+    assert result["validation"] == looks[best]
+    losses = losses_of(straight)
+    assert sorted(losses) == list(range(1, 41))
+    assert np.mean([losses[step] for step in range(31, 41)]) < 0.9 * losses[1]
+    assert (straight / "training.png").read_bytes().startswith(b"\x89PNG")
+    assert list((straight / "tensorboard").iterdir())
+
+
+def test_the_bundle_scores_as_the_checkpoint_does_in_torch(straight):
+    import torch
+    import transformers
+
+    scorer = Scorer.load(straight / "bundle")
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(straight / "model").eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(straight / "model")
+    pairs = [("Which colour is thing 3 of colors?", "yellow"), ("Say something.", "The number 4 stands after 3.")]
+    with torch.no_grad():
+        expected = [float(model(**tokenizer(*pair, return_tensors="pt")).logits[0, 0]) for pair in pairs]
+    assert scorer.score_pairs(pairs) == pytest.approx(expected, abs=1e-4)
+    provenance = Scorer.load(straight / "bundle").bundle.manifest.provenance["training"]
+    assert provenance["config"]["updates"] == 40
+    assert str(straight) not in json.dumps(provenance)
+
+
+def test_what_is_said_while_it_runs_is_also_in_tensorboard(straight):
+    from tensorboardX.proto.event_pb2 import Event
+
+    found = {}
+    for file in (straight / "tensorboard").iterdir():
+        content, at = file.read_bytes(), 0
+        while at < len(content):  # a record: its length in eight bytes, four of checksum, the event, four of checksum
+            size = int.from_bytes(content[at : at + 8], "little")
+            event = Event.FromString(content[at + 12 : at + 12 + size])
+            found.update({(value.tag, event.step): value.simple_value for value in event.summary.value})
+            at += 16 + size
+    losses = losses_of(straight)
+    assert {step: found["loss", step] for step in losses} == pytest.approx(losses)
+    assert found["validation_accuracy", 20] == pytest.approx(looks_of(straight)[20]["accuracy"])
+    assert found["learning_rate", 40] > 0
+
+
+def test_a_finished_run_is_left_alone_and_needs_resume_to_be_named_again(straight, recipe):
+    before = (straight / "run.json").stat().st_mtime_ns
+    result = train(load_recipe(recipe, ["bundle=fp32"]), straight, resume=True)
+    assert result.run["result"]["updates"] == 40
+    assert len(result.updates) == 45
+    assert (straight / "run.json").stat().st_mtime_ns == before
+    with pytest.raises(InputError, match="--resume goes on"):
+        train(load_recipe(recipe, ["bundle=fp32"]), straight)
+    with pytest.raises(InputError, match=r"learning_rate is 0\.001 there and 0\.5 here"):
+        train(load_recipe(recipe, ["learning_rate=0.5"]), straight, resume=True)
+
+
+def kill_at(command, out, step):
+    """Start a run and kill it -9 when it has said that it made an update."""
+    process = subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 240
+    while process.poll() is None and time.monotonic() < deadline:
+        if (out / "log.jsonl").exists() and max(losses_of_partial(out), default=0) >= step:
+            break
+        time.sleep(0.005)
+    process.kill()
+    return process.wait()
+
+
+def losses_of_partial(out):
+    rows = []
+    for line in (out / "log.jsonl").read_text().splitlines():
+        try:
+            rows.append(json.loads(line)["step"])
+        except (ValueError, KeyError):
+            break
+    return rows
+
+
+def test_a_run_that_is_killed_and_goes_on_ends_with_the_same_bits(straight, recipe, tmp_path):
+    out, draw = tmp_path / "out", random.Random()
+    steps = sorted(draw.sample(range(1, 39), 2))
+    for number, step in enumerate(steps):
+        killed = kill_at(train_command(recipe, out, *["--resume"] * number), out, step)
+        assert killed == -signal.SIGKILL, steps
+    done = run_training(recipe, out, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert_same(out, straight)
+
+
+def test_sigterm_leaves_a_checkpoint_and_143(straight, recipe, tmp_path):
+    out = tmp_path / "out"
+    command = train_command(recipe, out)
+    process = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not (out / "log.jsonl").exists() or max(losses_of_partial(out), default=0) < 3:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.terminate()
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 143, said
+    assert "--resume goes on" in said
+    made = max(losses_of(out))
+    assert (out / "checkpoints" / "last" / str(made)).is_dir()
+    assert not (out / "model").exists()
+    assert run_training(recipe, out, "--resume").returncode == 0
+    assert_same(out, straight)
+
+
+def damage(folder, how):
+    """Break every large file of a checkpoint."""
+    files = sorted((file for file in folder.rglob("*") if file.is_file()), key=lambda file: file.stat().st_size)
+    for file in files[-2:]:
+        content = bytearray(file.read_bytes())
+        if how == "truncated":
+            content = content[: len(content) // 2]
+        else:
+            content[len(content) // 2 : len(content) // 2 + 64] = os.urandom(64)
+        file.write_bytes(content)
+
+
+@pytest.mark.parametrize("how", ["truncated", "overwritten"])
+def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(straight, recipe, tmp_path, how):
+    out = tmp_path / "out"
+
+    class Stop(Exception):
+        pass
+
+    def stop(update):
+        if update.step == 23:
+            raise Stop
+
+    with pytest.raises(Stop):
+        train(load_recipe(recipe), out, on_update=stop)
+    last = out / "checkpoints" / "last"
+    kept = sorted(int(folder.name) for folder in last.iterdir() if folder.name.isdigit())
+    damage(last / str(kept[-1]), how)
+    with pytest.warns(UserWarning, match=f"checkpoint of update {kept[-1]} can't be read"):
+        train(load_recipe(recipe), out, resume=True)
+    assert_same(out, straight)
+
+
+def test_a_full_disk_is_said_and_what_was_kept_goes_on(straight, recipe, tmp_path):
+    out = tmp_path / "out"
+    script = """
+import sys
+sys.path.insert(0, sys.argv.pop(1))
+from disk import full_disk
+from cappy_select.cli import main
+with full_disk(int(sys.argv.pop(1))):
+    main()
+"""
+    (tmp_path / "script.py").write_text(script)
+    command = train_command(recipe, out)[3:]
+    here = os.path.dirname(__file__)
+    full = [train_command(recipe, out)[0], str(tmp_path / "script.py"), here, "100000", *command]
+    done = subprocess.run(full, capture_output=True, text=True, env=environment(), timeout=240)
+    assert done.returncode == 2, done.stderr
+    assert "can't be written" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert run_training(recipe, out, "--resume").returncode == 0
+    assert_same(out, straight)
+
+
+def test_training_ends_early_and_keeps_the_best(pairs, checkpoints, tmp_path):
+    config = TrainConfig(
+        pairs=str(pairs), checkpoint=str(checkpoints["bert"]), updates=60, batch=16, buckets=(128,), micro_tokens=2048,
+        learning_rate=1.0, warmup=0.0, evaluate_every=2, patience=2, bundle=None,
+    )  # fmt: skip
+    result = train(config, tmp_path / "out")
+    looks = looks_of(tmp_path / "out")
+    best = result.run["result"]["best_update"]
+    assert result.run["result"]["stopped_early"]
+    assert max(looks) < 60
+    assert sum(step > best for step in looks) == 2
+    assert best == max(looks, key=lambda step: (looks[step]["accuracy"], -looks[step]["loss"]))
+
+
+def test_without_validation_pairs_the_last_weights_are_kept(checkpoints, tmp_path):
+    from tasks import choice, write
+
+    file = write(tmp_path / "tasks.jsonl", [choice(number) | {"split": "train"} for number in range(4)])
+    settings = {"checkpoint": str(checkpoints["roberta"]), "updates": 3, "batch": 4, "buckets": (64,), "bundle": None}
+    config = TrainConfig(pairs=str(file), **settings)
+    result = train(config, tmp_path / "out")
+    assert result.run["data"]["rows"]["validation"] == 0
+    assert result.run["result"]["best_update"] == 3
+    with pytest.raises(InputError, match="patience=2 needs validation pairs"):
+        train(config.model_copy(update={"patience": 2}), tmp_path / "other")
+
+
+def test_two_runs_in_one_folder_are_refused(recipe, tmp_path):
+    refused = []
+
+    def on_update(update):
+        if update.step == 1:
+            with pytest.raises(InputError, match="another process is training") as error:
+                train(load_recipe(recipe), tmp_path / "out", resume=True)
+            refused.append(error)
+
+    train(load_recipe(recipe, ["updates=2"]), tmp_path / "out", on_update=on_update)
+    assert refused
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ("updates=many", "updates"),
+        ("updates=0", "updates"),
+        ("speed=1", "speed"),
+        ("buckets=[64,32]", "buckets"),
+        ('schedule="slow"', "schedule"),
+        ("pairs=nowhere", "no pairs at nowhere"),
+        ("checkpoint=nowhere", "no checkpoint at nowhere"),
+        ("buckets=[1024]", "takes 512"),
+        ("fsdp=3", "fsdp=3 does not divide"),
+        ("squared=0", "nothing to learn"),
+    ],
+)
+def test_a_mistake_in_an_override_names_the_key(recipe, tmp_path, settings, message):
+    with pytest.raises(InputError, match=message):
+        train(load_recipe(recipe, [settings]), tmp_path / "out")
+    assert not (tmp_path / "out" / "model").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("def get_config(:", "SyntaxError"),
+        ("x = 1", "no function get_config"),
+        ("def get_config():\n    return 1", "returned int"),
+        ("def get_config():\n    return 1 / 0", "ZeroDivisionError"),
+        (
+            "from cappy_select.train.config import TrainConfig\n"
+            "def get_config():\n    return TrainConfig(pairs='p', checkpoint='c', batch=-1)",
+            "batch",
+        ),
+    ],
+)
+def test_a_mistake_in_a_recipe_is_said_with_its_file(tmp_path, content, message):
+    file = tmp_path / "recipe.py"
+    file.write_text(content)
+    with pytest.raises(InputError, match=message) as error:
+        load_recipe(file)
+    assert str(file) in str(error.value)
+    with pytest.raises(InputError, match="no recipe at"):
+        load_recipe(tmp_path / "none.py")
+
+
+def test_an_occupied_folder_is_left_alone(recipe, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("mine")
+    with pytest.raises(InputError, match="holds no run"):
+        train(load_recipe(recipe), tmp_path / "out")
+    assert (tmp_path / "out" / "thesis.txt").read_text() == "mine"
+    assert issubclass(DataError, Exception)
+    shutil.rmtree(tmp_path / "out")
+
+
+def test_weights_change(straight, checkpoints):
+    from safetensors.numpy import load_file
+
+    before = load_file(checkpoints["bert"] / "model.safetensors")
+    after = weights_of(straight)
+    assert before.keys() == after.keys()
+    if json.loads((straight / "run.json").read_text())["result"]["best_update"]:
+        assert any((before[name] != after[name]).any() for name in before)
+    assert len(log_of(straight)) == 45
