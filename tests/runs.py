@@ -40,7 +40,7 @@ from cappy_select.train.config import TrainConfig
 def get_config():
     return TrainConfig(
         pairs={str(pairs)!r}, checkpoint={str(checkpoints["bert"])!r}, updates=40, batch=32, micro_tokens=1024,
-        buckets=(32, 64, 128), learning_rate=1e-3, evaluate_every=10, save_every=7, bundle=None,
+        buckets=(32, 64), learning_rate=1e-3, evaluate_every=10, save_every=7, bundle=None,
     )
 """
     )

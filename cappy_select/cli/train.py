@@ -107,7 +107,8 @@ def _hush_threads() -> None:
     """Threads that write checkpoints print what fails in them at length, and the main one raises it as well."""
     if not os.environ.get("CAPPY_TRACEBACK"):
         logging.getLogger("absl").setLevel(logging.CRITICAL)
-        threading.excepthook = sys.unraisablehook = lambda args: None
+        threading.excepthook = lambda args: None
+        sys.unraisablehook = lambda args: None
         sys.excepthook = lambda *args: None  # tensorstore's callbacks use it; `main` catches what is ours
 
 

@@ -42,12 +42,13 @@ def attention(
     """softmax(QK^T / sqrt(d)) V.
 
     Args:
-        query, key, value: [batch, heads, tokens, d].
+        query: [batch, heads, asking, d].
+        key, value: [batch, heads, tokens, d].
         real: bool[batch, tokens], the tokens that can be attended to.
         rate: Of the dropout of probabilities.
         dropout: Its key; None: none.
 
-    Returns: [batch, heads, tokens, d], of the same type; the softmax is fp32.
+    Returns: [batch, heads, asking, d], of the same type; the softmax is fp32.
     """
     seed = None if dropout is None or not rate else jax.random.bits(dropout, (), jnp.uint32)
     return _attention(query, key, value, real, seed, rate)

@@ -1,4 +1,4 @@
-"""A step's rows as micro-batches of few shapes: sorted by length, padded to a bucket, filled up with empty rows.
+"""A step's rows as micro-batches of few shapes: sorted by length, padded to a bucket, filled up with longer rows.
 
 Which rows a step has is `order`'s affair; how they are cut into micro-batches changes no gradient, for the loss is
 weighted by the rows that are real. Each bucket has one shape, so there is one compiled gradient a bucket.
@@ -76,12 +76,18 @@ class Batches:
         longest = np.where(rows >= 0, self._lengths[np.maximum(rows, 0)], 0).max(axis=1)
         order = np.argsort(longest, kind="stable")
         rows, bucket = rows[order], self._buckets[np.searchsorted(self._buckets, longest[order])]
-        for tokens in np.unique(bucket):
-            mine, units = rows[bucket == tokens], self._units[int(tokens)]
-            for start in range(0, len(mine), units):
-                part = mine[start : start + units]
-                empty = np.full((units - len(part), part.shape[1]), -1, np.int64)
-                yield part, self._filled(np.concatenate([part, empty]), int(tokens))
+        start = 0
+        while start < len(rows):
+            tokens = int(bucket[start])
+            here = int(np.searchsorted(bucket, tokens, "right")) - start
+            units = self._units[tokens]
+            if here < units and start + here < len(rows):  # too few: they are padded a little further instead
+                bucket[start : start + here] = bucket[start + here]
+                continue
+            part = rows[start : start + min(here, units)]
+            empty = np.full((units - len(part), part.shape[1]), -1, np.int64)
+            yield part, self._filled(np.concatenate([part, empty]), tokens)
+            start += len(part)
 
     def _rows(self, units: Rows, step: int) -> Rows:
         if self._width == 1:

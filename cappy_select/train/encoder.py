@@ -1,7 +1,8 @@
 """RoBERTa and BERT with a regression head, in `flax.nnx`.
 
 The layers' parameters are stacked, and one `lax.scan` goes through them: a layer is compiled once, whatever the
-depth. Parameters are fp32; `compute` is what the products are made in. Scores are raw, as the paper has them.
+depth (few layers are written out, which runs a sixth faster). Parameters are fp32; `compute` is what the products are
+made in. Scores are raw, as the paper has them.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from cappy_select.train.attention import attention, dropped
 
 Architecture = Literal["bert", "roberta"]
 Arrays = dict[str, jax.Array]
+_UNROLLED = 6  # layers
 
 
 class EncoderConfig(BaseModel):
@@ -103,13 +105,16 @@ class Encoder(nnx.Module):
         layer: Callable[..., jax.Array] = partial(_layer, config=config, real=real)
         if self.remat:
             layer = jax.checkpoint(layer)
-        layers = {name: weights[name] for name in _LAYER}
-
-        def step(states: jax.Array, of: tuple[Arrays, jax.Array | None]) -> tuple[jax.Array, None]:
-            return layer(states, *of), None
-
-        states, _ = jax.lax.scan(step, states, (layers, None if keys is None else keys[1:-1]))
-        return self._head(states[:, 0], weights, None if keys is None else keys[-1])
+        depth = config.num_hidden_layers
+        layers = ({name: weights[name] for name in _LAYER}, None if keys is None else keys[1:-1])
+        if depth <= _UNROLLED:
+            for number in range(depth - 1):
+                states = layer(states, *_taken(layers, number))
+        else:
+            states, _ = jax.lax.scan(lambda found, of: (layer(found, *of), None), states, _taken(layers, slice(-1)))
+        # The head reads the first token alone, so the last layer has it alone to make: a sixth less work in six layers.
+        first = _layer(states, *_taken(layers, -1), config=config, real=real, made=1)
+        return self._head(first[:, 0], weights, None if keys is None else keys[-1])
 
     def _head(self, first: jax.Array, weights: Arrays, key: jax.Array | None) -> jax.Array:
         """The first token's state -> score."""
@@ -123,29 +128,46 @@ class Encoder(nnx.Module):
         return _dense(hidden.astype(jnp.float32), weights["score_kernel"], weights["score_bias"])[:, 0]
 
 
+def _taken(layers: Any, which: int | slice) -> Any:
+    return jax.tree.map(lambda stacked: stacked[which], layers)
+
+
 def _layer(
-    states: jax.Array, weights: Arrays, key: jax.Array | None, *, config: EncoderConfig, real: jax.Array
+    states: jax.Array,
+    weights: Arrays,
+    key: jax.Array | None,
+    *,
+    config: EncoderConfig,
+    real: jax.Array,
+    made: int | None = None,
 ) -> jax.Array:
-    """One transformer layer, norms behind (post-LN). [batch, tokens, width] -> the same."""
+    """One transformer layer, norms behind (post-LN), for the first `made` tokens: [batch, tokens, width] -> [batch,
+    made, width]; None: for all of them."""
     keys = (None, None, None) if key is None else tuple(jax.random.split(key, 3))
-    batch, tokens, width = states.shape
-    heads = config.num_attention_heads
-    # One product for the three is a fifth faster than three narrow ones.
-    kernels, biases = (
-        jnp.concatenate([weights[f"{name}_{part}"] for name in ("query", "key", "value")], axis=-1)
-        for part in ("kernel", "bias")
-    )
-    projected = _dense(states, kernels, biases).reshape(batch, tokens, 3, heads, width // heads)
-    query, key_, value = (projected[:, :, part].transpose(0, 2, 1, 3) for part in range(3))
+    own = states[:, :made]
+    heads = (config.num_attention_heads, config.hidden_size // config.num_attention_heads)
+
+    def projected(of: jax.Array, *names: str) -> list[jax.Array]:
+        """One product for several projections: a fifth faster than narrow ones. [batch, heads, tokens, d] each."""
+        kernels, biases = (
+            jnp.concatenate([weights[f"{name}_{part}"] for name in names], axis=-1) for part in ("kernel", "bias")
+        )
+        found = _dense(of, kernels, biases).reshape(*of.shape[:2], len(names), *heads)
+        return [found[:, :, part].transpose(0, 2, 1, 3) for part in range(len(names))]
+
+    if made is None:
+        query, key_, value = projected(states, "query", "key", "value")
+    else:
+        (query,), (key_, value) = projected(own, "query"), projected(states, "key", "value")
     mixed = attention(query, key_, value, real, config.attention_probs_dropout_prob, keys[0])
-    mixed = mixed.transpose(0, 2, 1, 3).reshape(batch, tokens, width)
-    made = _dense(mixed, weights["attention_kernel"], weights["attention_bias"])
-    made = dropped(made, config.hidden_dropout_prob, keys[1])
+    mixed = mixed.transpose(0, 2, 1, 3).reshape(own.shape)
+    found = _dense(mixed, weights["attention_kernel"], weights["attention_bias"])
+    found = dropped(found, config.hidden_dropout_prob, keys[1])
     norm = partial(_norm, epsilon=config.layer_norm_eps)
-    attended = norm(states + made, weights["attention_norm_scale"], weights["attention_norm_bias"])
+    attended = norm(own + found, weights["attention_norm_scale"], weights["attention_norm_bias"])
     wide = jax.nn.gelu(_dense(attended, weights["up_kernel"], weights["up_bias"]), approximate=False)
-    made = dropped(_dense(wide, weights["down_kernel"], weights["down_bias"]), config.hidden_dropout_prob, keys[2])
-    return norm(attended + made, weights["output_norm_scale"], weights["output_norm_bias"])
+    found = dropped(_dense(wide, weights["down_kernel"], weights["down_bias"]), config.hidden_dropout_prob, keys[2])
+    return norm(attended + found, weights["output_norm_scale"], weights["output_norm_bias"])
 
 
 def _dense(states: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:

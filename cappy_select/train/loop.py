@@ -32,6 +32,7 @@ from cappy_select.train.steps import Compiled, Weights, compiled
 from cappy_select.train.tokens import TokenSet
 from cappy_select.train.weights import Array
 
+_MICRO_TOKENS = {"cpu": 512}
 _IN_FLIGHT = 2  # micro-batches that the devices were given and have not done: enough to keep them busy
 
 
@@ -64,7 +65,7 @@ def fit(
     run = compiled(config, model, optimiser_of(config), mesh)
     state = run.begin({name: parameter[...] for name, parameter in model.weights.items()} | start.weights)
     shared: dict[str, Any] = {
-        "micro_tokens": config.micro_tokens * mesh.size,
+        "micro_tokens": mesh.size * (config.micro_tokens or _MICRO_TOKENS.get(jax.default_backend(), 16_384)),
         "buckets": config.buckets,
         "multiple": mesh.size,
         "pad": start.shape.pad_token_id,
