@@ -44,3 +44,13 @@ def test_rouge_compares_the_two_without_the_data(tmp_path):
     assert done.returncode == 0, done.stderr
     rows = json.loads(figures.read_text())
     assert all(row["ratio"] > 5 for row in rows)  # a wide margin: it is 16 or more
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_training_compares_the_two(tmp_path):
+    figures = tmp_path / "figures.json"
+    subprocess.run([sys.executable, SCORING.with_name("training.py"), "--quick", "--json", figures], check=True)
+    for found in json.loads(figures.read_text()).values():
+        assert found["ours"][0] > 0
+        assert found["trainer"][0] > 0

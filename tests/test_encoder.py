@@ -56,7 +56,10 @@ SHAPES = {
 MAKE = {"bert": make_bert, "roberta": make_roberta}
 
 
-@pytest.fixture(scope="module", params=["bert", "roberta", *(pytest.param(n, marks=pytest.mark.slow) for n in SHAPES)])
+@pytest.fixture(
+    scope="module",
+    params=["bert", "roberta", *(pytest.param(n, marks=[pytest.mark.slow, pytest.mark.long]) for n in SHAPES)],
+)
 def checkpoint(request, tmp_path_factory):
     kind, sizes = SHAPES.get(request.param, (request.param, {}))
     return MAKE[kind](tmp_path_factory.mktemp("checkpoint") / request.param, **sizes)

@@ -127,6 +127,7 @@ def test_five_thousand_made_pairs_score_as_published():
 
 @needs_data
 @quiet
+@pytest.mark.slow
 def test_twenty_thousand_real_pairs_score_as_published():
     pairs = recorded(20_000)
     assert len(pairs) == 20_000

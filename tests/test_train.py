@@ -116,6 +116,7 @@ def losses_of_partial(out):
     return rows
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_and_goes_on_ends_with_the_same_bits(straight, recipe, tmp_path):
     out, draw = tmp_path / "out", random.Random()
     steps = sorted(draw.sample(range(1, 39), 2))
@@ -127,6 +128,7 @@ def test_a_run_that_is_killed_and_goes_on_ends_with_the_same_bits(straight, reci
     assert_same(out, straight)
 
 
+@pytest.mark.slow
 def test_sigterm_leaves_a_checkpoint_and_143(straight, recipe, tmp_path):
     out = tmp_path / "out"
     command = train_command(recipe, out)
@@ -157,7 +159,7 @@ def damage(folder, how):
         file.write_bytes(content)
 
 
-@pytest.mark.parametrize("how", ["truncated", "overwritten"])
+@pytest.mark.parametrize("how", [pytest.param("truncated", marks=pytest.mark.slow), "overwritten"])
 def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(straight, recipe, tmp_path, how):
     out = tmp_path / "out"
 
@@ -178,6 +180,7 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(straight, recip
     assert_same(out, straight)
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_said_and_what_was_kept_goes_on(straight, recipe, tmp_path):
     out = tmp_path / "out"
     script = """

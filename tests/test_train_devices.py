@@ -29,6 +29,7 @@ def assert_alike(out, one):
         assert looks_of(out)[step]["loss"] == pytest.approx(look["loss"], rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fsdp", [1, 2], ids=["8 data-parallel", "4 x 2 FSDP"])
 def test_eight_devices_give_the_losses_of_one(one, recipe, tmp_path, fsdp):
     done = run_training(recipe, tmp_path / "out", devices=8, fsdp=fsdp, **SETTINGS)
@@ -56,6 +57,7 @@ def start_processes(recipe, out, *arguments, **settings):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_losses_of_one(one, recipe, tmp_path):
     out = tmp_path / "out"
     started = start_processes(recipe, out)
@@ -66,6 +68,7 @@ def test_two_processes_give_the_losses_of_one(one, recipe, tmp_path):
     assert "updates" not in said[1][0]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_one_layout_goes_on_in_another(one, recipe, tmp_path):
     out = tmp_path / "out"
     stop = tmp_path / "stop.py"

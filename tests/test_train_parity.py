@@ -77,8 +77,10 @@ def test_how_a_step_is_cut_changes_nothing(checkpoints, kind, settings):
         assert apart(made[way][0], made["one"][0]) <= 1e-5
 
 
-@pytest.mark.parametrize("schedule", ["linear", "cosine", "constant"])
-@pytest.mark.parametrize("options", [{}, {"weight_decay": 0.1, "clip": 0.5}], ids=["plain", "decay, clip"])
+@pytest.mark.parametrize(
+    ("schedule", "options"),
+    [("linear", {}), ("cosine", {"weight_decay": 0.1, "clip": 0.5}), ("constant", {"weight_decay": 0.1})],
+)
 @pytest.mark.parametrize("kind", ["bert", "roberta"])
 def test_three_steps_of_the_optimiser_are_torchs(checkpoints, kind, schedule, options):
     settings = {"schedule": schedule} | options
@@ -104,7 +106,7 @@ def test_three_steps_of_the_optimiser_are_torchs(checkpoints, kind, schedule, op
         loss = (torch_scores(theirs, micro.ids, micro.types, micro.lengths) - torch.tensor(micro.scores[:, 0])) ** 2
         loss = loss.mean()
         loss.backward()
-        if options:
+        if "clip" in options:
             torch.nn.utils.clip_grad_norm_(theirs.parameters(), options["clip"])
         optimiser.step()
         rates.step()

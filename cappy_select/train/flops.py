@@ -24,9 +24,12 @@ def training_flops(config: EncoderConfig, lengths: npt.NDArray[np.integer[Any]])
     does not count.
     """
     width, wide = config.hidden_size, config.intermediate_size
-    tokens, squares = float(lengths.sum()), float(np.square(lengths.astype(np.float64)).sum())
-    forward = config.num_hidden_layers * (tokens * (8 * width**2 + 4 * width * wide) + 4 * width * squares)
-    return 3 * forward
+    rows, tokens = len(lengths), float(lengths.sum())
+    squares = float(np.square(lengths.astype(np.float64)).sum())
+    whole = tokens * (8 * width**2 + 4 * width * wide) + 4 * width * squares
+    # The last layer: keys and values of all tokens, the rest of the first one alone.
+    last = tokens * (4 * width**2 + 4 * width) + rows * (4 * width**2 + 4 * width * wide)
+    return 3 * ((config.num_hidden_layers - 1) * whole + last)
 
 
 def peak_flops(device_kind: str, named_tflops: float | None) -> float | None:
