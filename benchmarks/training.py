@@ -82,7 +82,7 @@ def ours(lengths: np.ndarray, updates: int, dropout: float) -> dict[str, float]:
             begun["seconds"] = []
             folder = Path(out) / str(number)
             folder.mkdir()
-            fit(config, Start(folder, shape, {}, b"", None), tokens, None, folder, on_update=on_update)  # type: ignore[arg-type]
+            fit(config, Start("-", folder, shape, {}, b"", None), tokens, None, folder, on_update=on_update)  # type: ignore[arg-type]
     tokens_made, seconds = (sum(each) for each in zip(*begun["seconds"], strict=True))
     return {"tokens_per_s": tokens_made / seconds}
 

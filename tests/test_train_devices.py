@@ -8,7 +8,7 @@ import subprocess
 import numpy as np
 import pytest
 
-from runs import environment, looks_of, losses_of, run_training, train_command, weights_of
+from runs import environment, log_of, looks_of, losses_of, run_training, train_command, weights_of
 
 SETTINGS = {"dropout": False, "updates": 20, "save_every": 10, "batch": 64, "micro_tokens": 512}
 
@@ -66,6 +66,19 @@ def test_two_processes_give_the_losses_of_one(one, recipe, tmp_path):
     assert_alike(out, one)
     assert "20 updates" in said[0][0]
     assert "updates" not in said[1][0]
+    assert [row["step"] for row in log_of(out) if "loss" in row] == list(range(1, 21))  # one of them writes
+    assert len(list((out / "tensorboard").iterdir())) == 1
+
+
+@pytest.mark.slow
+def test_what_the_first_process_can_not_do_ends_the_others_too(recipe, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("mine")
+    started = start_processes(recipe, tmp_path / "out")
+    said = [process.communicate(timeout=120)[1] for process in started]
+    assert [process.returncode for process in started] == [2, 2], said
+    assert "holds no run" in said[0]
+    assert "first process of this run failed" in said[1]
 
 
 @pytest.mark.slow
@@ -101,16 +114,15 @@ def test_weights_and_the_optimisers_state_are_spread_as_the_rule_says(tmp_path):
     script = """
 import jax, numpy as np
 from cappy_select.train.config import TrainConfig
-from cappy_select.train.encoder import Encoder, EncoderConfig
+from cappy_select.train.encoder import EncoderConfig, initial_weights
 from cappy_select.train.mesh import mesh_of
 from cappy_select.train.optimiser import optimiser_of
 from cappy_select.train.steps import compiled
 shape = EncoderConfig(model_type="bert", vocab_size=101, hidden_size=64, num_hidden_layers=3, num_attention_heads=4,
     intermediate_size=128, max_position_embeddings=128, type_vocab_size=2, pad_token_id=0)
 config = TrainConfig(pairs="p", checkpoint="c", fsdp=4)
-model = Encoder(shape, jax.random.key(0))
-run = compiled(config, model, optimiser_of(config), mesh_of(4))
-state = run.begin({name: parameter[...] for name, parameter in model.weights.items()})
+run = compiled(config, shape, optimiser_of(config), mesh_of(4))
+state = run.begin(initial_weights(shape, jax.random.key(0)))
 def held(array): return array.addressable_shards[0].data.size / array.size
 moments = [leaf for leaf in jax.tree.leaves(state.optimiser) if leaf.shape == (3, 64, 128)]
 print(held(state.weights["up_kernel"]), held(state.weights["up_bias"]), held(state.weights["word"]),

@@ -8,7 +8,7 @@ import pytest
 import torch
 import transformers
 from test_batches import token_set
-from test_encoder import model_of, torch_model, torch_scores
+from test_encoder import torch_model, torch_scores
 
 from cappy_select.train.batches import Batches, MicroBatch
 from cappy_select.train.config import TrainConfig
@@ -16,15 +16,16 @@ from cappy_select.train.loop import _counts
 from cappy_select.train.mesh import mesh_of
 from cappy_select.train.optimiser import optimiser_of, schedule_of
 from cappy_select.train.steps import compiled
+from cappy_select.train.weights import read_checkpoint
 
 BASE = {"pairs": "p", "checkpoint": "c", "dropout": False, "updates": 10, "warmup": 0.2, "learning_rate": 1e-3}
 
 
 def run_of(checkpoint, **settings):
     config = TrainConfig(**BASE | settings)
-    model = model_of(checkpoint)
-    run = compiled(config, model, optimiser_of(config), mesh_of(config.fsdp))
-    return run, run.begin({name: parameter[...] for name, parameter in model.weights.items()}), model.config
+    shape, weights = read_checkpoint(checkpoint)
+    run = compiled(config, shape, optimiser_of(config), mesh_of(config.fsdp))
+    return run, run.begin(weights), shape
 
 
 def accumulated(run, state, micro_batches):

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import threading
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -66,6 +67,8 @@ def train(
             nonlocal seen
             trained(update.step - seen, config.updates, _figures(update))
             seen = update.step
+            if update.evaluation is not None and not json and not sys.stderr.isatty():
+                note(f"update {update.step} of {config.updates}: {_figures(update)}")  # a log has no bar
 
         result = run_training(
             config,
@@ -77,7 +80,7 @@ def train(
             on_update=on_update,
         )
     if result.signal is not None:
-        note(f"stopped after update {result.updates[-1].step}, with a checkpoint: --resume goes on")
+        note(f"stopped after update {result.done}, with a checkpoint: --resume goes on")
         raise typer.Exit(128 + result.signal)
     if json:
         print_json(result.run)
@@ -86,8 +89,9 @@ def train(
     if made is None:
         return  # not the first of several processes
     early = ", stopped early" if made["stopped_early"] else ""
-    print(f"{out}: {made['updates']} updates in {made['seconds']:.0f} s{early}, {made['tokens_per_s']:,.0f} tokens/s")
-    if made["validation"] is not None:
+    speed = f", {made['tokens_per_s']:,.0f} tokens/s" if made["tokens_per_s"] else ""
+    print(f"{out}: {made['updates']} updates in {made['seconds']:.0f} s{early}{speed}")
+    if made["before"] is not None and made["validation"] is not None:
         before, after = made["before"], made["validation"]
         for name, factor, unit in (("accuracy", 100, " %"), ("loss", 1, "")):
             if after[name] is not None:
@@ -104,11 +108,13 @@ def train(
 
 
 def _hush_threads() -> None:
-    """Threads that write checkpoints print what fails in them at length, and the main one raises it as well."""
+    """Threads that write checkpoints print what fails in them at length, and the main one raises it as well; warnings
+    are a line without the code."""
     if not os.environ.get("CAPPY_TRACEBACK"):
         logging.getLogger("absl").setLevel(logging.CRITICAL)
         threading.excepthook = lambda args: None
         sys.unraisablehook = lambda args: None
+        warnings.showwarning = lambda message, *rest: note(str(message))
         sys.excepthook = lambda *args: None  # tensorstore's callbacks use it; `main` catches what is ours
 
 
@@ -120,6 +126,8 @@ def _figures(update: Update) -> str:
         values.append(f"{update.tokens_per_s:,.0f} tokens/s")
     if update.mfu is not None:
         values.append(f"MFU {100 * update.mfu:.0f} %")
-    if update.evaluation is not None and update.evaluation.accuracy is not None:
-        values.append(f"accuracy {100 * update.evaluation.accuracy:.1f} %")
+    if update.evaluation is not None:
+        values.append(f"validation loss {update.evaluation.loss:.4f}")
+        if update.evaluation.accuracy is not None:
+            values.append(f"accuracy {100 * update.evaluation.accuracy:.1f} %")
     return " · ".join(values)

@@ -27,13 +27,19 @@ def dropped(values: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
 def _masked(values: jax.Array, rate: float, seed: jax.Array | None) -> jax.Array:
     if seed is None:
         return values
-    # A number for each place, mixed until its bits are even (C. Wellons, "lowbias32"): the compiler makes it where it
-    # is used, so no mask is kept; and it is the same on any number of devices.
-    bits = jax.lax.iota(jnp.uint32, prod(values.shape)).reshape(values.shape) ^ seed
+    # A number for each place, mixed until its bits are even: the compiler makes it where it is used, so no mask is
+    # kept, and it is the same on any number of devices. Rows of a batch have seeds of their own.
+    rows, *others = values.shape
+    own = _mixed(jax.lax.iota(jnp.uint32, rows) + seed).reshape(rows, *(1 for _ in others))
+    bits = _mixed(jax.lax.iota(jnp.uint32, prod(others)).reshape(1, *others) + own)
+    return jnp.where(bits >= np.uint32(rate * 2**32), values / (1 - rate), 0).astype(values.dtype)
+
+
+def _mixed(bits: jax.Array) -> jax.Array:
+    """C. Wellons' "lowbias32"."""
     bits = (bits ^ (bits >> 16)) * jnp.uint32(0x7FEB352D)
     bits = (bits ^ (bits >> 15)) * jnp.uint32(0x846CA68B)
-    bits = bits ^ (bits >> 16)
-    return jnp.where(bits >= np.uint32(rate * 2**32), values / (1 - rate), 0).astype(values.dtype)
+    return bits ^ (bits >> 16)
 
 
 def attention(
@@ -77,7 +83,7 @@ def _backward(rate: float, kept: _Kept, gradient: jax.Array) -> tuple[jax.Array,
     to_value = jnp.einsum("bhtd,bhts->bhds", gradient, _masked(chances, rate, seed)).swapaxes(2, 3)
     to_chances = jnp.einsum("bhtd,bhsd->bhts", gradient, value, preferred_element_type=jnp.float32)
     # Each row's sum of gradient times chance, which the softmax takes away, is that of gradient times result.
-    rows = jnp.sum((gradient * mixed).astype(jnp.float32), axis=-1, keepdims=True)
+    rows = jnp.sum(gradient.astype(jnp.float32) * mixed.astype(jnp.float32), axis=-1, keepdims=True)
     to_scores = (chances * (_masked(to_chances, rate, seed) - rows) * scale).astype(query.dtype)
     to_query = jnp.einsum("bhts,bhsd->bhtd", to_scores, key)
     to_key = jnp.einsum("bhtd,bhts->bhds", query, to_scores).swapaxes(2, 3)

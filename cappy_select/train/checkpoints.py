@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,36 +52,44 @@ class Checkpoints:
     def newest(self, like: State) -> State | None:
         """The newest state that can be read, in the layout of `like`; None when there is none.
 
-        A damaged one is taken away with a warning, and so are best weights of later steps.
+        One that can't be read is put aside with a warning, and so are best weights of later steps. Raises DataError
+        when there are some and none can be read.
         """
         self.wait()
-        found, step = None, -1
+        found, step, reason = None, -1, ""
+        unread: list[int] = []
         for step in sorted(self._last.all_steps(), reverse=True):
             try:
                 found = State(**self._restored(self._last, step, like._asdict()))
                 break
             except Exception as error:  # what a damaged file raises is not documented
                 reason = " ".join(str(error).split())[:200]
-                warnings.warn(
-                    f"the checkpoint of update {step} can't be read, so the one before is taken: {reason}", stacklevel=2
-                )
-                _remove(self._last, step)
+                unread.append(step)
+        if found is None and unread:
+            raise DataError(
+                f"no checkpoint in {self._last.directory} can be read ({reason}): train anew, in another folder"
+            )
+        for each in unread:
+            warnings.warn(
+                f"the checkpoint of update {each} can't be read, so the one before is taken: {reason}", stacklevel=2
+            )
+            _put_aside(self._last, each)
         for later in self._best.all_steps():
             if found is None or later > step:
-                _remove(self._best, later)
+                _put_aside(self._best, later)
         return found
 
-    def best(self, step: int, like: Weights) -> Weights:
-        """The best weights, which are those of this step. Raises DataError when they can't be read."""
+    def best(self, step: int, like: Weights) -> Weights | None:
+        """The best weights, which are those of this step; None, with a warning, when they can't be read."""
         self.wait()
         try:
             return dict(self._restored(self._best, step, like))
         except Exception as error:  # what a damaged file raises is not documented
             reason = " ".join(str(error).split())[:200]
-            raise DataError(
-                f"the best weights, of update {step}, can't be read from {self._best.directory}: {reason}; train anew, "
-                "in another folder"
-            ) from error
+            warnings.warn(
+                f"the best weights, of update {step}, can't be read, so the last ones are taken: {reason}", stacklevel=2
+            )
+            return None
 
     def wait(self) -> None:
         """Until all is written. Raises DataError."""
@@ -133,7 +141,8 @@ def _sealed(tree: Any) -> dict[str, Any]:
     return {"kept": tree, "seal": _sum_of_bits(tree)}
 
 
-def _remove(manager: Any, step: int) -> None:
+def _put_aside(manager: Any, step: int) -> None:
     if jax.process_index() == 0:
-        shutil.rmtree(manager.directory / str(step), ignore_errors=True)
+        folder = manager.directory / str(step)
+        folder.rename(folder.with_name(f"{step}.unread.{time.time_ns()}"))
     manager.reload()

@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from cappy_select.errors import InputError, validation_message
 
+_NAMES = frozenset({"pairs", "checkpoint", "revision"})  # text, whatever it looks like
+
 
 class TrainConfig(BaseModel):
     """A run of the trainer; the defaults are those that the paper's repository finetunes with for one task.
@@ -45,7 +47,7 @@ class TrainConfig(BaseModel):
         bundle: Precision of the bundle made at the end; None: no bundle, only a checkpoint.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     pairs: str = Field(min_length=1)
     checkpoint: str = Field(min_length=1)
@@ -102,7 +104,7 @@ class TrainConfig(BaseModel):
                 known = ", ".join(type(self).model_fields)
                 raise InputError(f"--set takes KEY=VALUE, where KEY is one of {known}; got {setting!r}")
             try:
-                given[key] = json.loads(text)
+                given[key] = text if key in _NAMES and text != "null" else json.loads(text)
             except ValueError:
                 given[key] = text
         try:

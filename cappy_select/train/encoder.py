@@ -7,14 +7,14 @@ made in. Scores are raw, as the paper has them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cappy_select.train.attention import attention, dropped
 
@@ -43,6 +43,13 @@ class EncoderConfig(BaseModel):
     classifier_dropout: float | None = Field(None, ge=0, lt=1)
     initializer_range: float = 0.02
     hidden_act: Literal["gelu"] = "gelu"
+    position_embedding_type: Literal["absolute"] = "absolute"
+
+    @model_validator(mode="after")
+    def _divides(self) -> EncoderConfig:
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(f"hidden_size {self.hidden_size} is no multiple of {self.num_attention_heads} heads")
+        return self
 
     @property
     def first_position(self) -> int:
@@ -69,14 +76,7 @@ class Encoder(nnx.Module):
         self, config: EncoderConfig, key: jax.Array, *, compute: Any = jnp.float32, remat: bool = False
     ) -> None:
         self.config, self.compute, self.remat = config, compute, remat
-        shapes = parameter_shapes(config)
-        keys = dict(zip(shapes, jax.random.split(key, len(shapes)), strict=True))
-        self.weights = nnx.Dict(
-            {
-                name: nnx.Param(_initial(name, shape, keys[name], config.initializer_range))
-                for name, shape in shapes.items()
-            }
-        )
+        self.weights = nnx.Dict({name: nnx.Param(value) for name, value in initial_weights(config, key).items()})
 
     def __call__(
         self, ids: jax.Array, types: jax.Array, lengths: jax.Array, *, dropout: jax.Array | None = None
@@ -212,6 +212,17 @@ def parameter_shapes(config: EncoderConfig) -> dict[str, tuple[int, ...]]:
         "pool_bias": (width,),
         "score_kernel": (width, 1),
         "score_bias": (1,),
+    }
+
+
+def initial_weights(config: EncoderConfig, key: jax.Array, *, without: Collection[str] = ()) -> Arrays:
+    """Random weights by name; those that are there already can be left out."""
+    shapes = parameter_shapes(config)
+    keys = dict(zip(shapes, jax.random.split(key, len(shapes)), strict=True))
+    return {
+        name: _initial(name, shape, keys[name], config.initializer_range)
+        for name, shape in shapes.items()
+        if name not in without
     }
 
 

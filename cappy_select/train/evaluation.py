@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -27,7 +28,7 @@ class Evaluation(NamedTuple):
     @property
     def merit(self) -> tuple[float, float]:
         """The better one has more: selection accuracy, then the smaller loss."""
-        return self.accuracy or 0.0, -self.loss
+        return (self.accuracy or 0.0, -self.loss) if math.isfinite(self.loss) else (-1.0, 0.0)
 
 
 def best_of(evaluations: Mapping[int, Evaluation]) -> int:
@@ -59,7 +60,8 @@ class Validation:
             labels = np.asarray(self._tokens.scores[start:end])
             if labels.min() < labels.max():
                 best = labels == labels.max()
-                right.append(bool(best[int(np.argmax(scores[start:end]))]))
+                highest = scores[start:end] == scores[start:end].max()
+                right.append(float(best[highest].mean()))  # of a tie its share: else the order of the rows would count
                 chance.append(float(best.mean()))
         if not right:
             return Evaluation(loss, None, None, 0, len(self._rows))

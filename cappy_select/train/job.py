@@ -18,11 +18,11 @@ from cappy_select.data.folder import read_manifest
 from cappy_select.data.partitions import disk_errors
 from cappy_select.errors import InputError
 from cappy_select.export import Card, export_checkpoint, require_export
-from cappy_select.hub import PREFIX
 from cappy_select.train.config import TrainConfig
 from cappy_select.train.loop import Fit, fit
+from cappy_select.train.mesh import mesh_of
 from cappy_select.train.plot import plot_training
-from cappy_select.train.run import Update, claim, read_log, write_run
+from cappy_select.train.run import Update, claim, read_log, wandb_module, write_run
 from cappy_select.train.runtime import in_turn
 from cappy_select.train.start import Start, starting_point
 from cappy_select.train.tokens import TokenSet, tokenised
@@ -34,10 +34,11 @@ BUNDLE = "bundle"
 
 
 class Result(NamedTuple):
-    """How a run ended: what run.json says, all updates, and the signal that stopped it: it can be gone on with then."""
+    """How a run ended: what run.json says, all that was logged, updates made, and the signal that stopped it."""
 
     run: dict[str, Any]
     updates: list[Update]
+    done: int
     signal: int | None
 
 
@@ -71,25 +72,36 @@ def train(
     out = Path(out)
     if config.bundle is not None:
         require_export()
+    if wandb is not None:
+        wandb_module()
+    mesh_of(config.fsdp)
     if not Path(config.pairs).exists():
         raise InputError(f"no pairs at {config.pairs}: name a folder made by `cappy build`, or a file of instances")
     if Path(config.pairs).is_dir():
-        read_manifest(config.pairs)
+        _data(config, Path(config.pairs))
     start = starting_point(config)
     with _alone(out):
-        begun = in_turn(lambda: claim(out, config, resume=resume or jax.process_index() > 0))
+        facts = start.facts(config)
+        begun = in_turn(lambda: claim(out, config, facts, resume=resume or jax.process_index() > 0))
         if begun["result"] is not None:
-            return Result(begun, read_log(out), None)
+            on_stage(f"{out} holds this run, finished")
+            if jax.process_index() == 0:
+                _bundle(config, begun, out, on_stage)
+            return Result(begun, read_log(out), config.updates, None)
         pairs = in_turn(lambda: _pairs(config, out, on_stage))
-        rows = in_turn(lambda: _rows(config, out, begun, pairs))
-        train_side, validation_side = _tokens(config, start, pairs, rows, out, on_stage, on_tokens)
-        on_stage(f"training on {rows['train']} pairs")
-        fitted = fit(config, start, train_side, validation_side, out, wandb=wandb, on_update=on_update)
+        data = _data(config, pairs)
+        if begun["data"] not in (None, data):
+            raise InputError(f"{out} holds a run on other pairs than {config.pairs} has now: give another folder")
+        begun["data"] = data
+        in_turn(lambda: write_run(out, begun) if jax.process_index() == 0 else None)
+        train_side, validation_side = _tokens(config, start, pairs, data["rows"], out, on_stage, on_tokens)
+        fitted = fit(
+            config, start, train_side, validation_side, out, wandb=wandb, on_stage=on_stage, on_update=on_update
+        )
         if fitted.weights is None or jax.process_index() > 0:
-            return Result(begun, fitted.updates, fitted.signal)
-        begun["result"] = _finished(config, start, fitted, begun, out, on_stage)
-        write_run(out, begun)
-        return Result(begun, fitted.updates, None)
+            return Result(begun, fitted.updates, fitted.done, fitted.signal)
+        _finish(config, start, fitted, begun, out, on_stage)
+        return Result(begun, fitted.updates, fitted.done, None)
 
 
 def _pairs(config: TrainConfig, out: Path, on_stage: Callable[[str], None]) -> Path:
@@ -98,26 +110,27 @@ def _pairs(config: TrainConfig, out: Path, on_stage: Callable[[str], None]) -> P
     if given.is_dir():
         return given
     on_stage(f"making pairs of {given.name}")
-    build([given], out / PAIRS, workers=1)
+    build([given], out / PAIRS, workers=1, overwrite=True)
     return out / PAIRS
 
 
-def _rows(config: TrainConfig, out: Path, begun: dict[str, Any], pairs: Path) -> dict[str, int]:
-    """How many pairs there are on each side; run.json says which ones they are."""
+def _data(config: TrainConfig, pairs: Path) -> dict[str, Any]:
+    """Which pairs they are, for run.json. Raises InputError when they are not whole, or can't be trained on."""
     manifest = read_manifest(pairs)
-    rows = {side: int(manifest["rows"][side]["rows"]) for side in ("train", "validation")}
+    try:
+        rows = {side: int(manifest["rows"][side]["rows"]) for side in ("train", "validation")}
+        tasks = len(manifest["rows"]["train"]["tasks"])
+        files = [(pairs / file["name"], file["size_bytes"]) for file in manifest["files"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"the manifest of {pairs} lacks {error}: build the pairs again") from error
+    for file, size in files:
+        if not file.is_file() or file.stat().st_size != size:
+            raise InputError(f"{file} is missing or damaged: build the pairs again")
     if not rows["train"]:
         raise InputError(f"{config.pairs} has no training pairs")
     if config.patience is not None and not rows["validation"]:
         raise InputError(f"patience={config.patience} needs validation pairs, and {config.pairs} has none")
-    data = {"fingerprint": manifest["fingerprint"], "rows": rows, "tasks": len(manifest["rows"]["train"]["tasks"])}
-    if begun["data"] is None:
-        begun["data"] = data
-        if jax.process_index() == 0:
-            write_run(out, begun)
-    elif begun["data"] != data:
-        raise InputError(f"{out} holds a run on other pairs than {config.pairs} has now: give another folder")
-    return rows
+    return {"fingerprint": manifest["fingerprint"], "rows": rows, "tasks": tasks}
 
 
 def _tokens(
@@ -140,10 +153,10 @@ def _tokens(
     return train_side, in_turn(partial(tokens_of, "validation")) if rows["validation"] else None
 
 
-def _finished(
+def _finish(
     config: TrainConfig, start: Start, fitted: Fit, begun: dict[str, Any], out: Path, on_stage: Callable[[str], None]
-) -> dict[str, Any]:
-    """Write the checkpoint, the plot and the bundle; what run.json says of them."""
+) -> None:
+    """Write the checkpoint, the plot, the result and the bundle."""
     result = _result(config, fitted)
     with disk_errors(out):
         scratch = out / f"{MODEL}.partial"
@@ -152,13 +165,22 @@ def _finished(
         shutil.rmtree(out / MODEL, ignore_errors=True)
         scratch.replace(out / MODEL)
         plot_training(fitted.updates, fitted.best, out / "training.png")
-    if config.bundle is not None:
-        card = Card(name=out.resolve().name, provenance={"training": _provenance(config, begun, result)})
-        made = export_checkpoint(
-            out / MODEL, out / BUNDLE, precision=config.bundle, card=card, overwrite=True, on_stage=on_stage
-        )
-        result["bundle"] = {"digest": made.digest, "gates": made.manifest.gates}
-    return result
+    begun["result"] = result
+    write_run(out, begun)
+    _bundle(config, begun, out, on_stage)
+
+
+def _bundle(config: TrainConfig, run: dict[str, Any], out: Path, on_stage: Callable[[str], None]) -> None:
+    """Make the bundle that is asked for, when it is not there."""
+    made = run["result"].get("bundle", {})
+    if config.bundle is None or made.get("precision") == config.bundle:
+        return
+    card = Card(name=out.resolve().name, provenance={"training": _provenance(run)})
+    bundle = export_checkpoint(
+        out / MODEL, out / BUNDLE, precision=config.bundle, card=card, overwrite=True, on_stage=on_stage
+    )
+    run["result"]["bundle"] = {"precision": config.bundle, "digest": bundle.digest, "gates": bundle.manifest.gates}
+    write_run(out, run)
 
 
 @contextmanager
@@ -167,6 +189,8 @@ def _alone(out: Path) -> Iterator[None]:
     if jax.process_index() > 0:
         yield
         return
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file: a run has a folder")
     with disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
     try:
@@ -182,28 +206,29 @@ def _result(config: TrainConfig, fitted: Fit) -> dict[str, Any]:
     speeds = [update.tokens_per_s for update in made if update.tokens_per_s is not None]
     mfus = [update.mfu for update in made if update.mfu is not None]
     return {
-        "updates": made[-1].step,
-        "stopped_early": made[-1].step < config.updates,
+        "updates": fitted.done,
+        "stopped_early": fitted.done < config.updates,
         "best_update": fitted.best,
-        "before": looks[0]._asdict() if looks else None,
+        "before": looks[0]._asdict() if 0 in looks else None,
         "validation": looks[fitted.best]._asdict() if fitted.best in looks else None,
-        "last_loss": made[-1].loss,
+        "last_loss": made[-1].loss if made else None,
         "seconds": round(sum(update.seconds or 0 for update in made), 1),
         "tokens": sum(update.tokens or 0 for update in made),
-        "tokens_per_s": round(statistics.median(speeds), 1),  # the first update of each shape has its compilation in it
+        "tokens_per_s": round(statistics.median(speeds), 1)
+        if speeds
+        else None,  # the first update of each shape has its compilation in it
         "mfu": statistics.median(mfus) if mfus else None,
     }
 
 
-def _provenance(config: TrainConfig, run: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
+def _provenance(run: dict[str, Any]) -> dict[str, Any]:
     """For the manifest: no paths of this machine."""
-    named = config.model_dump(mode="json", exclude={"pairs", "checkpoint", "micro_tokens", "peak_tflops", "fsdp"})
-    source = config.checkpoint if config.checkpoint.startswith(PREFIX) else Path(config.checkpoint).resolve().name
+    left_out = {"pairs", "checkpoint", "revision", "micro_tokens", "peak_tflops", "fsdp"}
     return {
-        "checkpoint": source,
+        "start": run["start"],
         "pairs": run["data"],
-        "config": named,
-        "best_update": result["best_update"],
-        "validation": result["validation"],
+        "config": {key: value for key, value in run["config"].items() if key not in left_out},
+        "best_update": run["result"]["best_update"],
+        "validation": run["result"]["validation"],
         "versions": run["versions"],
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 import time
@@ -13,14 +14,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
+from cappy_select.errors import DataError
 from cappy_select.train.batches import Batches, MicroBatch
 from cappy_select.train.checkpoints import Checkpoints
 from cappy_select.train.config import TrainConfig
-from cappy_select.train.encoder import Encoder
+from cappy_select.train.encoder import initial_weights
 from cappy_select.train.evaluation import Evaluation, Validation, best_of
 from cappy_select.train.flops import peak_flops, training_flops
 from cappy_select.train.mesh import mesh_of
@@ -37,9 +38,11 @@ _IN_FLIGHT = 2  # micro-batches that the devices were given and have not done: e
 
 
 class Fit(NamedTuple):
-    """How the loop ended: all that was logged; the best weights and their update, or the signal that stopped it."""
+    """How the loop ended: what was logged, and updates made; the best weights and their update, or the signal that
+    stopped it."""
 
     updates: list[Update]
+    done: int
     weights: dict[str, Array] | None = None
     best: int | None = None
     signal: int | None = None
@@ -53,6 +56,7 @@ def fit(
     out: Path,
     *,
     wandb: str | None = None,
+    on_stage: Callable[[str], None] = lambda stage: None,
     on_update: Callable[[Update], None] = lambda update: None,
 ) -> Fit:
     """Train on `train` from where `out` is, or from the start; keep the best by `validation`.
@@ -61,9 +65,9 @@ def fit(
     """
     # ---------------------------------------------------------------------------------------------------- the machine
     mesh = mesh_of(config.fsdp)
-    model = Encoder(start.shape, jax.random.key(config.seed), compute=jnp.dtype(config.compute), remat=config.remat)
-    run = compiled(config, model, optimiser_of(config), mesh)
-    state = run.begin({name: parameter[...] for name, parameter in model.weights.items()} | start.weights)
+    missing = initial_weights(start.shape, jax.random.key(config.seed), without=start.weights)
+    run = compiled(config, start.shape, optimiser_of(config), mesh)
+    state = run.begin(missing | start.weights)
     shared: dict[str, Any] = {
         "micro_tokens": mesh.size * (config.micro_tokens or _MICRO_TOKENS.get(jax.default_backend(), 16_384)),
         "buckets": config.buckets,
@@ -89,6 +93,7 @@ def fit(
         gone_on = checkpoints.newest(state)
         state = state if gone_on is None else gone_on
         done = int(state.step)
+        on_stage(f"going on after update {done} of {config.updates}" if done else f"training: {config.updates} updates")
         log = stack.enter_context(Log(out, -1 if gone_on is None else done, wandb, config))
         stop = stack.enter_context(_stop_signals())
         steps = stack.enter_context(_ahead(batches.of_step, done, config.updates))
@@ -102,6 +107,10 @@ def fit(
                 if due(done) and done not in log.evaluations and looked is not None and looks is not None:
                     evaluation = looked.look(looks, partial(_scores, run, state.weights, stop))
                     if best_of(competing() | {done: evaluation}) == done:
+                        checkpoints.save(
+                            done, state
+                        )  # the best weights are never of a later update than the last state
+                        checkpoints.wait()
                         checkpoints.save_best(done, state.weights)
                     on_update(log.add(Update(done, evaluation=evaluation)))
                 if done == config.updates or _out_of_patience(config.patience, competing()):
@@ -122,6 +131,11 @@ def fit(
                 state, norm = run.update(state, gradients)
                 done += 1
                 total, size = sum(map(float, losses)), float(norm)
+                if not (math.isfinite(total) and math.isfinite(size)):
+                    raise DataError(
+                        f"training diverged at update {done}: the loss is {total}, the gradient's norm {size}; lower "
+                        "learning_rate, or clip"
+                    )
                 seconds = time.perf_counter() - began
                 mfu = None if peak is None else training_flops(start.shape, lengths) / seconds / peak / mesh.size
                 on_update(log.add(Update(done, total, rate, size, int(lengths.sum()), seconds, mfu)))
@@ -134,10 +148,12 @@ def fit(
 
         # ------------------------------------------------------------------------------------------------ the result
         if stopped is not None:
-            return Fit(log.updates, signal=stopped)
+            return Fit(log.updates, done, signal=stopped)
         best = best_of(competing()) if competing() else done
-        weights = run.gather(checkpoints.best(best, state.weights) if best != done else state.weights)
-        return Fit(log.updates, {name: np.asarray(value) for name, value in weights.items()}, best)
+        found = checkpoints.best(best, state.weights) if best != done else None
+        weights = run.gather(state.weights if found is None else found)
+        best = done if found is None else best
+        return Fit(log.updates, done, {name: np.asarray(value) for name, value in weights.items()}, best)
 
 
 class _Stopped(Exception):

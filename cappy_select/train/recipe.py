@@ -29,7 +29,7 @@ def load_recipe(path: str | Path, settings: Sequence[str] = ()) -> TrainConfig:
         raise
     except ValidationError as error:
         raise InputError(f"{path}: {validation_message(error)}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(f"{path} fails: {type(error).__name__}: {error}") from error
     if not isinstance(config, TrainConfig):
         raise InputError(f"{path}: get_config() must return a TrainConfig, it returned {type(config).__name__}")

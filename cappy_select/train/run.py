@@ -30,8 +30,11 @@ from cappy_select.train.evaluation import Evaluation
 
 RUN = "run.json"
 LOG = "log.jsonl"
-# What may be another when a run goes on: how it is computed, not what. Sums in another order differ in the last digit.
-_FREE = frozenset({"micro_tokens", "remat", "save_every", "fsdp", "peak_tflops", "bundle"})
+# What may be another when a run goes on: how it is computed, not what. (The last digits of sums differ then, and with
+# dropout what is dropped.) Pairs and checkpoint are compared by content.
+_FREE = frozenset(
+    {"micro_tokens", "remat", "save_every", "fsdp", "peak_tflops", "bundle", "pairs", "checkpoint", "revision"}
+)
 _PACKAGES = ("cappy-select", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tokenizers")
 
 
@@ -68,30 +71,30 @@ class Update(NamedTuple):
         return cls(**known)
 
 
-def claim(out: Path, config: TrainConfig, *, resume: bool) -> dict[str, Any]:
+def claim(out: Path, config: TrainConfig, start: Mapping[str, Any], *, resume: bool) -> dict[str, Any]:
     """Take a folder for a run, or take one up again: what its run.json says.
 
-    Raises InputError when it holds something else, or this run and nobody said to go on, or another one.
+    Args:
+        out: The folder.
+        config: The run's.
+        start: What it starts from, by name and by content.
+        resume: Whether a run that is there may be gone on with; one that kept nothing yet is begun anew in any case.
+
+    Raises InputError when the folder holds something else, or this run and nobody said to go on, or another one.
     """
-    file = out / RUN
-    if file.is_file():
+    asked = config.model_dump(mode="json")
+    if (out / RUN).is_file():
         begun = read_run(out)
-        if not resume:
-            raise InputError(f"{out} holds a run: --resume goes on with it; or give another folder")
-        asked = config.model_dump(mode="json")
-        other = [key for key in asked if begun["config"].get(key) != asked[key] and key not in _FREE]
-        if other:
-            was, now = begun["config"].get(other[0]), asked[other[0]]
-            raise InputError(
-                f"{out} holds a run with another configuration: {other[0]} is {was!r} there and {now!r} here"
-                + (f", and {len(other) - 1} more" if other[1:] else "")
-                + "; give another folder, or the same configuration"
-            )
-        return begun
-    if out.exists() and (not out.is_dir() or any(path.name != ".lock" for path in out.iterdir())):
+        if begun["result"] is not None or _has_checkpoint(out):
+            if not resume:
+                raise InputError(f"{out} holds a run: --resume goes on with it; or give another folder")
+            _check_same(out, begun, asked, start)
+            return begun | {"config": asked}
+    elif out.exists() and (not out.is_dir() or any(path.name != ".lock" for path in out.iterdir())):
         raise InputError(f"{out} is not empty and holds no run: give another folder")
     begun = {
-        "config": config.model_dump(mode="json"),
+        "config": asked,
+        "start": dict(start),
         "data": None,
         "versions": {name: version(name) for name in _PACKAGES} | {"python": platform.python_version()},
         "git_commit": _commit(),
@@ -102,15 +105,39 @@ def claim(out: Path, config: TrainConfig, *, resume: bool) -> dict[str, Any]:
         },
         "result": None,
     }
-    write_run(out, begun)
+    if jax.process_index() == 0:
+        write_run(out, begun)
     return begun
+
+
+def _has_checkpoint(out: Path) -> bool:
+    kept = out / "checkpoints" / "last"
+    return kept.is_dir() and any(folder.name.isdigit() for folder in kept.iterdir())
+
+
+def _check_same(out: Path, begun: Mapping[str, Any], asked: Mapping[str, Any], start: Mapping[str, Any]) -> None:
+    other = [key for key in asked if begun["config"].get(key) != asked[key] and key not in _FREE]
+    if other:
+        was, now = begun["config"].get(other[0]), asked[other[0]]
+        raise InputError(
+            f"{out} holds a run with another configuration: {other[0]} is {was!r} there and {now!r} here"
+            + (f", and {len(other) - 1} more" if other[1:] else "")
+            + "; give another folder, or the same configuration"
+        )
+    if begun["start"]["sha256"] != start["sha256"]:
+        raise InputError(
+            f"{out} holds a run that started from another checkpoint than {start['checkpoint']} is now: give another "
+            "folder, or that checkpoint"
+        )
 
 
 def read_run(out: Path) -> dict[str, Any]:
     """A run's run.json. Raises InputError."""
     try:
         found = json.loads((out / RUN).read_text(encoding="utf-8"))
-        return {name: found[name] for name in ("config", "data", "versions", "git_commit", "hardware", "result")}
+        return {
+            name: found[name] for name in ("config", "start", "data", "versions", "git_commit", "hardware", "result")
+        }
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{out / RUN} can't be read as a run: {error!r}") from error
 
@@ -140,14 +167,14 @@ def read_log(out: Path, until: int | None = None) -> list[Update]:
             try:
                 update = Update.of_json(json.loads(line))
             except (ValueError, TypeError):
-                break
+                continue
             if until is None or update.step <= until:
                 rows.append(update)
     return rows
 
 
 class Log:
-    """log.jsonl, TensorBoard, and Weights & Biases when a project is named.
+    """log.jsonl, TensorBoard, and Weights & Biases when a project is named; the first process writes.
 
     Args:
         out: The run's folder.
@@ -159,9 +186,13 @@ class Log:
     """
 
     def __init__(self, out: Path, until: int, wandb: str | None, config: TrainConfig) -> None:
+        self.updates = read_log(out, until)
+        self._out = out
+        self._writes = jax.process_index() == 0
+        if not self._writes:
+            return
         from tensorboardX import SummaryWriter
 
-        self.updates = read_log(out, until)
         with disk_errors(out):
             partial = out / f"{LOG}.partial"
             partial.write_text("".join(f"{json.dumps(row.as_json())}\n" for row in self.updates), encoding="utf-8")
@@ -169,12 +200,13 @@ class Log:
             self._file = (out / LOG).open("a", encoding="utf-8")
         self._board = SummaryWriter(str(out / "tensorboard"), purge_step=until + 1, flush_secs=10)
         self._wandb = _wandb_run(out, wandb, config) if wandb else None
-        self._out = out
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if not self._writes:
+            return
         self._file.close()
         self._board.close()
         if self._wandb is not None:
@@ -188,6 +220,8 @@ class Log:
     def add(self, update: Update) -> Update:
         """Write it down. Raises DataError."""
         self.updates.append(update)
+        if not self._writes:
+            return update
         row = update.as_json()
         evaluation = {f"validation_{name}": value for name, value in row.pop("evaluation", {}).items()}
         figures = {name: value for name, value in (row | evaluation).items() if name != "step" and value is not None}
@@ -201,9 +235,19 @@ class Log:
         return update
 
 
-def _wandb_run(out: Path, project: str, config: TrainConfig) -> Any:
+def wandb_module() -> Any:
+    """Weights & Biases. Raises MissingExtra."""
     try:
         import wandb
     except ModuleNotFoundError as error:
         raise MissingExtra("wandb", "--wandb", "wandb") from error
-    return wandb.init(project=project, name=out.name, dir=str(out), config=config.model_dump(mode="json"))
+    return wandb
+
+
+def _wandb_run(out: Path, project: str, config: TrainConfig) -> Any:
+    try:
+        return wandb_module().init(project=project, name=out.name, dir=str(out), config=config.model_dump(mode="json"))
+    except MissingExtra:
+        raise
+    except Exception as error:  # its own errors, and those of its network
+        raise InputError(f"--wandb {project}: {' '.join(str(error).split())[:200]}") from error

@@ -62,11 +62,17 @@ def in_turn(do: Callable[[], T]) -> T:
     """What `do` gives; the first process does it before the others, who find what it made."""
     if jax.process_count() == 1:
         return do()
-    from jax.experimental.multihost_utils import sync_global_devices
+    from jax.experimental.multihost_utils import process_allgather
 
+    made, failure = [], None
     if jax.process_index() == 0:
-        made = do()
-        sync_global_devices("done by the first")
-        return made
-    sync_global_devices("done by the first")
-    return do()
+        try:
+            made.append(do())
+        except Exception as error:  # the others must not wait for ever
+            failure = error
+    failed = bool(np.any(process_allgather(np.array(failure is not None))))
+    if failure is not None:
+        raise failure
+    if failed:
+        raise InputError("the first process of this run failed, and says why")
+    return made[0] if made else do()

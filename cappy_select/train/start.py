@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from cappy_select import hub
 from cappy_select.errors import InputError, MissingExtra
@@ -19,11 +21,20 @@ _WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "flax_model*.msgpack")
 class Start(NamedTuple):
     """See the module."""
 
+    name: str  # a hub id, or the folder's name
     folder: Path
     shape: EncoderConfig
     weights: dict[str, Array]  # those it has: a head may be missing
     tokenizer: bytes  # tokenizer.json
     encoder: PairEncoder
+
+    def facts(self, config: TrainConfig) -> dict[str, Any]:
+        """For run.json: what it is called, and a hash of all that a run takes from it."""
+        hashed = hashlib.sha256(self.shape.model_dump_json().encode() + self.tokenizer)
+        for name, value in sorted(self.weights.items()):
+            hashed.update(name.encode() + np.ascontiguousarray(value).tobytes())
+        commit = self.folder.name if config.checkpoint.startswith(hub.PREFIX) else None
+        return {"checkpoint": self.name, "commit": commit, "sha256": hashed.hexdigest()}
 
     @property
     def is_scorer(self) -> bool:
@@ -48,7 +59,8 @@ def starting_point(config: TrainConfig) -> Start:
         raise InputError(
             f"{folder}: its tokenizer has {encoder.vocabulary} tokens, the embeddings of config.json {shape.vocab_size}"
         )
-    return Start(folder, shape, weights, tokenizer, encoder)
+    name = config.checkpoint if config.checkpoint.startswith(hub.PREFIX) else folder.resolve().name
+    return Start(name, folder, shape, weights, tokenizer, encoder)
 
 
 def _folder(config: TrainConfig) -> Path:

@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 
 from cappy_select.train.batches import MicroBatch
 from cappy_select.train.config import TrainConfig
-from cappy_select.train.encoder import Encoder, parameter_shapes
+from cappy_select.train.encoder import Encoder, EncoderConfig, parameter_shapes
 from cappy_select.train.losses import sums
 from cappy_select.train.mesh import put, rows_sharding, weights_sharding, whole_sharding
 
@@ -53,10 +53,13 @@ class Compiled(NamedTuple):
     gather: Callable[[Weights], Weights]
 
 
-def compiled(config: TrainConfig, model: Encoder, optimiser: optax.GradientTransformation, mesh: Mesh) -> Compiled:
+def compiled(
+    config: TrainConfig, shape: EncoderConfig, optimiser: optax.GradientTransformation, mesh: Mesh
+) -> Compiled:
     """The functions for one run."""
-    graph = nnx.graphdef(model)
-    shapes = parameter_shapes(model.config)
+    compute = jnp.dtype(config.compute)
+    graph = nnx.graphdef(nnx.eval_shape(lambda: Encoder(shape, jax.random.key(0), compute=compute, remat=config.remat)))
+    shapes = parameter_shapes(shape)
     layout = weights_sharding(mesh, shapes)
     whole, rows = whole_sharding(mesh), rows_sharding(mesh)
 

@@ -87,10 +87,19 @@ def tokenised(
     }
     name = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
     folder = cache / f"{side}-{name}"
-    if not (folder / "tokens.json").is_file():
+    if not _whole(folder):
         files = [pairs / file["name"] for file in manifest["files"] if file["name"].startswith(f"{side}-")]
         _make(files, folder, encoder, made_of, on_progress)
     return _load(folder)
+
+
+def _whole(folder: Path) -> bool:
+    """Whether all files are there and as long as they were."""
+    try:
+        sizes = json.loads((folder / "tokens.json").read_text(encoding="utf-8"))["sizes"]
+        return all((folder / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _make(
@@ -126,8 +135,10 @@ def _make(
                     names += zip(columns["task"], columns["group"], strict=True)
                     told(batch.num_rows, total)
         _sort_by_group(scratch, kind, np.array(lengths), np.array(responses), np.array(scores), names)
-        facts = made_of | {"dtype": kind.name, "rows": total, "cut": cut}
+        sizes = {file.name: file.stat().st_size for file in scratch.iterdir()}
+        facts = made_of | {"dtype": kind.name, "rows": total, "cut": cut, "sizes": sizes}
         (scratch / "tokens.json").write_text(json.dumps(facts), encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
         scratch.replace(folder)
 
 

@@ -185,6 +185,8 @@ def _pickled(file: Path) -> dict[str, Any]:
         loaded = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
         raise InputError(f"{file} can't be read as weights: {error}") from error
+    if not isinstance(loaded, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in loaded.values()):
+        raise InputError(f"{file} must hold weights by name, as torch.save(model.state_dict()) writes them")
     return {name: tensor.float().numpy() for name, tensor in loaded.items()}
 
 
@@ -196,6 +198,9 @@ def _msgpack(file: Path) -> dict[str, Any]:
         tree = msgpack_restore(file.read_bytes())
     except Exception as error:
         raise InputError(f"{file} can't be read as Flax weights: {error}") from error
+
+    if not isinstance(tree, Mapping):
+        raise InputError(f"{file} must hold nested weights by name, it holds {type(tree).__name__}")
 
     def walk(node: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
         for name, value in node.items():
