@@ -12,13 +12,15 @@ import time
 
 import numpy as np
 import pytest
+from runs import assert_same, environment, looks_of, losses_of, run_training, train_command
+from safetensors.numpy import load_file
+from tasks import choice, write
 
 from cappy_select import Scorer
 from cappy_select.errors import DataError, InputError
 from cappy_select.train.config import TrainConfig
 from cappy_select.train.job import train
 from cappy_select.train.recipe import load_recipe
-from runs import assert_same, environment, looks_of, losses_of, run_training, train_command
 
 
 @pytest.fixture(scope="module")
@@ -316,6 +318,7 @@ def begun(recipe, tmp_path):
     return tmp_path / "out"
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # tensorstore leaves futures behind
 def test_checkpoints_that_are_gone_or_all_damaged_are_said(begun, recipe):
     for folder in (begun / "checkpoints" / "last").iterdir():
         damage(folder, "truncated")
