@@ -24,11 +24,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 import pytest
 from loopback import Loopback, serve
 from tasks import store, tasks  # noqa: F401 - fixtures
+from trainings import pairs, recipe  # noqa: F401 - fixtures
 
 from cappy_select import LiteLLMProvider, OpenAIProvider, Scorer
 from cappy_select.bundle import Bundle
 from cappy_select.export import export_checkpoint
-from runs import pairs, recipe  # noqa: F401 - fixtures
 
 
 @pytest.fixture

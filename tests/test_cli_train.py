@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 from fakehub import serve_hub
+from trainings import environment, losses_of, run_training
 
 from cappy_select import Scorer
 from cappy_select.train.config import TrainConfig
 from cappy_select.train.recipe import load_recipe
-from runs import environment, losses_of, run_training
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 
@@ -92,3 +92,17 @@ def test_weights_and_biases_is_told_too(recipe, tmp_path, monkeypatch):
     done = run_training(recipe, tmp_path / "out", "--wandb", "cappy", updates=2)
     assert done.returncode == 0, done.stderr
     assert list((tmp_path / "out").glob("wandb/offline-run-*/*.wandb"))
+
+
+def test_without_jax_the_extra_is_named(recipe):
+    script = f"""
+import sys
+sys.modules["jax"] = None
+sys.argv = ["cappy", "train", {str(recipe)!r}]
+from cappy_select.cli import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment())
+    assert done.returncode == 2
+    assert "pip install 'cappy-select[train]'" in done.stderr
+    assert len(done.stderr.splitlines()) == 1

@@ -78,3 +78,15 @@ def test_the_examples_of_data_are_true():
     exec(code, names)
     assert names["rouge_l"]("The Nile is a river.", ["The Nile is a long river.", "A river in Africa"]) == 10 / 11
     assert names["rouge_l_batch"](["The Nile", "A lake"], [["The Nile."], ["A river."]]) == [1.0, 0.5]
+
+
+def test_the_page_on_training_names_every_setting_and_its_example_is_one():
+    from cappy_select.train.config import TrainConfig
+
+    page = (ROOT / "docs/train.md").read_text(encoding="utf-8")
+    for name in TrainConfig.model_fields:
+        assert f"`{name}`" in page, name
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names: dict[str, object] = {}
+    exec(code, names)
+    assert names["config"].patience == 4

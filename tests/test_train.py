@@ -12,9 +12,9 @@ import time
 
 import numpy as np
 import pytest
-from runs import assert_same, environment, looks_of, losses_of, run_training, train_command
 from safetensors.numpy import load_file
 from tasks import choice, write
+from trainings import assert_same, environment, looks_of, losses_of, run_training, train_command
 
 from cappy_select import Scorer
 from cappy_select.errors import DataError, InputError

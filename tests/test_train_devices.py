@@ -7,8 +7,7 @@ import subprocess
 
 import numpy as np
 import pytest
-
-from runs import environment, log_of, looks_of, losses_of, run_training, train_command, weights_of
+from trainings import environment, log_of, looks_of, losses_of, run_training, train_command, weights_of
 
 SETTINGS = {"dropout": False, "updates": 20, "save_every": 10, "batch": 64, "micro_tokens": 512}
 

@@ -33,7 +33,6 @@ from cappy_select.train.steps import Compiled, Weights, compiled
 from cappy_select.train.tokens import TokenSet
 from cappy_select.train.weights import Array
 
-_MICRO_TOKENS = {"cpu": 512}
 _IN_FLIGHT = 2  # micro-batches that the devices were given and have not done: enough to keep them busy
 
 
@@ -69,7 +68,7 @@ def fit(
     run = compiled(config, start.shape, optimiser_of(config), mesh)
     state = run.begin(missing | start.weights)
     shared: dict[str, Any] = {
-        "micro_tokens": mesh.size * (config.micro_tokens or _MICRO_TOKENS.get(jax.default_backend(), 16_384)),
+        "micro_tokens": mesh.size * (config.micro_tokens or (512 if jax.default_backend() == "cpu" else 16_384)),
         "buckets": config.buckets,
         "multiple": mesh.size,
         "pad": start.shape.pad_token_id,
@@ -107,9 +106,7 @@ def fit(
                 if due(done) and done not in log.evaluations and looked is not None and looks is not None:
                     evaluation = looked.look(looks, partial(_scores, run, state.weights, stop))
                     if best_of(competing() | {done: evaluation}) == done:
-                        checkpoints.save(
-                            done, state
-                        )  # the best weights are never of a later update than the last state
+                        checkpoints.save(done, state)  # no later weights are kept than there is a state to go on from
                         checkpoints.wait()
                         checkpoints.save_best(done, state.weights)
                     on_update(log.add(Update(done, evaluation=evaluation)))
