@@ -80,7 +80,9 @@ def test_a_folder_with_something_else_in_it_is_left_alone(tasks, tmp_path):
 SETTINGS = ["--partitions", "6", "--rows-per-shard", "300", "--rows", "4000", "--mode", "adapt", "--workers", "2"]
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=[pytest.mark.slow, pytest.mark.long])])
+@pytest.mark.parametrize(
+    "kills", [pytest.param(3, marks=pytest.mark.slow), pytest.param(20, marks=[pytest.mark.slow, pytest.mark.long])]
+)
 def test_a_killed_run_goes_on_and_gives_the_same_bytes(tmp_path, kills):
     rows = [choice(number) for number in range(400)] + [open_ended(number) for number in range(800)]
     file = write(tmp_path / "tasks.jsonl", rows)

@@ -38,6 +38,7 @@ def test_scores_equal_those_of_torch(kind, checkpoints, bundles):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("make", [make_bert, make_roberta])
 def test_scores_equal_those_of_torch_at_base_size(make, tmp_path):
     size = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}

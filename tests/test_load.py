@@ -55,7 +55,8 @@ SCRIPT = textwrap.dedent("""
 
 
 @pytest.mark.parametrize(
-    ("selections", "waves"), [(25, 1), pytest.param(500, 3, marks=pytest.mark.slow, id="10,000 candidates a wave")]
+    ("selections", "waves"),
+    [(25, 1), pytest.param(500, 3, marks=[pytest.mark.slow, pytest.mark.long], id="10,000 candidates a wave")],
 )
 def test_nothing_is_lost_and_the_bill_is_exact(selections, waves):
     server = subprocess.Popen([sys.executable, SERVER], stdout=subprocess.PIPE, text=True)

@@ -165,6 +165,7 @@ def test_a_score_is_the_same_bits_alone_in_any_batch_and_reversed(default, bundl
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_500_real_pairs_have_the_same_bits_alone_in_any_batch_and_reversed(tmp_path, precision):
     folder = make_bert(tmp_path / "checkpoint", hidden_size=384, num_hidden_layers=6, num_attention_heads=12,
@@ -335,6 +336,7 @@ def test_ranking_10000_responses_with_one_of_a_megabyte_reports_what_was_cut(tin
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the memory from /proc")
 def test_memory_stays_flat_over_20000_pairs_of_random_shapes():
     script = textwrap.dedent("""

@@ -205,6 +205,7 @@ with full_disk(int(sys.argv.pop(1))):
     assert_same(out, straight)
 
 
+@pytest.mark.slow
 def test_training_ends_early_and_keeps_the_best(pairs, checkpoints, tmp_path):
     config = TrainConfig(
         pairs=str(pairs), checkpoint=str(checkpoints["bert"]), updates=60, batch=16, buckets=(128,), micro_tokens=2048,
@@ -327,6 +328,7 @@ def test_checkpoints_that_are_gone_or_all_damaged_are_said(begun, recipe):
     assert len(list((begun / "checkpoints" / "last").iterdir())) == 2  # nothing is thrown away
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_from_its_own_start_only(begun, recipe, checkpoints):
     stages = []
     with pytest.raises(InputError, match="another checkpoint than tiny-roberta"):
@@ -337,6 +339,7 @@ def test_a_run_goes_on_from_its_own_start_only(begun, recipe, checkpoints):
     assert any(stage.startswith("going on after update ") for stage in stages), stages
 
 
+@pytest.mark.slow
 def test_a_damaged_log_costs_its_lines_only(begun, recipe):
     lines = (begun / "log.jsonl").read_text().splitlines()
     (begun / "log.jsonl").write_text("\n".join(["{broken", *lines[1:5], "", "[]", *lines[5:]]))
@@ -345,6 +348,7 @@ def test_a_damaged_log_costs_its_lines_only(begun, recipe):
     assert result.run["result"]["before"] is None
 
 
+@pytest.mark.slow
 def test_damaged_tokens_are_made_again(begun, straight, recipe):
     (file,) = (begun / "tokens").glob("train-*/ids.bin")
     file.write_bytes(file.read_bytes()[:1000])
@@ -370,6 +374,7 @@ def test_a_loss_that_is_no_number_ends_the_run(recipe, tmp_path):
         load_recipe(recipe, ["learning_rate=Infinity"])
 
 
+@pytest.mark.slow
 def test_a_bundle_can_be_asked_for_later(straight, recipe, tmp_path):
     out = tmp_path / "out"
     shutil.copytree(straight, out)

@@ -88,13 +88,13 @@ def fit(
 
     # ------------------------------------------------------------------------------------------------------- the loop
     with ExitStack() as stack:
+        stop = stack.enter_context(_stop_signals())
         checkpoints = stack.enter_context(Checkpoints(out / "checkpoints"))
         gone_on = checkpoints.newest(state)
         state = state if gone_on is None else gone_on
         done = int(state.step)
         on_stage(f"going on after update {done} of {config.updates}" if done else f"training: {config.updates} updates")
         log = stack.enter_context(Log(out, -1 if gone_on is None else done, wandb, config))
-        stop = stack.enter_context(_stop_signals())
         steps = stack.enter_context(_ahead(batches.of_step, done, config.updates))
 
         def competing() -> dict[int, Evaluation]:
