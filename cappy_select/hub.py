@@ -11,6 +11,10 @@ from typing import NamedTuple
 from cappy_select.errors import BundleNotFound
 
 PREFIX = "hf://"
+# What a checkpoint's tokenizer may be in.
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt", "vocab.txt"
+)  # fmt: skip
 
 
 class Snapshot(NamedTuple):

@@ -47,12 +47,19 @@ def whole(folder: Path, fingerprint: str) -> dict[str, Any] | None:
     manifest = read_manifest(folder)
     if manifest["fingerprint"] != fingerprint:
         return None
-    for file in manifest["files"]:
-        path = folder / file["name"]
-        if not path.is_file() or path.stat().st_size != file["size_bytes"]:
-            return None
+    if damaged_file(folder, manifest) is not None:
+        return None
     shutil.rmtree(folder / WORK, ignore_errors=True)
     return manifest
+
+
+def damaged_file(folder: Path, manifest: dict[str, Any]) -> Path | None:
+    """The first file that is missing, or not as long as the manifest says."""
+    for file in manifest["files"]:
+        path: Path = folder / file["name"]
+        if not path.is_file() or path.stat().st_size != file["size_bytes"]:
+            return path
+    return None
 
 
 def check_replaceable(folder: Path, fingerprint: str, overwrite: bool) -> None:

@@ -16,14 +16,6 @@ from cappy_select import hub
 from cappy_select.errors import BundleNotFound, ExportError
 
 ARCHITECTURES = ("roberta", "bert")
-_TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "vocab.json",
-    "merges.txt",
-    "vocab.txt",
-)
 _SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
 _PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 
@@ -73,7 +65,7 @@ def _locate(source: str | Path, revision: str | None) -> tuple[Path, str, dict[s
     if not text.startswith(hub.PREFIX) and (text.count("/") != 1 or text.startswith((".", "/", "~"))):
         raise BundleNotFound(f"no checkpoint at {text!r}: it is no folder, and a hub id is written hf://org/name")
     repo = hub.repo_id(text)
-    safe = hub.fetch(repo, revision, ["config.json", *_TOKENIZER_FILES, *_SAFETENSORS, "model-*-of-*.safetensors"])
+    safe = hub.fetch(repo, revision, ["config.json", *hub.TOKENIZER_FILES, *_SAFETENSORS, "model-*-of-*.safetensors"])
     if not any((safe.path / name).exists() for name in _SAFETENSORS):
         hub.fetch(repo, safe.commit, [*_PICKLED, "pytorch_model-*-of-*.bin"])
     return safe.path, repo.split("/")[1], {"checkpoint": f"hf://{repo}", "revision": safe.commit}

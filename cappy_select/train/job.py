@@ -14,7 +14,7 @@ import jax
 from filelock import FileLock, Timeout
 
 from cappy_select.data.build import build
-from cappy_select.data.folder import read_manifest
+from cappy_select.data.folder import damaged_file, read_manifest
 from cappy_select.data.partitions import disk_errors
 from cappy_select.errors import InputError
 from cappy_select.export import Card, export_checkpoint, require_export
@@ -120,12 +120,11 @@ def _data(config: TrainConfig, pairs: Path) -> dict[str, Any]:
     try:
         rows = {side: int(manifest["rows"][side]["rows"]) for side in ("train", "validation")}
         tasks = len(manifest["rows"]["train"]["tasks"])
-        files = [(pairs / file["name"], file["size_bytes"]) for file in manifest["files"]]
+        damaged = damaged_file(pairs, manifest)
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"the manifest of {pairs} lacks {error}: build the pairs again") from error
-    for file, size in files:
-        if not file.is_file() or file.stat().st_size != size:
-            raise InputError(f"{file} is missing or damaged: build the pairs again")
+    if damaged is not None:
+        raise InputError(f"{damaged} is missing or damaged: build the pairs again")
     if not rows["train"]:
         raise InputError(f"{config.pairs} has no training pairs")
     if config.patience is not None and not rows["validation"]:
@@ -214,9 +213,8 @@ def _result(config: TrainConfig, fitted: Fit) -> dict[str, Any]:
         "last_loss": made[-1].loss if made else None,
         "seconds": round(sum(update.seconds or 0 for update in made), 1),
         "tokens": sum(update.tokens or 0 for update in made),
-        "tokens_per_s": round(statistics.median(speeds), 1)
-        if speeds
-        else None,  # the first update of each shape has its compilation in it
+        # Medians: the first update of each shape has its compilation in it.
+        "tokens_per_s": round(statistics.median(speeds), 1) if speeds else None,
         "mfu": statistics.median(mfus) if mfus else None,
     }
 

@@ -1,7 +1,6 @@
 """What a scorer is trained to: the labels themselves, or their order within a group.
 
-All losses are sums, with the number that they are to be divided by beside them: so that micro-batches add up to the
-loss of their step.
+All losses are sums, which whoever knows the whole step divides by its rows and comparisons: so micro-batches add up.
 """
 
 from __future__ import annotations
@@ -13,12 +12,10 @@ import jax.numpy as jnp
 
 
 class Sums(NamedTuple):
-    """Sums over micro-batches: squared errors and their rows, ranking losses and their pairs of rows."""
+    """Over a micro-batch: squared errors, and ranking losses."""
 
     squared: jax.Array
-    rows: jax.Array
     ranking: jax.Array
-    comparisons: jax.Array
 
 
 def sums(scores: jax.Array, goals: jax.Array, weights: jax.Array) -> Sums:
@@ -28,9 +25,7 @@ def sums(scores: jax.Array, goals: jax.Array, weights: jax.Array) -> Sums:
     better of two responses to one instruction scores higher; each two of a unit whose goals differ are compared.
     """
     squared = jnp.sum(weights * jnp.square(scores - goals))
-    better = (
-        (goals[:, :, None] > goals[:, None, :]) * weights[:, :, None] * weights[:, None, :]
-    )  # [units, width, width]
+    both = weights[:, :, None] * weights[:, None, :]  # [units, width, width]
+    better = (goals[:, :, None] > goals[:, None, :]) * both
     ahead = scores[:, :, None] - scores[:, None, :]
-    ranking = -jnp.sum(better * jax.nn.log_sigmoid(ahead))
-    return Sums(squared, weights.sum(), ranking, better.sum())
+    return Sums(squared, -jnp.sum(better * jax.nn.log_sigmoid(ahead)))

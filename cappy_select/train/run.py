@@ -187,6 +187,7 @@ class Log:
 
     def __init__(self, out: Path, until: int, wandb: str | None, config: TrainConfig) -> None:
         self.updates = read_log(out, until)
+        self.evaluations = {row.step: row.evaluation for row in self.updates if row.evaluation is not None}
         self._out = out
         self._writes = jax.process_index() == 0
         if not self._writes:
@@ -212,14 +213,11 @@ class Log:
         if self._wandb is not None:
             self._wandb.finish()
 
-    @property
-    def evaluations(self) -> dict[int, Evaluation]:
-        """By the update that they are after."""
-        return {update.step: update.evaluation for update in self.updates if update.evaluation is not None}
-
     def add(self, update: Update) -> Update:
         """Write it down. Raises DataError."""
         self.updates.append(update)
+        if update.evaluation is not None:
+            self.evaluations[update.step] = update.evaluation
         if not self._writes:
             return update
         row = update.as_json()

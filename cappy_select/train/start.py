@@ -13,7 +13,7 @@ from cappy_select.errors import InputError, MissingExtra
 from cappy_select.scorer.encoding import PairEncoder
 from cappy_select.train.config import TrainConfig
 from cappy_select.train.encoder import EncoderConfig
-from cappy_select.train.weights import TOKENIZER_FILES, Array, read_checkpoint, read_config
+from cappy_select.train.weights import Array, read_checkpoint, read_config
 
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "flax_model*.msgpack")
 
@@ -69,7 +69,9 @@ def _folder(config: TrainConfig) -> Path:
             raise InputError(f"no checkpoint at {config.checkpoint}: name a folder, or a hub id as hf://org/name")
         return Path(config.checkpoint)
     repo = hub.repo_id(config.checkpoint)
-    found = hub.fetch(repo, config.revision, ["config.json", *TOKENIZER_FILES, *([] if config.fresh else _WEIGHTS[:1])])
+    found = hub.fetch(
+        repo, config.revision, ["config.json", *hub.TOKENIZER_FILES, *([] if config.fresh else _WEIGHTS[:1])]
+    )
     for pattern in () if config.fresh else _WEIGHTS:  # a repository may hold the same weights in several forms
         if any(found.path.glob(pattern)):
             break
@@ -81,7 +83,7 @@ def _tokenizer(folder: Path) -> bytes:
     file = folder / "tokenizer.json"
     if file.is_file():
         return file.read_bytes()
-    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+    if not any((folder / name).is_file() for name in hub.TOKENIZER_FILES):
         raise InputError(
             f"{folder} has no tokenizer: expected tokenizer.json (or vocab.txt, or vocab.json, merges.txt)"
         )

@@ -17,12 +17,10 @@ import numpy.typing as npt
 from pydantic import ValidationError
 
 from cappy_select.errors import InputError, validation_message
+from cappy_select.hub import TOKENIZER_FILES
 from cappy_select.train.encoder import Architecture, EncoderConfig, parameter_shapes
 
 Array = npt.NDArray[np.float32]
-TOKENIZER_FILES = (
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt", "vocab.txt"
-)  # fmt: skip
 
 _EMBEDDINGS = {
     "word": "embeddings.word_embeddings.weight",
