@@ -139,7 +139,10 @@ def test_a_dead_worker_is_one_clear_error_and_the_next_run_goes_on(tasks, tmp_pa
     assert counted(rows_of(tmp_path / "out"), "kind", "score")["augmented", 0.5] == 1
 
 
-def test_ctrl_c_ends_it_quickly_and_leaves_no_worker(tmp_path):
+@pytest.mark.parametrize("seconds", [0, 1], ids=["", "while the workers begin"])
+def test_ctrl_c_ends_it_quickly_and_leaves_no_worker(tmp_path, seconds):
+    slow = f"import sys, time\nif '--multiprocessing-fork' in sys.argv: time.sleep({seconds})\n"
+    (tmp_path / "sitecustomize.py").write_text(slow)
     file = write(tmp_path / "t.jsonl", [open_ended(number) for number in range(3000)])
     process = subprocess.Popen(
         [*COMMAND, file, *SETTINGS, "--out", tmp_path / "out"],
@@ -147,6 +150,7 @@ def test_ctrl_c_ends_it_quickly_and_leaves_no_worker(tmp_path):
         text=True,
         start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
     )
     while not (tmp_path / "out" / ".work" / "scattered").exists():
         time.sleep(0.02)

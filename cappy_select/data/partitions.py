@@ -81,7 +81,8 @@ class Workers:
         try:
             while True:
                 for number in waiting:
-                    running.add(self._pool.submit(_whole, step, shared, number, folder))
+                    with _uninterrupted():
+                        running.add(self._pool.submit(_whole, step, shared, number, folder))
                     if len(running) > self._count:  # one more than there are workers, so that none waits
                         break
                 if not running:
@@ -95,6 +96,25 @@ class Workers:
                 "a worker process died (killed, or out of memory); what was done is kept: run it again, with fewer "
                 "workers if memory was short"
             ) from error
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hold Ctrl-C back: a worker that is begun meanwhile is begun wholly, and inherits that it does not heed it."""
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "pthread_sigmask"):
+        yield  # no Ctrl-C is raised here, or nothing can be inherited
+        return
+    came: list[int] = []
+    # Both: another thread may take what this one has blocked, and a new process forgets what handles a signal.
+    handler = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, handler)
+        if came:
+            signal.raise_signal(signal.SIGINT)
 
 
 def _begin_worker() -> None:
