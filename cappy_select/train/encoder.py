@@ -79,7 +79,13 @@ class Encoder(nnx.Module):
         self.weights = nnx.Dict({name: nnx.Param(value) for name, value in initial_weights(config, key).items()})
 
     def __call__(
-        self, ids: jax.Array, types: jax.Array, lengths: jax.Array, *, dropout: jax.Array | None = None
+        self,
+        ids: jax.Array,
+        types: jax.Array,
+        lengths: jax.Array,
+        *,
+        dropout: jax.Array | None = None,
+        words: jax.Array | None = None,
     ) -> jax.Array:
         """Scores of pairs.
 
@@ -88,6 +94,7 @@ class Encoder(nnx.Module):
             types: int32[batch, tokens], the token type ids (all 0 for RoBERTa).
             lengths: int32[batch], tokens that are real.
             dropout: The key of this step's dropout; None: none.
+            words: float32[batch, tokens, width], the ids' rows of `word`, for who wants the gradient of these alone.
 
         Returns: float32[batch], raw.
         """
@@ -97,7 +104,8 @@ class Encoder(nnx.Module):
         real = jnp.arange(tokens) < lengths[:, None]  # [batch, tokens]
         positions = jnp.where(real, jnp.arange(tokens) + config.first_position, config.first_position - 1)
         positions = jnp.maximum(positions, 0)
-        summed = weights["word"][ids] + weights["position"][positions] + weights["type"][types]
+        words = weights["word"][ids] if words is None else words
+        summed = words + weights["position"][positions] + weights["type"][types]
         states = _norm(summed, weights["embedding_norm_scale"], weights["embedding_norm_bias"], config.layer_norm_eps)
         keys = None if dropout is None else jax.random.split(dropout, config.num_hidden_layers + 2)
         states = dropped(states, config.hidden_dropout_prob, None if keys is None else keys[0])
@@ -106,14 +114,17 @@ class Encoder(nnx.Module):
         if self.remat:
             layer = jax.checkpoint(layer)
         depth = config.num_hidden_layers
-        layers = ({name: weights[name] for name in _LAYER}, None if keys is None else keys[1:-1])
+        by_layer = (None,) * depth if keys is None else tuple(keys[1:-1])
         if depth <= _UNROLLED:
-            for number in range(depth - 1):
-                states = layer(states, *_taken(layers, number))
+            *below, last = _layers(weights, (1,) * depth)
+            for number, of in enumerate(below):
+                states = layer(states, _only(of), by_layer[number])
         else:
-            states, _ = jax.lax.scan(lambda found, of: (layer(found, *of), None), states, _taken(layers, slice(-1)))
+            stacked, last = _layers(weights, (depth - 1, 1))
+            scanned = (stacked, None if keys is None else keys[1:-2])
+            states, _ = jax.lax.scan(lambda found, of: (layer(found, *of), None), states, scanned)
         # The head reads the first token alone, so the last layer has it alone to make: a sixth less work in six layers.
-        first = _layer(states, *_taken(layers, -1), config=config, real=real, made=1)
+        first = _layer(states, _only(last), by_layer[-1], config=config, real=real, made=1)
         return self._head(first[:, 0], weights, None if keys is None else keys[-1])
 
     def _head(self, first: jax.Array, weights: Arrays, key: jax.Array | None) -> jax.Array:
@@ -128,8 +139,15 @@ class Encoder(nnx.Module):
         return _dense(hidden.astype(jnp.float32), weights["score_kernel"], weights["score_bias"])[:, 0]
 
 
-def _taken(layers: Any, which: int | slice) -> Any:
-    return jax.tree.map(lambda stacked: stacked[which], layers)
+def _layers(weights: Arrays, sizes: tuple[int, ...]) -> list[Arrays]:
+    """The layers' parameters in parts, still stacked. Their gradients are put together in one go, where those of
+    slices would each be padded to the whole and added."""
+    parts = {name: jax.lax.split(weights[name], sizes) for name in _LAYER}
+    return [{name: parts[name][number] for name in _LAYER} for number in range(len(sizes))]
+
+
+def _only(stacked: Arrays) -> Arrays:
+    return {name: value[0] for name, value in stacked.items()}
 
 
 def _layer(

@@ -63,12 +63,12 @@ def compiled(
     layout = weights_sharding(mesh, shapes)
     whole, rows = whole_sharding(mesh), rows_sharding(mesh)
 
-    def scored(weights: Weights, batch: Any, key: jax.Array | None) -> jax.Array:
+    def scored(weights: Weights, batch: Any, key: jax.Array | None, words: jax.Array | None = None) -> jax.Array:
         merged: Encoder = nnx.merge(graph, {"weights": weights})
-        return merged(batch.ids, batch.types, batch.lengths, dropout=key).reshape(batch.scores.shape)
+        return merged(batch.ids, batch.types, batch.lengths, dropout=key, words=words).reshape(batch.scores.shape)
 
-    def loss_of(weights: Weights, batch: Any, counts: Any, key: jax.Array | None) -> jax.Array:
-        part = sums(scored(weights, batch, key), batch.scores, batch.weights)
+    def loss_of(others: Weights, words: jax.Array, word: jax.Array, batch: Any, counts: Any, key: Any) -> jax.Array:
+        part = sums(scored(others | {"word": word}, batch, key, words), batch.scores, batch.weights)
         squared = config.squared * part.squared / counts[0]
         return jnp.add(squared, config.ranking * part.ranking / jnp.maximum(counts[1], 1))
 
@@ -76,8 +76,13 @@ def compiled(
         dropout = None
         if config.dropout:
             dropout = jax.random.fold_in(jax.random.fold_in(jax.random.key(config.seed), key[0]), key[1])
-        loss, found = jax.value_and_grad(loss_of)(weights, batch, counts, dropout)
-        return jax.tree.map(jnp.add, gradients, found), loss
+        others = {name: value for name, value in weights.items() if name != "word"}
+        words = weights["word"][batch.ids]
+        differentiated = jax.value_and_grad(loss_of, argnums=(0, 1))
+        loss, (found, of_words) = differentiated(others, words, weights["word"], batch, counts, dropout)
+        # Of half a small model's parameters, the embedding, a micro-batch sees some rows: only these are added to.
+        added = {name: gradients[name] + value for name, value in found.items()}
+        return added | {"word": gradients["word"].at[batch.ids].add(of_words)}, loss
 
     def update(state: State, gradients: Weights) -> tuple[State, jax.Array]:
         changes, inner = optimiser.update(gradients, state.optimiser, state.weights)
