@@ -326,6 +326,33 @@ def test_children_forked_while_the_parent_scores_score_too():
     assert done.returncode == 0, done.stderr  # the worst of the children's
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_scores_with_a_session_of_its_own():
+    """Of the parent's, the threads are missing, and with them whatever they held."""
+    script = textwrap.dedent("""
+        import os, signal, sys
+        from cappy_select import Scorer
+        scorer = Scorer.load(threads=2)
+        before = scorer.score("Is fire hot?", ["yes", "no"]).tolist()
+        child = os.fork()
+        if not child:
+            signal.alarm(90)
+            assert scorer._session._session is None
+            assert scorer.score("Is ice hot?", ["yes", "no"]).shape == (2,)
+            assert scorer.score("Is fire hot?", ["yes", "no"]).tolist() == before
+            assert scorer._session._session is not None
+            os._exit(7)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        assert scorer.score("Is fire cold?", ["yes", "no"]).shape == (2,)
+        sys.exit(code)
+    """)
+    environment = {name: value for name, value in os.environ.items() if name != "TOKENIZERS_PARALLELISM"}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 7, done.stderr
+
+
 def test_ranking_10000_responses_with_one_of_a_megabyte_reports_what_was_cut(tiny):
     responses = [f"answer {n} " + "river " * (n % 12) for n in range(10_000)]
     responses[5000] = "which river " * 85_000

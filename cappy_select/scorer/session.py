@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 import numpy.typing as npt
@@ -34,24 +36,36 @@ class Session:
                 f"({', '.join(ort.get_available_providers())}), got {providers!r}"
             )
         self.providers = [str(name) for name in names]
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 4  # what goes wrong is raised
-        # Threads spin while a batch runs and sleep between batches: a server at rest uses no core.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
-        with bundle.verified(MODEL) as path:
-            try:
-                self._session = ort.InferenceSession(path, options, providers=list(wanted))
-            except Exception as error:  # onnxruntime's exceptions share no public base class
-                raise BundleDamaged(f"{path} can't be loaded by onnxruntime {ort.__version__}: {error}") from error
+        self._bundle, self._threads, self._wanted = bundle, threads, list(wanted)
+        self._lock, self._session = threading.Lock(), self._loaded()
+        _sessions.add(self)
         self._inputs = {node.name for node in self._session.get_inputs()}
         outputs = [node.name for node in self._session.get_outputs()]
         if not {"input_ids", "attention_mask"} <= self._inputs <= _INPUTS or outputs != ["score"]:
             raise BundleDamaged(
-                f"{path} is no scorer: it takes {sorted(self._inputs)} and gives {outputs}, "
+                f"{bundle.path / MODEL} is no scorer: it takes {sorted(self._inputs)} and gives {outputs}, "
                 f"expected {sorted(_INPUTS)} and ['score']"
             )
         self._max_length = bundle.manifest.max_length
+
+    def _loaded(self) -> Any:
+        import onnxruntime as ort
+
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = self._threads
+        options.log_severity_level = 4  # what goes wrong is raised
+        # Threads spin while a batch runs and sleep between batches: a server at rest uses no core.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        with self._bundle.verified(MODEL) as path:
+            try:
+                return ort.InferenceSession(path, options, providers=self._wanted)
+            except Exception as error:  # onnxruntime's exceptions share no public base class
+                raise BundleDamaged(f"{path} can't be loaded by onnxruntime {ort.__version__}: {error}") from error
+
+    def start_anew(self) -> None:
+        """In a forked child: onnxruntime's threads are not there, and its locks may be held by them."""
+        _abandoned.append(self._session)
+        self._lock, self._session = threading.Lock(), None
 
     @property
     def exact(self) -> bool:
@@ -69,8 +83,10 @@ class Session:
             types[number, : len(row_ids)] = row_types
             mask[number, : len(row_ids)] = 1
         feeds = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+        with self._lock:
+            session = self._session = self._session or self._loaded()
         try:
-            (scores,) = self._session.run(["score"], {name: feeds[name] for name in self._inputs})
+            (scores,) = session.run(["score"], {name: feeds[name] for name in self._inputs})
         except Exception as error:
             raise BundleDamaged(
                 f"the model can't score {len(rows)} rows of {longest} tokens (the manifest allows {self._max_length}): "
@@ -81,6 +97,19 @@ class Session:
                 f"the model gives scores of shape {np.shape(scores)} for {len(rows)} rows: expected one each"
             )
         return np.asarray(scores, np.float32)
+
+
+_sessions: WeakSet[Session] = WeakSet()
+_abandoned: list[Any] = []  # to free one would wait for threads that do not exist
+
+
+def _after_fork() -> None:
+    for session in list(_sessions):
+        session.start_anew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def usable_cores() -> int:
