@@ -25,7 +25,7 @@ class TaskReport(BaseModel):
     """Accuracy on one task, as a fraction of 1.
 
     `cappy` and the baselines are means over templates; the median and the quartiles are over them too. `majority`
-    always takes the place among the choices that is right most often, `longest` the longest choice.
+    always takes the place among the choices that is right most often in the task, `longest` the longest choice.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -111,7 +111,7 @@ def evaluate_zeroshot(
     by_task: dict[str, list[int]] = {}
     for number, row in enumerate(rows):
         by_task.setdefault(row.task, []).append(number)
-    weights = np.zeros(len(rows))
+    weights, common = np.zeros(len(rows)), np.zeros(len(rows))
     tasks = []
     for task, members in sorted(by_task.items()):
         templates: dict[str | None, list[int]] = {}
@@ -119,6 +119,8 @@ def evaluate_zeroshot(
             templates.setdefault(rows[number].template, []).append(number)
         for numbers in templates.values():
             weights[numbers] = 1 / len(numbers) / len(templates) / len(by_task)
+        place = _commonest_place([rows[number] for number in members])
+        common[members] = [place < len(marks) and marks[place] for marks in (_rightness(rows[n]) for n in members)]
         each = np.array([right[numbers].mean() for numbers in templates.values()])
         first, median, third = np.quantile(each, [0.25, 0.5, 0.75])
         tasks.append(
@@ -130,7 +132,7 @@ def evaluate_zeroshot(
                 median=float(median),
                 quartiles=(float(first), float(third)),
                 chance=_mean(np.mean([_chance(rows[n]) for n in numbers]) for numbers in templates.values()),
-                majority=_mean(_majority([rows[n] for n in numbers]) for numbers in templates.values()),
+                majority=_mean(common[numbers].mean() for numbers in templates.values()),
                 longest=_mean(longest[numbers].mean() for numbers in templates.values()),
                 other=None if other is None else _mean(other[numbers].mean() for numbers in templates.values()),
             )
@@ -182,9 +184,9 @@ def _right(rows: Sequence[Instance], taken: Sequence[int]) -> Floats:
     return np.array([_rightness(row)[place] for row, place in zip(rows, taken, strict=True)], float)
 
 
-def _majority(rows: Sequence[Instance]) -> float:
+def _commonest_place(rows: Sequence[Instance]) -> int:
     places = Counter(place for row in rows for place, right in enumerate(_rightness(row)) if right)
-    return max(places.values()) / len(rows)
+    return places.most_common(1)[0][0]
 
 
 def _difference(
