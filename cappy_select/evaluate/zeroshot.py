@@ -6,7 +6,7 @@ The measure of the paper: accuracy of a template, its mean over the templates of
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,24 +21,28 @@ from cappy_select.scorer import Scorer
 Floats = npt.NDArray[np.float64]
 
 
-class TaskReport(BaseModel):
-    """Accuracy on one task, as a fraction of 1.
+class Accuracy(BaseModel):
+    """The scorer's and the baselines', as fractions of 1.
 
-    `cappy` and the baselines are means over templates; the median and the quartiles are over them too. `majority`
-    always takes the place among the choices that is right most often in the task, `longest` the longest choice.
+    `majority` always takes the place among the choices that is right most often in the task, `longest` the longest.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    task: str
     n: int = Field(description="rows")
-    templates: int
     cappy: float
-    median: float
-    quartiles: tuple[float, float]
     chance: float
     majority: float
     longest: float
+
+
+class TaskReport(Accuracy):
+    """One task: means over its templates; the median and the quartiles are over them too."""
+
+    task: str
+    templates: int
+    median: float
+    quartiles: tuple[float, float]
     other: float | None = Field(None, description="the scorer that is compared with")
 
 
@@ -55,17 +59,10 @@ class Difference(BaseModel):
     high: float
 
 
-class ZeroshotReport(BaseModel):
-    """All tasks of some files; `cappy` and the baselines are means over tasks."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class ZeroshotReport(Accuracy):
+    """All tasks of some files: means over tasks."""
 
     scorer: str
-    n: int = Field(description="rows")
-    cappy: float
-    chance: float
-    majority: float
-    longest: float
     tasks: tuple[TaskReport, ...]
     against: Difference | None = None
     left_out: int = Field(description="rows without at least two choices of which some, not all, are right")
@@ -98,58 +95,61 @@ def evaluate_zeroshot(
     total = len(pairs) * (1 if against is None else 2)
     ends = np.cumsum([len(row.choices or ()) for row in rows])[:-1]
 
-    def picks(of: Scorer) -> tuple[Floats, int]:
-        scored = of.score_detailed(pairs, on_progress=(lambda done: on_progress(done, total)) if on_progress else None)
-        taken = [int(np.argmax(np.nan_to_num(part, nan=-np.inf))) for part in np.split(scored.scores, ends)]
-        return _right(rows, taken), int(np.count_nonzero(scored.cut))
+    marks = [_rightness(row) for row in rows]
 
-    right, cut = picks(scorer)
-    other = None if against is None else picks(against)[0]
-    longest = _right(
-        rows, [max(range(len(row.choices or ())), key=lambda i: len((row.choices or ())[i])) for row in rows]
-    )
-    by_task: dict[str, list[int]] = {}
+    def right(taken: Iterable[int]) -> Floats:
+        """1 for each row of which the choice at that place is right."""
+        return np.array([place < len(mark) and mark[place] for place, mark in zip(taken, marks, strict=True)], float)
+
+    def picked(of: Scorer) -> tuple[Floats, int]:
+        scored = of.score_detailed(pairs, on_progress=(lambda done: on_progress(done, total)) if on_progress else None)
+        best = (int(np.argmax(np.nan_to_num(part, nan=-np.inf))) for part in np.split(scored.scores, ends))
+        return right(best), int(np.count_nonzero(scored.cut))
+
+    cappy, cut = picked(scorer)
+    other = None if against is None else picked(against)[0]
+    places: dict[str, Counter[int]] = {}
+    for row, mark in zip(rows, marks, strict=True):
+        places.setdefault(row.task, Counter()).update(place for place, is_right in enumerate(mark) if is_right)
+    commonest = {task: counted.most_common(1)[0][0] for task, counted in places.items()}
+    by_row = {
+        "cappy": cappy,
+        "chance": np.array([np.mean(mark) for mark in marks]),
+        "majority": right(commonest[row.task] for row in rows),
+        "longest": right(int(np.argmax([len(choice) for choice in row.choices or ()])) for row in rows),
+    }
+    by_task: dict[str, dict[str | None, list[int]]] = {}
     for number, row in enumerate(rows):
-        by_task.setdefault(row.task, []).append(number)
-    weights, common = np.zeros(len(rows)), np.zeros(len(rows))
+        by_task.setdefault(row.task, {}).setdefault(row.template, []).append(number)
+    weights = np.zeros(len(rows))  # of a row in the mean over tasks
     tasks = []
-    for task, members in sorted(by_task.items()):
-        templates: dict[str | None, list[int]] = {}
-        for number in members:
-            templates.setdefault(rows[number].template, []).append(number)
-        for numbers in templates.values():
-            weights[numbers] = 1 / len(numbers) / len(templates) / len(by_task)
-        place = _commonest_place([rows[number] for number in members])
-        common[members] = [place < len(marks) and marks[place] for marks in (_rightness(rows[n]) for n in members)]
-        each = np.array([right[numbers].mean() for numbers in templates.values()])
-        first, median, third = np.quantile(each, [0.25, 0.5, 0.75])
+    for task, templates in sorted(by_task.items()):
+        members = list(templates.values())
+        for numbers in members:
+            weights[numbers] = 1 / len(numbers) / len(members) / len(by_task)
+        first, median, third = np.quantile([cappy[numbers].mean() for numbers in members], [0.25, 0.5, 0.75])
         tasks.append(
             TaskReport(
                 task=task,
-                n=len(members),
-                templates=len(templates),
-                cappy=float(each.mean()),
+                n=sum(map(len, members)),
+                templates=len(members),
                 median=float(median),
                 quartiles=(float(first), float(third)),
-                chance=_mean(np.mean([_chance(rows[n]) for n in numbers]) for numbers in templates.values()),
-                majority=_mean(common[numbers].mean() for numbers in templates.values()),
-                longest=_mean(longest[numbers].mean() for numbers in templates.values()),
-                other=None if other is None else _mean(other[numbers].mean() for numbers in templates.values()),
+                other=None if other is None else _mean(other[numbers].mean() for numbers in members),
+                **{name: _mean(values[numbers].mean() for numbers in members) for name, values in by_row.items()},
             )
         )
+    difference = None
+    if against is not None and other is not None:
+        difference = _difference(str(against.bundle), rows, cappy, other, weights)
     return ZeroshotReport(
         scorer=str(scorer.bundle),
         n=len(rows),
-        cappy=_mean(task.cappy for task in tasks),
-        chance=_mean(task.chance for task in tasks),
-        majority=_mean(task.majority for task in tasks),
-        longest=_mean(task.longest for task in tasks),
         tasks=tuple(tasks),
-        against=None
-        if against is None or other is None
-        else _difference(str(against.bundle), rows, right, other, weights),
+        against=difference,
         left_out=left_out,
         cut_pairs=cut,
+        **{name: _mean(getattr(task, name) for task in tasks) for name in by_row},
     )
 
 
@@ -158,8 +158,8 @@ def _usable(paths: Sequence[str | Path], choices: tuple[int, int], limit: int | 
     for path in paths:
         problems = Problems(strict=True)
         for _, row in read_instances(path, problems):
-            offered = len(row.choices or ())
-            if not choices[0] <= offered <= choices[1] or not 0 < _chance(row) < 1:
+            marks = _rightness(row)
+            if not choices[0] <= len(marks) <= choices[1] or all(marks) or not any(marks):
                 left_out += 1
             elif limit is None or taken[row.task] < limit:
                 taken[row.task] += 1
@@ -174,19 +174,6 @@ def _usable(paths: Sequence[str | Path], choices: tuple[int, int], limit: int | 
 def _rightness(row: Instance) -> list[bool]:
     references = {text.strip() for text in row.references}
     return [choice.strip() in references for choice in row.choices or ()]
-
-
-def _chance(row: Instance) -> float:
-    return sum(_rightness(row)) / len(row.choices) if row.choices else 0.0
-
-
-def _right(rows: Sequence[Instance], taken: Sequence[int]) -> Floats:
-    return np.array([_rightness(row)[place] for row, place in zip(rows, taken, strict=True)], float)
-
-
-def _commonest_place(rows: Sequence[Instance]) -> int:
-    places = Counter(place for row in rows for place, right in enumerate(_rightness(row)) if right)
-    return places.most_common(1)[0][0]
 
 
 def _difference(
