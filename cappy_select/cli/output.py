@@ -7,6 +7,7 @@ import math
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any, Protocol
 
 import typer
@@ -130,3 +131,10 @@ def note_problems(
         print(f"  {one_line(where)}: {one_line(message, 160)}", file=sys.stderr)
     if count > shown:
         print(f"  and {count - shown} more", file=sys.stderr)
+
+
+def note_report(folder: str, whole: bool) -> None:
+    """Where a report lies, and whether its pictures could not be drawn."""
+    note(f"report: {Path(folder) / 'report.html'}")
+    if not whole:
+        note("without matplotlib it has no pictures: pip install 'cappy-select[data]'")

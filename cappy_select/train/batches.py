@@ -39,7 +39,7 @@ class Batches:
         buckets: Lengths that rows are padded to, ascending; the last one must hold the longest pair.
         pad: The padding's token id.
         seed: Of the order.
-        width: Rows of a group that a unit has, drawn anew each epoch; 1: units are pairs.
+        width: Rows of a group that a unit has, one of the best and others drawn anew each epoch; 1: units are pairs.
         multiple: Rows of a micro-batch are a multiple of this: the devices that share it.
     """
 
@@ -96,7 +96,9 @@ class Batches:
         draw = np.random.default_rng([self._seed, step])
         rows = np.full((len(units), self._width), -1, np.int64)
         for place, (start, end) in enumerate(zip(starts, ends, strict=True)):
-            taken = draw.permutation(end - start)[: self._width]
+            order = draw.permutation(end - start)
+            best = np.argmax(self._tokens.scores[start:end][order])  # without it there may be nothing to compare
+            taken = np.concatenate([order[best : best + 1], np.delete(order, best)])[: self._width]
             rows[place, : len(taken)] = start + np.sort(taken)
         return rows
 

@@ -33,7 +33,9 @@ class TrainConfig(BaseModel):
         clip: The norm that gradients are cut to; None: not cut.
         squared: Weight of the L2 loss.
         ranking: Weight of the Bradley-Terry loss among the responses of a group.
-        group_rows: Rows of a group that an update compares at most, drawn anew each time.
+        ranking_scale: What two scores' difference is multiplied by in it. Scores that the L2 loss keeps in [0, 1]
+            differ by 1 at most, where a scale of 1 still pulls them apart.
+        group_rows: Rows of a group that an update compares at most: one of the best, others drawn anew each time.
         dropout: False turns all of it off; the rates are the checkpoint's.
         compute: What products are made in; weights, norms and softmax are fp32 always.
         remat: Compute activations anew in the backward pass: less memory, a third more work.
@@ -64,6 +66,7 @@ class TrainConfig(BaseModel):
     clip: float | None = Field(None, gt=0)
     squared: float = Field(1.0, ge=0)
     ranking: float = Field(0.0, ge=0)
+    ranking_scale: float = Field(1.0, gt=0)
     group_rows: int = Field(8, ge=2)
     dropout: bool = True
     compute: Literal["float32", "bfloat16"] = "float32"

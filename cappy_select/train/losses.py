@@ -18,14 +18,15 @@ class Sums(NamedTuple):
     ranking: jax.Array
 
 
-def sums(scores: jax.Array, goals: jax.Array, weights: jax.Array) -> Sums:
+def sums(scores: jax.Array, goals: jax.Array, weights: jax.Array, ranking_scale: float = 1.0) -> Sums:
     """Of a micro-batch: scores, goals and weights are float32[units, width].
 
     Squared error: Cappy's L2 loss (Tan et al. 2023). Ranking: Bradley-Terry, minus the log-likelihood that the
-    better of two responses to one instruction scores higher; each two of a unit whose goals differ are compared.
+    better of two responses to one instruction scores higher; each two of a unit whose goals differ are compared, by
+    the difference of their scores times `ranking_scale`.
     """
     squared = jnp.sum(weights * jnp.square(scores - goals))
     both = weights[:, :, None] * weights[:, None, :]  # [units, width, width]
     better = (goals[:, :, None] > goals[:, None, :]) * both
-    ahead = scores[:, :, None] - scores[:, None, :]
+    ahead = ranking_scale * (scores[:, :, None] - scores[:, None, :])
     return Sums(squared, -jnp.sum(better * jax.nn.log_sigmoid(ahead)))

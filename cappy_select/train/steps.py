@@ -68,7 +68,8 @@ def compiled(
         return merged(batch.ids, batch.types, batch.lengths, dropout=key, words=words).reshape(batch.scores.shape)
 
     def loss_of(others: Weights, words: jax.Array, word: jax.Array, batch: Any, counts: Any, key: Any) -> jax.Array:
-        part = sums(scored(others | {"word": word}, batch, key, words), batch.scores, batch.weights)
+        scores = scored(others | {"word": word}, batch, key, words)
+        part = sums(scores, batch.scores, batch.weights, config.ranking_scale)
         squared = config.squared * part.squared / counts[0]
         return jnp.add(squared, config.ranking * part.ranking / jnp.maximum(counts[1], 1))
 
