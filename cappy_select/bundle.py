@@ -26,6 +26,7 @@ from cappy_select.types import CutSide
 
 FORMAT_VERSION = 1
 MANIFEST, MODEL, TOKENIZER = "manifest.json", "model.onnx", "tokenizer.json"
+MODEL_CONFIG = "config"  # in the metadata of model.onnx: what training needs and the graph does not show, as JSON
 _STALE_S = 3600.0
 EMBEDDED = Path(__file__).parent / "bundles" / "cappy-mini"
 
@@ -112,6 +113,11 @@ class Bundle:
 
     def __str__(self) -> str:
         return f"{self.manifest.name} {self.manifest.version} ({self.manifest.precision}, {self.digest[:12]})"
+
+
+def is_bundle(folder: Path) -> bool:
+    """Whether a folder is meant to be one: runs, pairs and others have a manifest, too."""
+    return all((folder / name).is_file() for name in (MANIFEST, MODEL))
 
 
 def load_bundle(path: Path | str) -> Bundle:

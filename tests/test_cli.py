@@ -177,12 +177,13 @@ def test_eval_selection(tmp_path):
     row = {"id": "1", "instruction": "17 + 25?", "references": ["42"], "candidates": candidates}
     file = tmp_path / "rows.jsonl"
     file.write_text(json.dumps(row))
-    report = json.loads(ok("eval", "selection", file, "--json").stdout)
+    out = ("--out", tmp_path / "out")
+    report = json.loads(ok("eval", "selection", file, "--json", *out).stdout)
     keys = {"n", "random", "first", "longest", "best_single", "best_model", "vote", "cappy", "oracle"}
     assert keys <= set(report)
     assert (report["n"], report["random"], report["best_model"], report["oracle"]) == (1, 0.5, "b", 1.0)
-    assert len(json.loads(ok("eval", "selection", file, file, "--json").stdout)) == 2
-    table = ok("eval", "selection", file).stdout
+    assert len(json.loads(ok("eval", "selection", file, file, "--json", *out).stdout)) == 2
+    table = ok("eval", "selection", file, *out).stdout
     for name in ("random (expected)", "first", "longest", "best single (b)", "majority vote", "cappy", "oracle"):
         assert name in table
 
@@ -328,18 +329,19 @@ def test_eval_compares_every_strategy(tmp_path):
     ]
     file = tmp_path / "rows.jsonl"
     file.write_text(json.dumps({"id": "1", "instruction": "6 * 7?", "references": ["42"], "candidates": rows}) + "\n")
-    report = json.loads(ok("eval", "selection", file, "--strategy", "all", "--json").stdout)
+    out = ("--out", tmp_path / "out")
+    report = json.loads(ok("eval", "selection", file, "--strategy", "all", "--json", *out).stdout)
     assert report["strategies"] | {"argmax": 0, "cluster": 0, "quality_cost": 0, "minimum_bayes_risk": 0} == {
         "argmax": 0, "vote": 1.0, "weighted_vote": 1.0, "cluster": 0, "self_score_sum": 0.0, "self_score_mean": 1.0,
         "minimum_bayes_risk": 0, "quality_cost": 0,
     }  # fmt: skip
     assert report["strategies"]["argmax"] == report["cappy"]
-    shown = ok("eval", "selection", file, "--strategy", "vote", "--strategy", "cluster").stdout
+    shown = ok("eval", "selection", file, "--strategy", "vote", "--strategy", "cluster", *out).stdout
     assert "strategy vote" in shown
     assert "strategy cluster" in shown
     for row in rows:
         del row["cost"], row["logprob_sum"]
     file.write_text(json.dumps({"id": "1", "instruction": "6 * 7?", "references": ["42"], "candidates": rows}) + "\n")
-    shown = ok("eval", "selection", file, "--strategy", "all").stdout
+    shown = ok("eval", "selection", file, "--strategy", "all", *out).stdout
     assert "no costs recorded" in shown
     assert "no log-probabilities recorded" in shown

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
+from test_cli import ok
 
 from cappy_select import InputError
-from cappy_select.evaluate.selection import evaluate_selection, final_answer
+from cappy_select.evaluate.report import write_report
+from cappy_select.evaluate.selection import COMPARED, evaluate_selection, final_answer, selection_report
 from cappy_select.recorded import Recorded
 
 
@@ -56,6 +60,59 @@ def test_human_ratings_become_fractions_and_free_text_does_not_compare(file, tin
     report = evaluate_selection(file([{"id": "1", "instruction": "Sum up.", "candidates": candidates}]), tiny)
     assert (report.random, report.first, report.oracle) == (pytest.approx(0.625), 1.0, 1.0)
     assert report.vote is None
+
+
+def test_gains_are_paired_instance_by_instance(file, tiny):
+    rows = [
+        {
+            "id": str(number), "instruction": f"question {number}", "references": ["1"],
+            "candidates": [answer("a", "one", bool(number % 4)), answer("b", "two two", False)],
+        }
+        for number in range(40)
+    ]  # fmt: skip
+    report = evaluate_selection(file(rows), tiny)
+    assert set(report.gains) == set(COMPARED) - {"vote"}
+    for way, gain in report.gains.items():
+        assert gain.mean == pytest.approx(report.cappy - getattr(report, way))
+    responses = [candidate["response"] for candidate in rows[0]["candidates"]]
+    first = np.array([tiny.score(row["instruction"], responses).argmax() == 0 for row in rows])
+    right = np.arange(40) % 4 > 0
+    differences = first * right - right / 2
+    found = report.gains["random"]
+    assert found.high - found.low == pytest.approx(2 * 1.96 * differences.std() / 40**0.5, abs=0.03)
+    # Where the picks are the same nothing differs, however much the quality itself does.
+    same = evaluate_selection(file([row | {"candidates": row["candidates"][:1]} for row in rows]), tiny)
+    assert {(gain.mean, gain.low, gain.high) for gain in same.gains.values()} == {(0, 0, 0)}
+
+
+def test_the_scorer_is_audited_on_the_answers(file, tiny):
+    report = evaluate_selection(file(ROWS), tiny).audit
+    assert (report.prompts, report.answers) == (2, 6)
+    assert [band.n for band in report.bands] == [2, 0, 0, 0, 4]
+    scores = [float(s) for r in ROWS for s in tiny.score(r["instruction"], [c["response"] for c in r["candidates"]])]
+    assert [each.score for each in report.bins] == pytest.approx(sorted(scores), abs=1e-5)
+
+
+@pytest.mark.parametrize("count", [1, 45])
+def test_one_report_for_all_files(file, tiny, tmp_path, count):
+    found = evaluate_selection(file(ROWS), tiny, strategies=["vote", "quality_cost"])
+    report = selection_report([found] * count)
+    assert len({picture.name for picture in report.pictures}) == count + 1
+    assert write_report(tmp_path / "out", replace(report, pictures=report.pictures[:2]))
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert text.count("| picked by |") == text.count("Expected calibration error") == count
+    assert "no costs recorded" in text
+    assert {file.name for file in (tmp_path / "out").glob("*.png")} == {
+        "selection.png", "audit.png" if count == 1 else "audit-1.png",
+    }  # fmt: skip
+
+
+def test_the_command_writes_what_it_prints(file, tmp_path):
+    done = ok("eval", "selection", file(ROWS), "--out", tmp_path / "out", "--json")
+    printed = json.loads(done.stdout)
+    assert json.loads((tmp_path / "out" / "report.json").read_text()) == {"files": [printed]}
+    assert set(printed["gains"]["first"]) == {"mean", "low", "high"}
+    assert "report.html" in done.stderr
 
 
 def test_limit_and_progress(file, tiny):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import adapting
 from loopback import Reply
 from tiny import make_t5
 
@@ -55,3 +56,19 @@ def test_local_model(tmp_path):
     out = run("local_model.py", make_t5(tmp_path / "t5"), "which river begins in peru", "--seed", "1")
     assert "17 candidates" in out
     assert "the model's own (sum):" in out
+
+
+def test_adapt_closed_model(tmp_path, loopback):
+    file = adapting.examples(tmp_path / "kinds.jsonl", 160)
+    right = adapting.right_answers(file)
+    adapting.answering(loopback, right)
+    question = next(iter(right))
+    out = run(
+        "adapt_closed_model.py", file, "-m", "openai:llm", "--out", tmp_path / "kinds", "--ask", question,
+        "--api-base", loopback.base, "--scorer", adapting.toy_scorer(tmp_path / "toy"),
+        *(part for setting in adapting.QUICK for part in ("--set", setting)),
+    )  # fmt: skip
+    quality = {line.split()[0]: float(line.split()[1]) for line in out.splitlines() if "over the first" in line}
+    assert quality["adapted"] > quality["random"]
+    assert out.splitlines()[-1].removeprefix("answer: ") in adapting.KINDS
+    assert len(loopback.requests) == 4 * 160 + 4

@@ -128,3 +128,14 @@ def test_how_many_rows_of_each_task(settings, expected):
 def test_a_weight_of_no_task_is_an_error():
     with pytest.raises(InputError, match="c, d"):
         targets(AVAILABLE, {"d": 1.0, "c": 1.0, "a": 1.0}, cap=None, rows=None, rows_per_task=None)
+
+
+def test_of_sampled_answers_alone_neither_references_nor_wrong_choices_become_pairs():
+    known = question(
+        references=["r"],
+        choices=["r", "w"],
+        answers=[Answer("r"), Answer("x", quality=1.0), Answer("y", quality=0.0), Answer("w")],
+    )
+    result = pairs_of(known, "adapt", half, ["other"], 3, seed=1, sampled_only=True)
+    assert {pair.response: pair.score for pair in result.pairs} == {"r": 1.0, "w": 0.0, "x": 1.0, "y": 0.0}
+    assert result.unmatched == 0

@@ -31,6 +31,7 @@ VERBS = {
     "sample": "Ask LLMs for answers to instances and keep them.",
     "build": "Make scored pairs of instances and samples.",
     "train": "Train a scorer on pairs.",
+    "adapt": "Teach a scorer your task, without touching the LLMs.",
 }
 
 

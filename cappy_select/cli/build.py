@@ -52,6 +52,9 @@ def build(
     mismatches: Annotated[
         int, typer.Option(help="Wrong answers from other questions, for each reference of a question without choices.")
     ] = 1,
+    sampled_only: Annotated[
+        bool, typer.Option("--sampled-only", help="Pairs of sampled answers alone, none of references.")
+    ] = False,
     validation: Annotated[float, typer.Option(help="Share of the instructions that is held out.")] = 0.05,
     mixture: Annotated[
         str, typer.Option(help="proportional, equal, or a JSON file of weights by task.")
@@ -87,6 +90,7 @@ def build(
         "mode": mode,
         "label": label,
         "mismatches": mismatches,
+        "sampled_only": sampled_only,
         "validation": validation,
         "mixture": _mixture(mixture),
         "cap": cap,

@@ -54,7 +54,7 @@ def train(
     from cappy_select.train.recipe import load_recipe
     from cappy_select.train.runtime import join_processes, keep_compiled
 
-    _hush_threads()
+    hush_threads()
     keep_compiled()
     if distributed or coordinator is not None:
         join_processes(coordinator, processes, process)
@@ -107,7 +107,7 @@ def train(
         print(f'bundle: {out / BUNDLE}   (cappy rank --scorer {out / BUNDLE} "…" …)')
 
 
-def _hush_threads() -> None:
+def hush_threads() -> None:
     """Threads that write checkpoints print what fails in them at length, and the main one raises it as well; warnings
     are a line without the code."""
     if not os.environ.get("CAPPY_TRACEBACK"):

@@ -50,6 +50,8 @@ class BuildConfig(BaseModel):
         label: Name of the label of sampled answers (`data.labels`), or `judge:MODEL`.
         mismatches: Other questions' references taken as wrong answers, for each reference of a question
             without choices.
+        sampled_only: No pairs of references, wrong choices and other questions' references: only of sampled answers,
+            when it is known how right they are.
         validation: The share of instructions (or groups) held out, beside those whose `split` says so.
         mixture: `proportional`, `equal`, or weights by task.
         cap: At most so many training rows of a task count in the mixture.
@@ -66,6 +68,7 @@ class BuildConfig(BaseModel):
     mode: Mode = "pretrain"
     label: str = "rouge_l"
     mismatches: int = Field(1, ge=0, le=100)
+    sampled_only: bool = False
     validation: float = Field(0.05, ge=0, lt=1)
     mixture: Mixture = "proportional"
     cap: int | None = Field(None, ge=1)
@@ -189,6 +192,7 @@ def build(
                 mode=checked.mode,
                 label=checked.label,
                 mismatches=checked.mismatches,
+                sampled_only=checked.sampled_only,
                 validation=checked.validation,
                 seed=checked.seed,
                 strict=strict,

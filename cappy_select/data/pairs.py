@@ -62,7 +62,14 @@ LabelAnswers = Callable[[Sequence[str], Sequence[str]], list[float]]
 
 
 def pairs_of(
-    question: Question, mode: Mode, label: LabelAnswers, others: Sequence[str], mismatches: int, seed: int
+    question: Question,
+    mode: Mode,
+    label: LabelAnswers,
+    others: Sequence[str],
+    mismatches: int,
+    seed: int,
+    *,
+    sampled_only: bool = False,
 ) -> Made:
     """All pairs of a question, each response once.
 
@@ -74,6 +81,7 @@ def pairs_of(
         others: References of other questions of the task, to be taken for wrong answers.
         mismatches: How many of those for each reference, when there are no choices.
         seed: Of the draw.
+        sampled_only: Leave out what nobody sampled: references, wrong choices, other questions' references.
 
     A response that stands for several things is what it is first of: a reference (1.0), known to be wrong or a
     wrong choice (0.0), a sample of known quality, a labelled sample, another question's reference (0.0).
@@ -90,7 +98,8 @@ def pairs_of(
         found.setdefault(response, Pair(response, quality, "labelled"))
     unlabelled = _add_labelled(question, mode, label, references, found)
     unmatched = 0
-    if not question.choices:
+    sampled = {answer.response for answer in question.answers}
+    if not question.choices and not sampled_only:
         draw = random.Random(seed)  # noqa: S311
         taken = set(map(folded, found))
         for _ in range(mismatches * len(references)):
@@ -100,7 +109,8 @@ def pairs_of(
             else:
                 found[other] = Pair(other, 0.0, "mismatch")
                 taken.add(folded(other))
-    return Made(list(found.values()), unlabelled, unmatched)
+    pairs = [pair for pair in found.values() if not sampled_only or pair.response in sampled]
+    return Made(pairs, unlabelled, unmatched)
 
 
 def _known(answers: Sequence[Answer]) -> dict[str, float]:

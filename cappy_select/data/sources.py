@@ -86,6 +86,21 @@ T0_BASE: tuple[HubData, ...] = (
 )
 """The BASE rows of T0's public list (Sanh et al. 2022, bigscience-workshop/t-zero)."""
 
+ZEROSHOT: dict[str, HubData] = {
+    "ANLI R1": HubData("facebook/anli", None, "dev_r1", "anli"),
+    "ANLI R2": HubData("facebook/anli", None, "dev_r2", "anli"),
+    "ANLI R3": HubData("facebook/anli", None, "dev_r3", "anli"),
+    "CB": HubData("aps/super_glue", "cb", "validation", "super_glue/cb"),
+    "RTE": HubData("aps/super_glue", "rte", "validation", "super_glue/rte"),
+    "StoryCloze": HubData("LSDSem/story_cloze", "2016", "validation", "story_cloze/2016"),  # its owners' files by hand
+    "WSC": HubData("aps/super_glue", "wsc.fixed", "validation", "super_glue/wsc.fixed"),
+    "WiC": HubData("aps/super_glue", "wic", "validation", "super_glue/wic"),
+    "Winogrande": HubData("allenai/winogrande", "winogrande_xl", "validation", "winogrande/winogrande_xl"),
+    "WinoGender": HubData("aps/super_glue", "axg", "test", "super_glue/axg"),
+    "CrowS-Pairs": HubData("nyu-mll/crows_pairs", None, "test", "crows_pairs"),
+}
+"""The paper's zero-shot tasks by its names, each at the split that T0 was evaluated on."""
+
 _GENERATION_TASKS = (
     "ascii_word_recognition auto_categorization auto_debugging bridging_anaphora_resolution_barqa "
     "chess_state_tracking chinese_remainder_theorem codenames conlang_translation cryptonite disfl_qa few_shot_nlg "

@@ -57,6 +57,7 @@ class Spec(NamedTuple):
     mode: Mode
     label: str
     mismatches: int
+    sampled_only: bool
     validation: float
     seed: int
     strict: bool
@@ -113,7 +114,7 @@ def scatter(spec: Spec, number: int, out: Path) -> Figures:
     groups: set[int] = set()
     for _, instance in read_instances(spec.inputs[number], problems, fields=spec.fields):
         drawn = hash64(spec.seed, "split", instance.group or instance.instruction) < spec.validation * 2**64
-        if (told := _held_out(instance)) and instance.group:
+        if (told := is_held_out(instance)) and instance.group:
             groups.add(hash64(instance.group))
         row = instance.model_dump(include=set(_COLUMNS)) | {"training": not (told or drawn)}
         buffers[hash64(instance.instruction) % spec.partitions].append(row)
@@ -132,7 +133,7 @@ _GROUPS = "groups.npy"
 _HELD_OUT = ("valid", "val", "dev", "test", "held", "eval")
 
 
-def _held_out(instance: Instance) -> bool:
+def is_held_out(instance: Instance) -> bool:
     """Does its data set hold it out?"""
     return instance.split is not None and instance.split.lower().startswith(_HELD_OUT)
 
@@ -231,7 +232,9 @@ def pair(spec: Spec, number: int, out: Path) -> Figures:
             warnings.simplefilter("always", UnscorableWarning)
             for question in questions:
                 order = hash64(spec.seed, "question", task, question.instruction)
-                made = pairs_of(question, spec.mode, label, others, spec.mismatches, order)
+                made = pairs_of(
+                    question, spec.mode, label, others, spec.mismatches, order, sampled_only=spec.sampled_only
+                )
                 figures.unlabelled += made.unlabelled
                 figures.unmatched += made.unmatched
                 figures.barren += not made.pairs

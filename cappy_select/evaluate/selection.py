@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,10 +13,15 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cappy_select.answers import NUMBER, number, plain
 from cappy_select.errors import InputError
+from cappy_select.evaluate.audits import Audited, AuditReport, Floats, audit, audit_picture, audit_tables
+from cappy_select.evaluate.intervals import Interval, paired
+from cappy_select.evaluate.report import Picture, Report, Table
 from cappy_select.recorded import Recorded, RecordedInstance, read_recorded
 from cappy_select.scorer import Scorer
 from cappy_select.strategies import NAMES, SelfScore, Strategy, strategy_named
 from cappy_select.types import Candidate
+
+COMPARED = ("random", "first", "longest", "best_single", "vote")
 
 
 class SelectionReport(BaseModel):
@@ -41,6 +47,8 @@ class SelectionReport(BaseModel):
     cappy: float
     oracle: float
     strategies: dict[str, float | None] = Field(default_factory=dict)
+    gains: dict[str, Interval] = Field(description="cappy minus each other way, instance by instance, with 95 %")
+    audit: AuditReport
     cut_pairs: int = Field(description="pairs that did not fit the scorer's window")
 
 
@@ -72,32 +80,36 @@ def evaluate_selection(
     scored = scorer.score_detailed(pairs, on_progress=(lambda done: on_progress(done, total)) if on_progress else None)
     per_instance = np.split(scored.scores, np.cumsum([len(row.candidates) for row in instances])[:-1])
     quality = [np.array([answer.quality for answer in row.candidates], float) for row in instances]
+    lengths = [[len(answer.response) for answer in row.candidates] for row in instances]
     best_model, best_single = _best_single(instances)
-    vote = _vote(instances)
     candidates = (
         [_candidates(row, scores) for row, scores in zip(instances, per_instance, strict=True)] if chosen else []
     )
+    cappy = np.array([q[_argmax(s)] for s, q in zip(per_instance, quality, strict=True)])
+    picked: dict[str, Floats | None] = {
+        "random": np.array([q.mean() for q in quality]),
+        "first": np.array([q[0] for q in quality]),
+        "longest": np.array([q[int(np.argmax(each))] for q, each in zip(quality, lengths, strict=True)]),
+        "best_single": best_single,
+        "vote": _vote(instances),
+        "cappy": cappy,
+        "oracle": np.array([q.max() for q in quality]),
+    }
+    means = {way: None if values is None else float(values.mean()) for way, values in picked.items()}
     return SelectionReport(
         file=Path(path).name,
         scorer=str(scorer.bundle),
         n=len(instances),
         candidates=len(pairs) / len(instances),
-        random=_mean(q.mean() for q in quality),
-        first=_mean(q[0] for q in quality),
-        longest=_mean(
-            q[max(range(len(q)), key=lambda i: len(row.candidates[i].response))]
-            for row, q in zip(instances, quality, strict=True)
-        ),
-        best_single=best_single,
         best_model=best_model,
-        vote=vote,
-        cappy=_mean(q[_argmax(s)] for s, q in zip(per_instance, quality, strict=True)),
-        oracle=_mean(q.max() for q in quality),
         strategies={
-            name: None if name == "vote" and vote is None else _quality_of(strategy, candidates, quality)
+            name: None if name == "vote" and means["vote"] is None else _quality_of(strategy, candidates, quality)
             for name, strategy in chosen.items()
         },
+        gains={way: paired(cappy - values) for way in COMPARED if (values := picked[way]) is not None},
+        audit=audit([Audited(s, each, q) for s, each, q in zip(per_instance, lengths, quality, strict=True)]),
         cut_pairs=int(np.count_nonzero(scored.cut)),
+        **means,
     )
 
 
@@ -119,18 +131,17 @@ def _instances(path: str | Path, limit: int | None) -> list[RecordedInstance]:
     return instances
 
 
-def _best_single(instances: Sequence[RecordedInstance]) -> tuple[str, float]:
+def _best_single(instances: Sequence[RecordedInstance]) -> tuple[str, Floats]:
     """The model with the best mean over all instances; its first answer counts, a missing one as wrong."""
-    totals: dict[str, float] = {}
-    for row in instances:
-        firsts = {answer.model: answer.quality or 0.0 for answer in reversed(row.candidates)}
-        for model, quality in firsts.items():
-            totals[model] = totals.get(model, 0.0) + quality
-    best = max(totals, key=lambda model: totals[model])
-    return best, totals[best] / len(instances)
+    found: dict[str, Floats] = {}
+    for place, row in enumerate(instances):
+        for answer in reversed(row.candidates):
+            found.setdefault(answer.model, np.zeros(len(instances)))[place] = answer.quality or 0.0
+    best = max(found, key=lambda model: found[model].sum())
+    return best, found[best]
 
 
-def _vote(instances: Sequence[RecordedInstance]) -> float | None:
+def _vote(instances: Sequence[RecordedInstance]) -> Floats | None:
     """Quality of the majority's answer (its first giver's); None unless half the instances have a majority."""
     picks, majorities = [], 0
     for row in instances:
@@ -140,7 +151,7 @@ def _vote(instances: Sequence[RecordedInstance]) -> float | None:
         majorities += votes > 1
         # Counter keeps first-seen order among equals: without a majority the first answer is taken.
         picks.append(row.candidates[answers.index(winner) if winner else 0].quality or 0.0)
-    return _mean(picks) if majorities * 2 >= len(instances) else None
+    return np.array(picks) if majorities * 2 >= len(instances) else None
 
 
 def _candidates(row: RecordedInstance, scores: npt.NDArray[np.float32]) -> list[Candidate]:
@@ -174,7 +185,8 @@ def _quality_of(
     if strategy.name == "quality_cost" and any(candidate.cost is None for candidate in everyone):
         return None
     able = [[candidate for candidate in row if candidate.score is not None] for row in candidates]
-    return _mean(q[strategy.order(row)[0].index] if row else q[0] for row, q in zip(able, quality, strict=True))
+    picks = [q[strategy.order(row)[0].index] if row else q[0] for row, q in zip(able, quality, strict=True)]
+    return float(np.mean(picks))
 
 
 def final_answer(answer: Recorded, references: Sequence[str]) -> str:
@@ -194,5 +206,77 @@ def _argmax(scores: Sequence[float] | np.ndarray[tuple[int, ...], np.dtype[np.fl
     return int(np.argmax(np.where(np.isnan(scores), -np.inf, scores)))
 
 
-def _mean(values: object) -> float:
-    return float(np.mean(list(values)))  # type: ignore[call-overload]
+_WAYS = {
+    "random": "random (expected)",
+    "first": "first",
+    "longest": "longest",
+    "best_single": "best single",
+    "vote": "majority vote",
+    "cappy": "cappy",
+    "oracle": "oracle",
+}
+
+
+def selection_table(report: SelectionReport) -> Table:
+    """A way to pick a row: what it gets, and how much more or less Cappy does."""
+
+    def row(way: str, name: str) -> tuple[str, str | float, str]:
+        value, gain = getattr(report, way), report.gains.get(way)
+        return name, "no majority in most" if value is None else value, "" if gain is None else str(gain)
+
+    names = _WAYS | {"best_single": f"best single ({report.best_model})"}
+    rows = [row(way, name) for way, name in names.items()]
+    rows[-1:-1] = [
+        (f"strategy {name}", _unknown(name) if value is None else value, "")
+        for name, value in report.strategies.items()
+    ]
+    cut = f" {report.cut_pairs} pairs did not fit the scorer's window and were cut." if report.cut_pairs else ""
+    return Table(
+        f"{report.file}: {report.n} instances, {report.candidates:.1f} candidates each",
+        ("picked by", "quality", "cappy's gain in points, 95 %"),
+        rows,
+        f"Scorer: {report.scorer}. The best single model is known only afterwards.{cut}",
+    )
+
+
+def _unknown(strategy: str) -> str:
+    if "vote" in strategy:
+        return "no majority in most"
+    return "no costs recorded" if "cost" in strategy else "no log-probabilities recorded"
+
+
+def selection_report(reports: Sequence[SelectionReport]) -> Report:
+    """All files on one page: the picks of each, then the audits of the scorer on each."""
+    names = [f"audit-{number}" if len(reports) > 1 else "audit" for number in range(1, len(reports) + 1)]
+    return Report(
+        title="Selection among recorded answers",
+        tables=[
+            *map(selection_table, reports),
+            *(table for report in reports for table in audit_tables(report.audit, report.file)),
+        ],
+        pictures=[
+            _picture(reports),
+            *(audit_picture(report.audit, name, report.file) for report, name in zip(reports, names, strict=True)),
+        ],
+        data={"files": [report.model_dump(mode="json") for report in reports]},
+    )
+
+
+def _picture(reports: Sequence[SelectionReport]) -> Picture:
+    def draw(figure: Any) -> None:
+        axes = figure.subplots()
+        colors = dict(zip(_WAYS, ("0.8", "0.65", "0.5", "tab:blue", "tab:cyan", "tab:red", "tab:green"), strict=True))
+        height = 0.8 / len(_WAYS)
+        for shift, (way, label) in zip(np.arange(-0.4 + height / 2, 0.4, height), _WAYS.items(), strict=True):
+            known = [(place, getattr(report, way)) for place, report in enumerate(reports)]
+            bars_of = [(place + shift, 100 * value) for place, value in known if value is not None]
+            if bars_of:
+                bars = axes.barh(*zip(*bars_of, strict=True), height=height, color=colors[way], label=label)
+                axes.bar_label(bars, fmt="%.1f", fontsize=8, padding=2)
+        axes.set_yticks(range(len(reports)), [report.file for report in reports])
+        axes.set_ylim(len(reports) - 0.5, -0.5)  # the first file, and of each the first way, on top
+        axes.set_xlim(0, 108)
+        axes.set_xlabel("quality of the picks, %")
+        figure.legend(frameon=False, loc="outside upper center", ncols=4)
+
+    return Picture("selection", "Quality of each way to pick.", draw, (8.0, 1.6 + 1.3 * len(reports)))

@@ -6,19 +6,44 @@ The measure of the paper: accuracy of a template, its mean over the templates of
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
+from cappy_select.bundle import MODEL, Bundle
 from cappy_select.data.instances import Instance, read_instances
+from cappy_select.data.readers.prompt_templates import FILE_NAME, load_templates
+from cappy_select.data.readers.promptsource import read_promptsource
 from cappy_select.data.records import Problems
-from cappy_select.errors import InputError
+from cappy_select.data.sources import ZEROSHOT, HubData, load_hub
+from cappy_select.errors import DataError, InputError
+from cappy_select.evaluate.intervals import DRAWS, resampled
+from cappy_select.evaluate.paper import PaperComparison, beside_paper, paper_picture, paper_table
+from cappy_select.evaluate.report import Picture, Report, Table
 from cappy_select.scorer import Scorer
 
 Floats = npt.NDArray[np.float64]
+LEFT_OUT = "not so many choices, or none of them, or each, a reference"
+_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
+
+
+class Judge(Protocol):
+    """Something else that judges choices, to compare with: the choice it gives the most is taken."""
+
+    @property
+    def parameters(self) -> int | None:
+        """How many it has, if known."""
+        ...
+
+    def judge(
+        self, pairs: Sequence[tuple[str, str]], on_progress: Callable[[int], None] | None = None
+    ) -> Mapping[str, Floats]:
+        """By the name of a way to judge, a number for each (instruction, choice) pair: float64[pairs]."""
+        ...
 
 
 class Accuracy(BaseModel):
@@ -44,6 +69,7 @@ class TaskReport(Accuracy):
     median: float
     quartiles: tuple[float, float]
     other: float | None = Field(None, description="the scorer that is compared with")
+    baselines: dict[str, float] = Field(default_factory=dict, description="other judges, by name")
 
 
 class Difference(BaseModel):
@@ -53,6 +79,7 @@ class Difference(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     scorer: str
+    parameters: int | None
     mean: float = Field(description="its mean over tasks")
     difference: float
     low: float
@@ -60,39 +87,47 @@ class Difference(BaseModel):
 
 
 class ZeroshotReport(Accuracy):
-    """All tasks of some files: means over tasks."""
+    """All tasks of some instances: means over tasks."""
 
     scorer: str
+    parameters: int
     tasks: tuple[TaskReport, ...]
     against: Difference | None = None
+    baselines: tuple[Difference, ...] = ()
+    paper: PaperComparison | None = Field(description="beside the paper's models, on the tasks that both have")
     left_out: int = Field(description="rows without at least two choices of which some, not all, are right")
     cut_pairs: int = Field(description="pairs that did not fit the scorer's window")
 
 
 def evaluate_zeroshot(
-    paths: Sequence[str | Path],
+    instances: Iterable[Instance],
     scorer: Scorer,
     *,
     against: Scorer | None = None,
+    judges: Sequence[Judge] = (),
     choices: tuple[int, int] = (2, 1_000_000),
     limit: int | None = None,
+    parameters: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> ZeroshotReport:
     """Score every choice of every row, and look how often the best one is right.
 
     Args:
-        paths: Files of instances (`read_instances`) with `choices`; a row's right choices are its references.
+        instances: With `choices`; a row's right choices are its references.
         scorer: Whose picks are judged; the earlier choice wins a tie.
         against: A scorer to compare with, on the same rows.
+        judges: Others to compare with, on the same rows.
         choices: Rows with so many choices only, from and to.
         limit: Only the first rows of each task.
+        parameters: Of the scorer; default: about, from the size of its graph.
         on_progress: Called with (pairs that became known in this step, pairs in all).
 
     Raises InputError when no row can be used.
     """
-    rows, left_out = _usable(paths, choices, limit)
+    rows, left_out = _usable(instances, choices, limit)
     pairs = [(row.instruction, choice) for row in rows for choice in row.choices or ()]
-    total = len(pairs) * (1 if against is None else 2)
+    total = len(pairs) * (1 + (against is not None) + len(judges))
+    advance = (lambda done: on_progress(done, total)) if on_progress else None
     ends = np.cumsum([len(row.choices or ()) for row in rows])[:-1]
 
     marks = [_rightness(row) for row in rows]
@@ -101,33 +136,83 @@ def evaluate_zeroshot(
         """1 for each row of which the choice at that place is right."""
         return np.array([place < len(mark) and mark[place] for place, mark in zip(taken, marks, strict=True)], float)
 
-    def picked(of: Scorer) -> tuple[Floats, int]:
-        scored = of.score_detailed(pairs, on_progress=(lambda done: on_progress(done, total)) if on_progress else None)
-        best = (int(np.argmax(np.nan_to_num(part, nan=-np.inf))) for part in np.split(scored.scores, ends))
-        return right(best), int(np.count_nonzero(scored.cut))
+    def picked(scores: npt.NDArray[np.floating[Any]]) -> Floats:
+        return right(int(np.argmax(np.nan_to_num(part, nan=-np.inf))) for part in np.split(scores, ends))
 
-    cappy, cut = picked(scorer)
-    other = None if against is None else picked(against)[0]
+    scored = scorer.score_detailed(pairs, on_progress=advance)
+    cappy = picked(scored.scores)
+    other = None if against is None else picked(against.score_detailed(pairs, on_progress=advance).scores)
+    judged = {
+        name: (judge.parameters, picked(scores))
+        for judge in judges
+        for name, scores in judge.judge(pairs, advance).items()
+    }
+    by_row = {"cappy": cappy, "chance": np.array([np.mean(mark) for mark in marks])}
+    by_row |= {way: right(taken) for way, taken in _without_reading(rows, marks).items()}
+    tasks, weights = _by_task(rows, by_row, other, {name: values for name, (_, values) in judged.items()})
+
+    def difference(name: str, count: int | None, values: Floats) -> Difference:
+        low, high = np.quantile(_resampled(rows, cappy - values, weights), [0.025, 0.975])
+        return Difference(
+            scorer=name,
+            parameters=count,
+            mean=float((weights * values).sum()),
+            difference=float((weights * (cappy - values)).sum()),
+            low=float(low),
+            high=float(high),
+        )
+
+    compared = tuple(difference(name, count, values) for name, (count, values) in judged.items())
+    count = parameters or graph_parameters(scorer.bundle)
+    models: list[tuple[str, int | None, dict[str, float]]] = [
+        (scorer.bundle.manifest.name, count, {task.task: task.cappy for task in tasks}),
+        *((each.scorer, each.parameters, {t.task: t.baselines[each.scorer] for t in tasks}) for each in compared),
+    ]
+    difference_to = None
+    if against is not None and other is not None:
+        difference_to = difference(str(against.bundle), graph_parameters(against.bundle), other)
+        accuracies = {task.task: task.other for task in tasks if task.other is not None}
+        models.insert(1, (against.bundle.manifest.name, difference_to.parameters, accuracies))
+    return ZeroshotReport(
+        scorer=str(scorer.bundle),
+        parameters=count,
+        n=len(rows),
+        tasks=tasks,
+        against=difference_to,
+        baselines=compared,
+        paper=beside_paper(models, {task.task: task.chance for task in tasks}),
+        left_out=left_out,
+        cut_pairs=int(np.count_nonzero(scored.cut)),
+        **{name: float(np.mean([getattr(task, name) for task in tasks])) for name in by_row},
+    )
+
+
+def _without_reading(rows: Sequence[Instance], marks: Sequence[list[bool]]) -> dict[str, list[int]]:
+    """The places that the baselines take which know no language."""
     places: dict[str, Counter[int]] = {}
     for row, mark in zip(rows, marks, strict=True):
         places.setdefault(row.task, Counter()).update(place for place, is_right in enumerate(mark) if is_right)
     commonest = {task: counted.most_common(1)[0][0] for task, counted in places.items()}
-    by_row = {
-        "cappy": cappy,
-        "chance": np.array([np.mean(mark) for mark in marks]),
-        "majority": right(commonest[row.task] for row in rows),
-        "longest": right(int(np.argmax([len(choice) for choice in row.choices or ()])) for row in rows),
+    return {
+        "majority": [commonest[row.task] for row in rows],
+        "longest": [int(np.argmax([len(choice) for choice in row.choices or ()])) for row in rows],
     }
+
+
+def _by_task(
+    rows: Sequence[Instance], by_row: Mapping[str, Floats], other: Floats | None, judged: Mapping[str, Floats]
+) -> tuple[tuple[TaskReport, ...], Floats]:
+    """A report a task, and the weight of each row in the mean over tasks."""
     by_task: dict[str, dict[str | None, list[int]]] = {}
     for number, row in enumerate(rows):
         by_task.setdefault(row.task, {}).setdefault(row.template, []).append(number)
-    weights = np.zeros(len(rows))  # of a row in the mean over tasks
+    weights = np.zeros(len(rows))
     tasks = []
     for task, templates in sorted(by_task.items()):
         members = list(templates.values())
         for numbers in members:
             weights[numbers] = 1 / len(numbers) / len(members) / len(by_task)
-        first, median, third = np.quantile([cappy[numbers].mean() for numbers in members], [0.25, 0.5, 0.75])
+        first, median, third = np.quantile([by_row["cappy"][numbers].mean() for numbers in members], [0.25, 0.5, 0.75])
         tasks.append(
             TaskReport(
                 task=task,
@@ -135,39 +220,72 @@ def evaluate_zeroshot(
                 templates=len(members),
                 median=float(median),
                 quartiles=(float(first), float(third)),
-                other=None if other is None else _mean(other[numbers].mean() for numbers in members),
-                **{name: _mean(values[numbers].mean() for numbers in members) for name, values in by_row.items()},
+                other=None if other is None else _mean_of(other, members),
+                baselines={name: _mean_of(values, members) for name, values in judged.items()},
+                **{name: _mean_of(values, members) for name, values in by_row.items()},
             )
         )
-    difference = None
-    if against is not None and other is not None:
-        difference = _difference(str(against.bundle), rows, cappy, other, weights)
-    return ZeroshotReport(
-        scorer=str(scorer.bundle),
-        n=len(rows),
-        tasks=tuple(tasks),
-        against=difference,
-        left_out=left_out,
-        cut_pairs=cut,
-        **{name: _mean(getattr(task, name) for task in tasks) for name in by_row},
-    )
+    return tuple(tasks), weights
 
 
-def _usable(paths: Sequence[str | Path], choices: tuple[int, int], limit: int | None) -> tuple[list[Instance], int]:
-    rows, left_out, taken = [], 0, Counter[str]()
+def _mean_of(values: Floats, members: Sequence[list[int]]) -> float:
+    """The mean over templates of their means."""
+    return float(np.mean([values[numbers].mean() for numbers in members]))
+
+
+def read_files(paths: Sequence[str | Path]) -> Iterator[Instance]:
+    """The instances of files (`read_instances`). Raises InputError at the first row that is none."""
     for path in paths:
-        problems = Problems(strict=True)
-        for _, row in read_instances(path, problems):
-            marks = _rightness(row)
-            if not choices[0] <= len(marks) <= choices[1] or all(marks) or not any(marks):
-                left_out += 1
-            elif limit is None or taken[row.task] < limit:
-                taken[row.task] += 1
-                rows.append(row)
+        for _, row in read_instances(path, Problems(strict=True)):
+            yield row
+
+
+def read_paper_tasks(templates: str | Path, problems: Problems, *, copies: Path | None = None) -> Iterator[Instance]:
+    """The paper's eleven tasks from the hub under PromptSource's templates, those of the original task alone.
+
+    Args:
+        templates: PromptSource's folder `templates`.
+        problems: Gets the tasks that don't load, and rows that can't be rendered.
+        copies: See `load_hub`.
+
+    Raises DataError when the hub can't be reached, InputError when no task can be read, MissingExtra without
+    `datasets`.
+    """
+    unreachable: list[HubData] = []
+    found = False
+    for name, data in ZEROSHOT.items():
+        try:
+            rendered_by = load_templates(Path(templates) / str(data.templates) / FILE_NAME)
+        except InputError as error:
+            problems.report(str(data), str(error))
+            continue
+        table = load_hub(data, problems, copies=copies, unreachable=unreachable)
+        if unreachable:
+            raise DataError(f"the hub can't be reached ({problems.listed[-1][1]}): give files of instances instead")
+        if table is not None:
+            for _, row in read_promptsource(table, problems, templates=rendered_by, turned_around=False, task=name):
+                found = True
+                yield row
+    if not found:
+        raise InputError(f"none of the paper's tasks can be read; the first: {': '.join(problems.listed[0])}")
+
+
+def graph_parameters(bundle: Bundle) -> int:
+    """About how many parameters a bundle has: the bytes of its graph by those of a weight of its precision."""
+    return bundle.manifest.files[MODEL].size_bytes // _BYTES[bundle.manifest.precision]
+
+
+def _usable(instances: Iterable[Instance], choices: tuple[int, int], limit: int | None) -> tuple[list[Instance], int]:
+    rows, left_out, taken = [], 0, Counter[str]()
+    for row in instances:
+        marks = _rightness(row)
+        if not choices[0] <= len(marks) <= choices[1] or all(marks) or not any(marks):
+            left_out += 1
+        elif limit is None or taken[row.task] < limit:
+            taken[row.task] += 1
+            rows.append(row)
     if not rows:
-        raise InputError(
-            f"no row of {', '.join(map(str, paths))} has {choices[0]} to {choices[1]} choices, one a reference"
-        )
+        raise InputError(f"no row has {choices[0]} to {choices[1]} choices, one a reference")
     return rows, left_out
 
 
@@ -176,30 +294,89 @@ def _rightness(row: Instance) -> list[bool]:
     return [choice.strip() in references for choice in row.choices or ()]
 
 
-def _difference(
-    name: str, rows: Sequence[Instance], right: Floats, other: Floats, weights: Floats, draws: int = 10_000
-) -> Difference:
+def _resampled(rows: Sequence[Instance], gains: Floats, weights: Floats) -> Floats:
     """A resample takes as many examples of each task as it has, with replacement; its weights are scaled to the task's
     share, so that each task counts the same in every resample."""
-    random = np.random.default_rng(0)
     examples: dict[str, dict[str, list[int]]] = {}
     for number, row in enumerate(rows):
         examples.setdefault(row.task, {}).setdefault(row.group or row.id, []).append(number)
-    drawn = np.zeros(draws)
-    for groups in examples.values():
+    drawn = np.zeros(DRAWS)
+    for seed, groups in enumerate(examples.values()):
         weight = np.array([weights[numbers].sum() for numbers in groups.values()])
-        gain = np.array([(weights[numbers] * (right - other)[numbers]).sum() for numbers in groups.values()])
-        counts = random.multinomial(len(weight), np.full(len(weight), 1 / len(weight)), size=draws)
-        drawn += weight.sum() * (counts @ gain) / (counts @ weight)
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return Difference(
-        scorer=name,
-        mean=float((weights * other).sum()),
-        difference=float((weights * (right - other)).sum()),
-        low=float(low),
-        high=float(high),
+        gain = np.array([(weights[numbers] * gains[numbers]).sum() for numbers in groups.values()])
+        drawn += weight.sum() * resampled(gain, weight, seed=(0, seed))
+    return drawn
+
+
+def accuracy_table(report: ZeroshotReport) -> Table:
+    """A task a row, then their mean."""
+    compared = report.against is not None
+    names = ("rows", "cappy", "median", "quartiles", "chance", "majority", "longest", *(["other"] if compared else ()))
+    rows = [
+        (
+            task.task, f"{task.n:,}", task.cappy, task.median,
+            f"{100 * task.quartiles[0]:.1f}–{100 * task.quartiles[1]:.1f}",
+            task.chance, task.majority, task.longest, *([task.other] if compared else ()), *task.baselines.values(),
+        )
+        for task in report.tasks
+    ]  # fmt: skip
+    means = [each.mean for each in (report.against, *report.baselines) if each is not None]
+    rows.append(
+        ("mean", f"{report.n:,}", report.cappy, None, "", report.chance, report.majority, report.longest, *means)
+    )
+    left_out = f" {report.left_out:,} rows were left out: {LEFT_OUT}." if report.left_out else ""
+    cut = f" {report.cut_pairs:,} pairs did not fit the scorer's window and were cut." if report.cut_pairs else ""
+    return Table(
+        "Accuracy",
+        ("task", *names, *(each.scorer for each in report.baselines)),
+        rows,
+        f"Scorer: {report.scorer}. Accuracy is the mean over a task's templates, then over tasks; median and quartiles "
+        f"are over templates.{left_out}{cut}",
     )
 
 
-def _mean(values: object) -> float:
-    return float(np.mean(list(values)))  # type: ignore[call-overload]
+def differences(report: ZeroshotReport) -> list[str]:
+    """What the scorer gains on each that it is compared with, in words."""
+    return [
+        f"{100 * each.difference:+.1f} points to {each.scorer} (95 %: {100 * each.low:+.1f} to {100 * each.high:+.1f})"
+        for each in (report.against, *report.baselines)
+        if each is not None
+    ]
+
+
+def zeroshot_report(report: ZeroshotReport) -> Report:
+    """Tables and pictures, the paper's models beside ours."""
+    return Report(
+        title="Zero-shot multiple choice",
+        remarks=differences(report),
+        tables=[accuracy_table(report), *([] if report.paper is None else [paper_table(report.paper)])],
+        pictures=[*([] if report.paper is None else [paper_picture(report.paper)]), _picture(report.tasks)],
+        data=report,
+    )
+
+
+def _picture(tasks: Sequence[TaskReport]) -> Picture:
+    def draw(figure: Any) -> None:
+        axes = figure.subplots()
+        places = range(len(tasks))
+        low, high = (np.array([100 * task.quartiles[side] for task in tasks]) for side in (0, 1))
+        axes.hlines(places, low, high, color="tab:red", linewidth=6, alpha=0.35, label="quartiles over templates")
+        for marker, color, label, values in (
+            ("o", "tab:red", "median over templates", [task.median for task in tasks]),
+            ("x", "black", "mean over templates", [task.cappy for task in tasks]),
+            ("|", "tab:blue", "chance", [task.chance for task in tasks]),
+        ):
+            size = 14 if marker == "|" else 6
+            axes.plot(
+                [100 * value for value in values], places, marker, color=color, markersize=size, markeredgewidth=1.5,
+                label=label,
+            )  # fmt: skip
+        axes.set_yticks(places, [task.task for task in tasks])
+        axes.set_ylim(len(tasks) - 0.5, -0.5)
+        axes.set_xlim(-2, 102)
+        axes.set_xlabel("accuracy, %")
+        axes.grid(axis="x", alpha=0.3)
+        figure.legend(frameon=False, loc="outside upper center", ncols=2)
+
+    caption = "Accuracy per task: median and quartiles over its templates, beside chance."
+    return Picture("tasks", caption, draw, (8.0, 1.8 + 0.32 * len(tasks)))

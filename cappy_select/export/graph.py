@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import tempfile
 import warnings
@@ -13,11 +14,15 @@ import torch
 from onnxruntime.transformers import optimizer
 from onnxruntime.transformers.fusion_options import FusionOptions
 
-from cappy_select.bundle import Precision
+from cappy_select.bundle import MODEL_CONFIG, Precision
 from cappy_select.errors import ExportError
 from cappy_select.export.cpu import split_for_cpu
 from cappy_select.export.quantize import to_int8
 
+# What a run that starts from the bundle needs, and the graph does not show.
+_NOTED = (
+    "pad_token_id", "hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "initializer_range"
+)  # fmt: skip
 _OPSET = 17  # the newest that the fusions of onnxruntime 1.20 to 1.31 all know
 
 
@@ -52,6 +57,9 @@ def write_model(model: Any, path: Path, precision: Precision) -> None:
     else:
         split_for_cpu(fused.model.graph)
     graph = to_int8(fused.model) if precision == "int8" else fused.model
+    onnx.helper.set_model_props(
+        graph, {MODEL_CONFIG: json.dumps({name: getattr(model.config, name) for name in _NOTED})}
+    )
     try:
         onnx.save(graph, path)
     except ValueError as error:  # protobuf's 2 GiB

@@ -1,4 +1,4 @@
-"""What a run starts from: a checkpoint's shape, weights and tokenizer, from a folder or a hub."""
+"""What a run starts from: a checkpoint's or a bundle's shape, weights and tokenizer, from a folder or a hub."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cappy_select import hub
+from cappy_select.bundle import EMBEDDED, MANIFEST, MODEL, TOKENIZER, Bundle, is_bundle, load_bundle
 from cappy_select.errors import InputError, MissingExtra
 from cappy_select.scorer.encoding import PairEncoder
 from cappy_select.train.config import TrainConfig
 from cappy_select.train.encoder import EncoderConfig
 from cappy_select.train.weights import Array, read_checkpoint, read_config
 
+DEFAULT = "embedded"  # as a `TrainConfig.checkpoint`: the scorer that comes with the library
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "flax_model*.msgpack")
 
 
@@ -27,6 +29,7 @@ class Start(NamedTuple):
     weights: dict[str, Array]  # those it has: a head may be missing
     tokenizer: bytes  # tokenizer.json
     encoder: PairEncoder
+    bundle: Bundle | None = None  # that the folder holds
 
     def facts(self, config: TrainConfig) -> dict[str, Any]:
         """For run.json: what it is called, and a hash of all that a run takes from it."""
@@ -34,7 +37,10 @@ class Start(NamedTuple):
         for name, value in sorted(self.weights.items()):
             hashed.update(name.encode() + np.ascontiguousarray(value).tobytes())
         commit = self.folder.name if config.checkpoint.startswith(hub.PREFIX) else None
-        return {"checkpoint": self.name, "commit": commit, "sha256": hashed.hexdigest()}
+        facts = {"checkpoint": self.name, "commit": commit, "sha256": hashed.hexdigest()}
+        if self.bundle is None:
+            return facts
+        return facts | {"bundle": {"name": str(self.bundle), "digest": self.bundle.digest}}
 
     @property
     def is_scorer(self) -> bool:
@@ -48,34 +54,50 @@ class Start(NamedTuple):
 
 
 def starting_point(config: TrainConfig) -> Start:
-    """Raises InputError when it can't be used, BundleNotFound when a hub has no such checkpoint."""
+    """Raises InputError or a BundleError when it can't be used, BundleNotFound when a hub has no such checkpoint."""
     folder = _folder(config)
-    shape, weights = (read_config(folder), {}) if config.fresh else read_checkpoint(folder)
+    bundle = load_bundle(folder) if is_bundle(folder) else None
+    if bundle is not None:
+        shape, weights = _bundled(bundle)
+        weights = {} if config.fresh else weights
+    else:
+        shape, weights = (read_config(folder), {}) if config.fresh else read_checkpoint(folder)
     if config.window > shape.max_length:
         raise InputError(f"the last bucket is {config.window} tokens, but {folder} takes {shape.max_length} at most")
-    tokenizer = _tokenizer(folder)
+    tokenizer = _tokenizer(folder) if bundle is None else bundle.read(TOKENIZER)
     encoder = PairEncoder(tokenizer, config.window, folder / "tokenizer.json")
     if encoder.vocabulary > shape.vocab_size:
-        raise InputError(
-            f"{folder}: its tokenizer has {encoder.vocabulary} tokens, the embeddings of config.json {shape.vocab_size}"
-        )
+        raise InputError(f"{folder}: its tokenizer has {encoder.vocabulary} tokens, its embeddings {shape.vocab_size}")
     name = config.checkpoint if config.checkpoint.startswith(hub.PREFIX) else folder.resolve().name
-    return Start(name, folder, shape, weights, tokenizer, encoder)
+    return Start(name, folder, shape, weights, tokenizer, encoder, bundle)
+
+
+def _bundled(bundle: Bundle) -> tuple[EncoderConfig, dict[str, Array]]:
+    try:
+        from cappy_select.train.bundled import read_bundle
+    except ModuleNotFoundError as error:
+        raise MissingExtra("train", f"starting from a bundle ({bundle.path})", "onnx") from error
+    return read_bundle(bundle)
 
 
 def _folder(config: TrainConfig) -> Path:
+    if config.checkpoint == DEFAULT and not Path(DEFAULT).exists():
+        return EMBEDDED
     if Path(config.checkpoint).exists() or not config.checkpoint.startswith(hub.PREFIX):
         if not Path(config.checkpoint).is_dir():
-            raise InputError(f"no checkpoint at {config.checkpoint}: name a folder, or a hub id as hf://org/name")
+            raise InputError(
+                f"no checkpoint at {config.checkpoint}: name the folder of one or of a bundle, a hub id as "
+                f"hf://org/name, or {DEFAULT!r}"
+            )
         return Path(config.checkpoint)
     repo = hub.repo_id(config.checkpoint)
-    found = hub.fetch(
-        repo, config.revision, ["config.json", *hub.TOKENIZER_FILES, *([] if config.fresh else _WEIGHTS[:1])]
-    )
+    found = hub.fetch(repo, config.revision, [MANIFEST, "config.json", *hub.TOKENIZER_FILES])
+    if (found.path / MANIFEST).is_file() and is_bundle(hub.fetch(repo, found.commit, [MODEL]).path):
+        return found.path
     for pattern in () if config.fresh else _WEIGHTS:  # a repository may hold the same weights in several forms
+        found = hub.fetch(repo, found.commit, [pattern])
         if any(found.path.glob(pattern)):
             break
-        found = hub.fetch(repo, found.commit, [pattern])
     return found.path
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
 
+from cappy_select.bundle import is_bundle, load_bundle
 from cappy_select.errors import InputError, validation_message
 from cappy_select.hub import TOKENIZER_FILES
 from cappy_select.train.encoder import Architecture, EncoderConfig, parameter_shapes
@@ -43,6 +44,16 @@ _HEADS: dict[Architecture, dict[str, str]] = {
     "bert": {"pool": "bert.pooler.dense", "score": "classifier"},
     "roberta": {"pool": "classifier.dense", "score": "classifier.out_proj"},
 }
+
+_SPECIAL_TOKENS: dict[Architecture, dict[str, str]] = {
+    "bert": {
+        "unk_token": "[UNK]", "sep_token": "[SEP]", "pad_token": "[PAD]", "cls_token": "[CLS]", "mask_token": "[MASK]"
+    },
+    "roberta": {
+        "bos_token": "<s>", "eos_token": "</s>", "sep_token": "</s>", "cls_token": "<s>", "unk_token": "<unk>",
+        "pad_token": "<pad>", "mask_token": "<mask>",
+    },
+}  # fmt: skip
 
 
 def checkpoint_name(parameter: str, architecture: Architecture, layer: int | None = None) -> str:
@@ -106,7 +117,10 @@ def read_config(folder: Path) -> EncoderConfig:
 def write_checkpoint(
     folder: Path, like: Path, config: EncoderConfig, parameters: Mapping[str, Any], tokenizer: bytes
 ) -> None:
-    """A Hugging Face checkpoint: `model.safetensors`, `config.json`, and the tokenizer's files, those of `like`."""
+    """A Hugging Face checkpoint: `model.safetensors`, `config.json`, and the tokenizer's files, those of `like`.
+
+    A bundle has neither configuration nor tokenizer files; what it is like then follows from the shape.
+    """
     from safetensors.numpy import save_file
 
     tensors: dict[str, Array] = {}
@@ -118,17 +132,34 @@ def write_checkpoint(
         else:
             tensors[checkpoint_name(name, config.model_type)] = _as_torch(name, value)
     folder.mkdir(parents=True, exist_ok=True)
-    kept = json.loads((like / "config.json").read_text(encoding="utf-8"))
+    kept = {} if is_bundle(like) else json.loads((like / "config.json").read_text(encoding="utf-8"))
     kind = {"bert": "BertForSequenceClassification", "roberta": "RobertaForSequenceClassification"}[config.model_type]
     labels = {"num_labels": 1, "id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}
     kept |= config.model_dump() | labels | {"architectures": [kind], "problem_type": "regression", "dtype": "float32"}
     kept.pop("torch_dtype", None)
     (folder / "config.json").write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
-    for name in TOKENIZER_FILES:
-        if (like / name).is_file():
-            shutil.copyfile(like / name, folder / name)
+    if is_bundle(like):
+        settings = _tokenizer_config(config.model_type, tokenizer, load_bundle(like).manifest.max_length)
+        (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    else:
+        for name in TOKENIZER_FILES:
+            if (like / name).is_file():
+                shutil.copyfile(like / name, folder / name)
     (folder / "tokenizer.json").write_bytes(tokenizer)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def _tokenizer_config(architecture: Architecture, tokenizer: bytes, max_length: int) -> dict[str, Any]:
+    """What transformers needs to know of a `tokenizer.json`, whose pipeline this class takes as it is."""
+    from tokenizers import Tokenizer
+
+    known = Tokenizer.from_buffer(tokenizer).token_to_id
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": max_length,
+        "model_input_names": ["input_ids", *["token_type_ids"] * (architecture == "bert"), "attention_mask"],
+        **{name: token for name, token in _SPECIAL_TOKENS[architecture].items() if known(token) is not None},
+    }
 
 
 def _as_torch(name: str, value: Array) -> Array:

@@ -2,78 +2,111 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cappy_select.cli.output import Json, Revision, ScorerSource, note, print_json, print_table, progress
-from cappy_select.evaluate.zeroshot import ZeroshotReport, evaluate_zeroshot
+from cappy_select.cli.output import (
+    Json,
+    Revision,
+    ScorerSource,
+    note,
+    note_problems,
+    note_report,
+    print_json,
+    print_table,
+    progress,
+)
+from cappy_select.data.records import Problems
+from cappy_select.errors import InputError
+from cappy_select.evaluate.likelihood import LikelihoodJudge
+from cappy_select.evaluate.report import shown, write_report
+from cappy_select.evaluate.reward import RewardJudge
+from cappy_select.evaluate.zeroshot import (
+    LEFT_OUT,
+    Judge,
+    accuracy_table,
+    differences,
+    evaluate_zeroshot,
+    read_files,
+    read_paper_tasks,
+    zeroshot_report,
+)
 from cappy_select.scorer import Scorer
 
 
 def zeroshot(
-    files: Annotated[list[str], typer.Argument(help="Instances with choices: JSONL, JSON, CSV or Parquet.")],
+    files: Annotated[
+        list[str] | None,
+        typer.Argument(help="Instances with choices: JSONL, JSON, CSV or Parquet; none: the paper's tasks of the hub."),
+    ] = None,
     scorer: ScorerSource = None,
     revision: Revision = None,
     against: Annotated[str | None, typer.Option(help="Compare with this scorer too, on the same rows.")] = None,
+    likelihood: Annotated[
+        list[str] | None,
+        typer.Option(help="And with a language model's likelihoods: transformers:PATH; may be repeated."),
+    ] = None,
+    reward_model: Annotated[
+        list[str] | None,
+        typer.Option(help="And with a reward model, a classifier with one label: folder or hub id; may be repeated."),
+    ] = None,
     choices: Annotated[tuple[int, int], typer.Option(min=2, help="Only rows with so many choices, from and to.")] = (
         2,
         1_000_000,
     ),
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first rows of each task.")] = None,
+    templates: Annotated[str | None, typer.Option(help="PromptSource's folder of templates, where no file is.")] = None,
+    copies: Annotated[
+        str | None, typer.Option(help="A folder with copies of hub data sets, at org/name[/subset], used instead.")
+    ] = None,
+    parameters: Annotated[
+        int | None, typer.Option(min=1, help="Of the scorer, for the picture; default: about, from its size.")
+    ] = None,
+    out: Annotated[str, typer.Option(help="Folder for the report.")] = "runs/eval/zeroshot",
     json: Json = False,
 ) -> None:
-    """How often the scorer's best choice is the right one, beside chance, majority and longest.
+    """How often the scorer's best choice is the right one, beside chance, majority, longest, and the paper's models.
 
     Accuracy is the mean over a task's templates, then over tasks, as in the paper. JSON: one object; fractions of 1.
     """
+    if not files and templates is None:
+        raise InputError(
+            "give files of instances; or, for the paper's tasks from the hub, PromptSource's templates: clone "
+            "https://github.com/bigscience-workshop/promptsource and give --templates "
+            "promptsource/promptsource/templates"
+        )
+    if files and (templates is not None or copies is not None):
+        raise InputError(
+            "--templates and --copies are for the paper's tasks from the hub: leave out the files, or them"
+        )
     loaded = Scorer.load(scorer, revision=revision)
     other = None if against is None else Scorer.load(against)
+    judges: list[Judge] = [*map(LikelihoodJudge, likelihood or ()), *map(RewardJudge, reward_model or ())]
+    problems = Problems()
+    instances = (
+        read_files(files)
+        if files
+        else read_paper_tasks(str(templates), problems, copies=None if copies is None else Path(copies))
+    )
     with progress("choices") as advance:
-        report = evaluate_zeroshot(files, loaded, against=other, choices=choices, limit=limit, on_progress=advance)
+        report = evaluate_zeroshot(
+            instances, loaded, against=other, judges=judges, choices=choices, limit=limit, parameters=parameters,
+            on_progress=advance,
+        )  # fmt: skip
+    note_problems(problems.listed, problems.count, hint="")
+    whole = write_report(out, zeroshot_report(report))
     if json:
         print_json(report.model_dump(mode="json"))
     else:
-        _print_zeroshot(report)
-
-
-def _print_zeroshot(report: ZeroshotReport) -> None:
-    compared = report.against
-
-    def row(name: str, n: int, values: list[float | None]) -> list[str]:
-        return [name, str(n), *("" if value is None else f"{value:.1%}" for value in values)]
-
-    def with_other(values: list[float | None], other: float | None) -> list[float | None]:
-        return values if compared is None else [*values, other]
-
-    lines = [
-        row(
-            each.task, each.n,
-            with_other([each.cappy, each.median, each.chance, each.majority, each.longest], each.other),
-        )
-        for each in report.tasks
-    ]  # fmt: skip
-    mean = None if compared is None else compared.mean
-    lines.append(
-        row("mean", report.n, with_other([report.cappy, None, report.chance, report.majority, report.longest], mean))
-    )
-    names = [
-        "task",
-        "rows",
-        "cappy",
-        "median",
-        "chance",
-        "majority",
-        "longest",
-        *([] if compared is None else ["other"]),
-    ]
-    print_table(f"scorer: {report.scorer}", names, lines, right=tuple(range(1, len(names))))
-    if compared is not None:
-        note(
-            f"{100 * compared.difference:+.1f} points to {compared.scorer} "
-            f"(95 %: {100 * compared.low:+.1f} to {100 * compared.high:+.1f})"
-        )
-    if report.left_out:
-        note(f"{report.left_out} rows were left out: not so many choices, or none of them, or each, a reference")
-    if report.cut_pairs:
-        note(f"{report.cut_pairs} pairs did not fit the scorer's window and were cut")
+        table = accuracy_table(report)
+        rows = [[shown(cell) for cell in row] for row in table.rows]
+        print_table(f"scorer: {report.scorer}", table.columns, rows, right=range(1, len(table.columns)))
+        for gain in differences(report):
+            note(gain)
+        if report.left_out:
+            note(f"{report.left_out} rows were left out: {LEFT_OUT}")
+        if report.cut_pairs:
+            note(f"{report.cut_pairs} pairs did not fit the scorer's window and were cut")
+    note_report(out, whole)

@@ -1,0 +1,14 @@
+"""From examples to a scorer of one task, without touching the LLM: samples, pairs, training, a bundle, a report.
+
+    examples --deal--> train and held-out examples --sample--> answers of the LLMs to all of them
+    train    --build-> pairs --train--> weights --export--> bundle
+    held-out ----------------------------------------------> report: what each way to pick is worth
+
+Each stage reads only what the ones before it left in the folder (`adapt.folder`), and skips what is done.
+"""
+
+from cappy_select.adapt.config import AdaptConfig
+from cappy_select.adapt.report import AdaptReport
+from cappy_select.adapt.run import Adaptation, adapt
+
+__all__ = ["AdaptConfig", "AdaptReport", "Adaptation", "adapt"]

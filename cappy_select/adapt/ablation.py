@@ -1,0 +1,156 @@
+"""What each part of the recipe is worth for a task: adaptations that lack one, on the same samples (the paper's
+ablation: without pretraining, without the LLM's samples)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from cappy_select.adapt.config import AdaptConfig
+from cappy_select.adapt.folder import BUNDLE
+from cappy_select.adapt.report import judged, scores_of
+from cappy_select.adapt.run import OnStep, adapt, base_bundle, held_out_of
+from cappy_select.errors import CappyError, InputError
+from cappy_select.evaluate.intervals import Interval, paired
+from cappy_select.evaluate.report import Cell, Picture, Report, Table
+from cappy_select.evaluate.ways import ways_of
+from cappy_select.scorer import Scorer
+
+FULL = "full"
+_WORDS = {
+    FULL: "all of it",
+    "without_pretraining": "without pretraining",
+    "without_augmentation": "without the LLM's samples",
+    "not_adapted": "not adapted",
+}
+
+
+class Variant(BaseModel):
+    """One way to make the scorer: quality of its picks on the held-out examples, and over that of the whole recipe."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    quality: float
+    over_full: Interval
+
+
+class AblationReport(BaseModel):
+    """The variants, beside what needs no scorer."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    n: int = Field(description="held-out examples")
+    quality_by: str
+    random: float
+    longest: float
+    oracle: float
+    encoder: str | None = Field(description="what `without_pretraining` started from; None: random weights")
+    variants: tuple[Variant, ...]
+
+    def report(self) -> Report:
+        """For people."""
+        start = f"the encoder {self.encoder}" if self.encoder else "random weights"
+        rows: list[list[Cell]] = [[_WORDS[each.name], each.quality, str(each.over_full)] for each in self.variants]
+        rows += [["a random answer", self.random, None], ["the longest", self.longest, None]]
+        rows.append(["the best that was sampled (oracle)", self.oracle, None])
+        return Report(
+            title="What each part of the adaptation is worth",
+            remarks=[
+                f"{self.n} held-out examples; quality is by {self.quality_by}. Without pretraining: from {start}. "
+                "Intervals: paired bootstrap over examples, against the whole recipe."
+            ],
+            tables=[
+                Table(
+                    "Quality of the picks",
+                    ["scorer", "quality", "over the whole recipe, points (95 %)"],
+                    rows,
+                )
+            ],
+            pictures=[Picture("ablation", "Quality of the picks by what the scorer was made of.", self._draw)],
+            data=self,
+        )
+
+    def _draw(self, figure: Any) -> None:
+        axes = figure.subplots()
+        names = [_WORDS[each.name].replace(" the LLM's", "\nthe LLM's") for each in self.variants]
+        colours = ["tab:green" if each.name == FULL else "tab:blue" for each in self.variants]
+        bars = axes.bar(names, [100 * each.quality for each in self.variants], color=colours, width=0.6)
+        axes.bar_label(bars, fmt="%.1f", padding=2)
+        for value, style, name in ((self.random, ":", "random answer"), (self.oracle, "--", "oracle")):
+            axes.axhline(100 * value, color="grey", linestyle=style, label=f"{name}, {100 * value:.1f} %")
+        axes.set_ylim(0, min(100, 115 * self.oracle) if self.oracle else 1)
+        axes.set_ylabel("quality of the picks, %")
+        axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+        axes.spines[["top", "right"]].set_visible(False)
+
+
+def ablation(
+    examples: Sequence[str | Path],
+    out: str | Path,
+    config: AdaptConfig,
+    *,
+    recorded: Sequence[str | Path],
+    encoder: str | None = None,
+    fields: Mapping[str, str] | None = None,
+    limit: int | None = None,
+    on_stage: Callable[[str], None] = lambda stage: None,
+    on_step: OnStep = lambda step, done, total: None,
+) -> AblationReport:
+    """Adapt with everything, without pretraining and without the LLM's samples; compare with no adaptation at all.
+
+    Args:
+        examples, config, recorded, fields, limit: As `adapt` takes them; nobody is asked, the samples are recorded.
+        out: Each variant has a folder in it, which a killed run goes on from.
+        encoder: A checkpoint that was never a scorer, for `without_pretraining`; None: the scorer's shape with random
+            weights.
+        on_stage, on_step: As in `adapt`.
+
+    Raises what `adapt` does; InputError when there are no recorded samples, or one variant was stopped.
+    """
+    if not recorded:
+        raise InputError("give recorded samples: a file, or the store of `cappy sample` or `cappy adapt`")
+    fresh = f"checkpoint={encoder}" if encoder is not None else "fresh=true"
+    variants = {
+        FULL: config,
+        "without_pretraining": config.model_copy(update={"settings": (*config.settings, fresh)}),
+        "without_augmentation": config.model_copy(update={"augmentation": False, "references": True}),
+    }
+    scorers: dict[str, Scorer] = {}
+    for name, variant in variants.items():
+        on_stage(f"{_WORDS[name]}:")
+        folder = Path(out) / name
+        try:
+            done = adapt(
+                examples,
+                folder,
+                variant,
+                recorded=recorded,
+                fields=fields,
+                limit=limit,
+                on_stage=on_stage,
+                on_step=on_step,
+            )
+        except CappyError as error:
+            raise InputError(f"{_WORDS[name]}: {error}") from error
+        if done.report is None:
+            raise InputError(f"{_WORDS[name]}: stopped; the same command goes on")
+        scorers[name] = Scorer.load(folder / BUNDLE)
+    scorers["not_adapted"] = Scorer(base_bundle(config, Path(out) / FULL))
+    rows, quality, by = judged(held_out_of(Path(out) / FULL), config.label)
+    ways = ways_of(rows, quality, scores_of(rows, scorers))
+    return AblationReport(
+        n=len(rows),
+        quality_by=by,
+        random=float(ways["random"].mean()),
+        longest=float(ways["longest"].mean()),
+        oracle=float(ways["oracle"].mean()),
+        encoder=None if encoder is None else Path(encoder).name,
+        variants=tuple(
+            Variant(name=name, quality=float(ways[name].mean()), over_full=paired(ways[name] - ways[FULL]))
+            for name in scorers
+        ),
+    )

@@ -1,0 +1,127 @@
+"""An adaptation's folder: what it is made of, and how far it is.
+
+OUT/adapt.json              config, input files by hash, what was sampled, the result
+OUT/examples/train.jsonl    examples to learn from
+OUT/examples/held_out.jsonl examples that only the report sees
+OUT/samples.db              the LLMs' answers to both
+OUT/pairs/                  scored pairs of the training examples
+OUT/training/               the trainer's run
+OUT/bundle/                 the adapted scorer
+OUT/report/                 what it is worth
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from cappy_select.adapt.config import AdaptConfig
+from cappy_select.data.folder import hashed
+from cappy_select.data.partitions import disk_errors
+from cappy_select.data.records import SUFFIXES
+from cappy_select.data.store import SampleStore
+from cappy_select.errors import InputError
+
+STATE = "adapt.json"
+TRAIN, HELD_OUT = Path("examples/train.jsonl"), Path("examples/held_out.jsonl")
+STORE, PAIRS, TRAINING, BUNDLE, REPORT, BASE = "samples.db", "pairs", "training", "bundle", "report", "base"
+_FORMAT = 1
+
+
+class Folder:
+    """The folder of one adaptation, taken for it or taken up again."""
+
+    def __init__(self, path: Path, state: dict[str, Any]) -> None:
+        self.path, self.state = path, state
+
+    def __truediv__(self, name: str | Path) -> Path:
+        return self.path / name
+
+    def note(self, **facts: Any) -> None:
+        """Keep what is known now; all of it or none."""
+        self.state |= facts
+        partial = self.path / f"{STATE}.partial"
+        with disk_errors(self.path):
+            partial.write_text(json.dumps(self.state, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            partial.replace(self.path / STATE)
+
+
+@contextmanager
+def opened(
+    out: Path,
+    config: AdaptConfig,
+    examples: Sequence[str | Path],
+    samples: Sequence[str | Path],
+    rest: Mapping[str, Any],
+) -> Iterator[Folder]:
+    """The folder, for one process at a time.
+
+    Raises InputError when it holds something else or another adaptation, DataError when it can't be written.
+    """
+    asked = {
+        "format": _FORMAT,
+        "config": config.model_dump(mode="json"),
+        "examples": [hashed(path) for path in examples],
+        "recorded": [_digest(path) for path in samples],
+        **rest,
+    }
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file: an adaptation has a folder")
+    if not (out / STATE).is_file() and out.is_dir() and any(path.name not in _OURS for path in out.iterdir()):
+        raise InputError(f"{out} is not empty and holds no adaptation: give another folder")
+    with disk_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(out / ".lock").acquire(timeout=0):
+            folder = Folder(out, _read(out) if (out / STATE).is_file() else {})
+            if folder.state:
+                _check_same(out, folder.state, asked)
+            if folder.state.get("sampled") is None:
+                folder.note(**asked, sampled=None, result=None)
+            yield folder
+    except Timeout as error:
+        raise InputError(f"another process is adapting in {out}") from error
+
+
+_OURS = {".lock", f"{STATE}.partial"}
+
+
+def _read(out: Path) -> dict[str, Any]:
+    try:
+        state = json.loads((out / STATE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{out / STATE} can't be read: {error}") from error
+    if not isinstance(state, dict) or state.get("format") != _FORMAT:
+        raise InputError(f"{out / STATE} is no adaptation of format {_FORMAT}")
+    return state
+
+
+def _check_same(out: Path, state: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+    """Until all samples are there anything may change but the recorded ones: they are in the store."""
+    if state["sampled"] is None and state["recorded"] == asked["recorded"]:
+        return
+    was, now = dict(state["config"]), dict(asked["config"])
+    changed = [f"{key} is {was.get(key)!r} there and {now[key]!r} here" for key in now if was.get(key) != now[key]]
+    changed += [f"{key} are others" for key in asked if key != "config" and state.get(key) != asked[key]]
+    if changed:
+        raise InputError(
+            f"{out} holds another adaptation: {changed[0]}{f', and {len(changed) - 1} more' if changed[1:] else ''}; "
+            "give another folder, or the same input"
+        )
+
+
+def _digest(path: str | Path) -> dict[str, Any]:
+    if is_rows(path):
+        return hashed(path)
+    with SampleStore(path) as store:
+        return {"name": Path(path).name, "sha256": store.digest()}
+
+
+def is_rows(path: str | Path) -> bool:
+    """Whether it is a file of recorded samples; else it is a store."""
+    return Path(path).name.lower().removesuffix(".gz").endswith(SUFFIXES)

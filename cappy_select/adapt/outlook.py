@@ -1,0 +1,153 @@
+"""What an adaptation would take, before anything is spent: calls, dollars, minutes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field
+
+from cappy_select.adapt.config import AdaptConfig
+from cappy_select.adapt.examples import deal, dealt, examples_of, take_in
+from cappy_select.adapt.folder import STORE, TRAIN
+from cappy_select.adapt.run import base_bundle, check, sampler_of
+from cappy_select.adapt.training import training_config
+from cappy_select.bundle import Bundle
+from cappy_select.data.errands import ASSUMED_TOKENS, Limits
+from cappy_select.data.records import Problems
+from cappy_select.data.sample import Outlook
+from cappy_select.data.store import SampleStore
+from cappy_select.scorer.encoding import PairEncoder
+from cappy_select.train.config import TrainConfig
+from cappy_select.train.flops import training_flops
+from cappy_select.train.start import starting_point
+from cappy_select.types import total_cost
+
+_CALL_S = 5.0  # one call: a guess
+_SHARE = 0.3  # of its rate of matrix products that a machine reaches in training (two CPU cores; MiniLM's shape)
+_REST_MINUTES = 1.0  # to compile, export and measure
+
+
+class ModelOutlook(BaseModel):
+    """What one model would be asked. `cost` is None when its price is unknown."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str
+    stored: int
+    samples: int
+    calls: int
+    cost: float | None
+
+
+class AdaptOutlook(BaseModel):
+    """The whole: dollars are None when a price is unknown, minutes are rough."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    train: int = Field(description="examples to learn from")
+    held_out: int
+    models: tuple[ModelOutlook, ...]
+    calls: int
+    cost: float | None
+    pairs: int = Field(description="at most")
+    updates: int
+    sampling_minutes: float
+    training_minutes: float
+    left_out: int
+
+
+def outlook(
+    examples: Sequence[str | Path],
+    out: str | Path,
+    config: AdaptConfig,
+    *,
+    recorded: Sequence[str | Path] = (),
+    fields: Mapping[str, str] | None = None,
+    limit: int | None = None,
+    limits: Limits | None = None,
+    api_base: str | None = None,
+    strict: bool = False,
+) -> AdaptOutlook:
+    """What `adapt` would take with the same arguments. Asks nothing and writes nothing."""
+    check(examples, config, recorded)
+    limits = limits or Limits()
+    problems = Problems(strict=strict)
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(TemporaryDirectory()))
+        there = (Path(out) / STORE).is_file()
+        store = stack.enter_context(SampleStore(Path(out) / STORE if there else scratch / STORE, write=not there))
+        if not there:
+            take_in(recorded, store, problems, fields or {})
+        counts = deal(
+            examples_of(examples, store, fields or {}, limit, problems), scratch, config.held_out, config.seed
+        )
+        asked = sampler_of(config, scratch, store, limits, api_base).outlook() if config.models else []
+        base = base_bundle(config, scratch)
+        lengths = _lengths(config, scratch, store, asked, counts.train + counts.held_out, base)
+        groups = max(1, round(counts.train * (1 - config.validation)))
+        plan = training_config(config, scratch, base.path, base.manifest.max_length, groups, 8)
+        training_s = _training_s(plan, lengths, config.epochs)
+    calls = sum(row.calls for row in asked)
+    return AdaptOutlook(
+        train=counts.train,
+        held_out=counts.held_out,
+        models=tuple(
+            ModelOutlook(model=row.model, stored=row.stored, samples=row.samples, calls=row.calls, cost=row.cost)
+            for row in asked
+        ),
+        calls=calls,
+        cost=total_cost([row.cost for row in asked]),
+        pairs=len(lengths),
+        updates=plan.updates,
+        sampling_minutes=max((_sampling_s(row.calls, limits) for row in asked), default=0.0) / 60,
+        training_minutes=training_s / 60 + _REST_MINUTES,
+        left_out=problems.count,
+    )
+
+
+def _sampling_s(calls: int, limits: Limits) -> float:
+    """Of the calls to one model; models are asked side by side."""
+    at_once = calls * _CALL_S / limits.concurrency
+    return max(at_once, 60 * calls / limits.per_minute if limits.per_minute else 0.0)
+
+
+def _lengths(
+    config: AdaptConfig, folder: Path, store: SampleStore, asked: Sequence[Outlook], examples: int, base: Bundle
+) -> npt.NDArray[np.int64]:
+    """int64[pairs]: tokens of each training pair, as far as they are known: answers to come are as long as assumed."""
+    encoder = PairEncoder.of(base)
+    window = base.manifest.max_length
+    coming = round(sum(row.samples for row in asked) / examples)
+    assumed = int(config.params.get("max_tokens") or ASSUMED_TOKENS)
+    found: list[int] = []
+    for row in dealt(folder, TRAIN):
+        answers = [each.sample for each in store.samples(row)]
+        texts = list({sample.response for sample in answers})
+        if config.references or (config.references is None and all(sample.quality is None for sample in answers)):
+            texts += [*row.references, *(row.choices or row.references)]
+        asks, *given = (tokens.length for tokens in encoder.tokens([row.instruction, *texts]))
+        found += [min(window, asks + length + encoder.special_count) for length in [*given, *[assumed] * coming]]
+    return np.array(found, np.int64)
+
+
+def _training_s(plan: TrainConfig, lengths: npt.NDArray[np.int64], epochs: float) -> float:
+    """By the rate of this machine's matrix products, measured for a moment."""
+    import jax
+    import jax.numpy as jnp
+
+    product = jax.jit(lambda first, second: first @ second)
+    tokens, width, wide = 512, 384, 1536
+    first, second = jnp.ones((tokens, width)), jnp.ones((width, wide))
+    product(first, second).block_until_ready()
+    began, turns = time.perf_counter(), 0
+    while time.perf_counter() - began < 0.3:
+        product(first, second).block_until_ready()
+        turns += 1
+    rate = 2 * tokens * width * wide * turns / (time.perf_counter() - began)
+    return epochs * training_flops(starting_point(plan).shape, lengths) / rate / _SHARE

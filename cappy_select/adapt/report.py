@@ -1,0 +1,255 @@
+"""What an adaptation is worth: on held-out examples, the quality of each way to pick one of the LLMs' answers."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field
+
+from cappy_select.data.instances import Instance
+from cappy_select.data.labels import label_named
+from cappy_select.errors import InputError, UnscorableWarning
+from cappy_select.evaluate.audits import Audited, AuditReport, audit, audit_picture, audit_tables
+from cappy_select.evaluate.intervals import Interval, paired
+from cappy_select.evaluate.report import Cell, Picture, Report, Table
+from cappy_select.evaluate.ways import best_model_of, ways_of
+from cappy_select.recorded import Recorded, RecordedInstance
+from cappy_select.scorer import Scorer
+
+Floats = npt.NDArray[np.float64]
+FIRST, BASE, ADAPTED = "first", "base", "adapted"
+
+
+class Way(BaseModel):
+    """One way to pick: mean quality as a fraction of 1, and what it has over two others, with 95 % intervals."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    quality: float
+    over_first: Interval
+    over_base: Interval
+
+
+class AdaptReport(BaseModel):
+    """The ways to pick on the held-out examples, from the LLM alone to the best of what was sampled."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    n: int = Field(description="held-out examples with answers of known quality")
+    left_out: int = Field(description="held-out examples without")
+    candidates: float = Field(description="mean number of answers an example")
+    quality_by: str = Field(description="`correct`, or the label that was compared with the references")
+    best_model: str
+    ways: tuple[Way, ...]
+    adapted_over: dict[str, Interval] = Field(description="the adapted scorer's picks over each other way's")
+    base: AuditReport
+    adapted: AuditReport
+
+    def quality(self, name: str) -> float:
+        """Of one way."""
+        return next(way.quality for way in self.ways if way.name == name)
+
+
+class Judged(NamedTuple):
+    """Held-out examples with answers, the quality of each answer, and what says so."""
+
+    rows: list[RecordedInstance]
+    quality: list[Floats]
+    by: str
+
+
+def judged(held_out: Sequence[tuple[Instance, Sequence[Recorded]]], label: str) -> Judged:
+    """Those examples whose answers' quality is known: as it was recorded, else by their label.
+
+    Raises InputError when there is none.
+    """
+    rows: list[RecordedInstance] = []
+    quality: list[Floats] = []
+    by = label
+    for instance, samples in held_out:
+        known = _quality(instance, samples, label)
+        if known is not None:
+            by = "correct" if any(sample.quality is not None for sample in samples) else by
+            quality.append(known)
+            rows.append(
+                RecordedInstance(
+                    id=instance.id,
+                    instruction=instance.instruction,
+                    references=list(instance.references),
+                    candidates=list(samples),
+                )
+            )
+    if not rows:
+        raise InputError(
+            f"none of the {len(held_out)} held-out examples has answers whose quality is known: they need samples, and "
+            "references or `correct`"
+        )
+    return Judged(rows, quality, by)
+
+
+def scores_of(
+    rows: Sequence[RecordedInstance],
+    scorers: Mapping[str, Scorer],
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, list[npt.NDArray[np.float32]]]:
+    """Each scorer's scores of the answers to each example."""
+    pairs = [(row.instruction, sample.response) for row in rows for sample in row.candidates]
+    ends = np.cumsum([len(row.candidates) for row in rows])[:-1]
+    total = len(pairs) * len(scorers)
+    return {
+        name: np.split(scorer.score_detailed(pairs, on_progress=lambda done: on_progress(done, total)).scores, ends)
+        for name, scorer in scorers.items()
+    }
+
+
+def measure(
+    held_out: Sequence[tuple[Instance, Sequence[Recorded]]],
+    base: Scorer,
+    adapted: Scorer,
+    *,
+    label: str,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> AdaptReport:
+    """Compare the picks of two scorers, and of nobody, among the answers to held-out examples.
+
+    Raises InputError when no held-out example has answers whose quality is known.
+    """
+    rows, quality, by = judged(held_out, label)
+    scores = scores_of(rows, {BASE: base, ADAPTED: adapted}, on_progress)
+    ways = ways_of(rows, quality, scores)
+    lengths = [[len(sample.response) for sample in row.candidates] for row in rows]
+    audits = {name: audit(list(map(Audited, found, lengths, quality))) for name, found in scores.items()}
+    return AdaptReport(
+        n=len(rows),
+        left_out=len(held_out) - len(rows),
+        candidates=sum(map(len, quality)) / len(rows),
+        quality_by=by,
+        best_model=best_model_of(rows, quality),
+        ways=tuple(
+            Way(
+                name=name,
+                quality=float(values.mean()),
+                over_first=paired(values - ways[FIRST]),
+                over_base=paired(values - ways[BASE]),
+            )
+            for name, values in ways.items()
+        ),
+        adapted_over={name: paired(ways[ADAPTED] - values) for name, values in ways.items() if name != ADAPTED},
+        base=audits[BASE],
+        adapted=audits[ADAPTED],
+    )
+
+
+def _quality(instance: Instance, samples: Sequence[Recorded], label: str) -> Floats | None:
+    """float64[samples]: what was said of each, else its label; None when that is not known of each."""
+    known = [sample.quality for sample in samples]
+    if None in known and instance.references:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UnscorableWarning)  # `build` told
+            labels = label_named(label)([sample.response for sample in samples], instance.references)
+        known = [mark if value is None else value for value, mark in zip(known, labels, strict=True)]
+    if not known or any(value is None or math.isnan(value) for value in known):
+        return None
+    return np.array(known, np.float64)
+
+
+WORDS = {
+    "first": "the first answer",
+    "random": "a random answer (expected)",
+    "longest": "the longest answer",
+    "best_single": "the best single model",
+    "vote": "the majority's answer",
+    "self_sum": "self-scoring, sum",
+    "self_mean": "self-scoring, mean",
+    "base": "the scorer before",
+    "base_vote": "score before × vote",
+    "adapted": "the adapted scorer",
+    "adapted_vote": "adapted score × vote",
+    "oracle": "the best that was sampled (oracle)",
+}
+
+
+def way_rows(report: AdaptReport) -> tuple[list[str], list[list[str]]]:
+    """The comparison as texts: columns, and a row a way."""
+
+    def words(way: Way) -> str:
+        model = f" ({report.best_model})" if way.name == "best_single" else ""
+        return WORDS[way.name] + model
+
+    return ["picked", "quality", "over the first (95 %)", "over the scorer before (95 %)"], [
+        [
+            words(way),
+            f"{100 * way.quality:.1f} %",
+            "" if way.name == FIRST else str(way.over_first),
+            "" if way.name == BASE else str(way.over_base),
+        ]
+        for way in report.ways
+    ]
+
+
+def report_of(report: AdaptReport) -> Report:
+    """For people: tables, the comparison as a picture, audits of both scorers."""
+    columns, rows = way_rows(report)
+    cells: list[Sequence[Cell]] = [*rows]
+    over = [[WORDS[name], str(interval)] for name, interval in report.adapted_over.items()]
+    measured = (
+        "people's judgements" if report.quality_by == "correct" else f"{report.quality_by} against the references"
+    )
+    remarks = [
+        f"{report.n} held-out examples with {report.candidates:.1f} answers each; quality is by {measured}. No example "
+        "here was trained on, nor is like one that was. Intervals: paired bootstrap over examples.",
+    ]
+    if report.left_out:
+        remarks.append(f"{report.left_out} held-out examples had no answer of known quality and are left out.")
+    return Report(
+        title="What the adapted scorer is worth",
+        remarks=remarks,
+        tables=[
+            Table("Ways to pick an answer", columns, cells, "In points of a hundred where differences are."),
+            Table("The adapted scorer over each other way", ["over", "points (95 %)"], over),
+            *_audits("The scorer before", report.base),
+            *_audits("The adapted scorer", report.adapted),
+        ],
+        pictures=[
+            Picture(
+                "ways",
+                "Quality of each way to pick an answer, with 95 % of its difference to the first.",
+                _draw(report),
+            ),
+            audit_picture(report.adapted),
+        ],
+        data=report,
+    )
+
+
+def _audits(name: str, found: AuditReport) -> list[Table]:
+    return list(audit_tables(found, name.lower()))
+
+
+def _draw(report: AdaptReport) -> Callable[[Any], None]:
+    def draw(figure: Any) -> None:
+        axes = figure.subplots()
+        ways = report.ways[::-1]
+        values = [100 * way.quality for way in ways]
+        colours = [
+            {ADAPTED: "tab:green", BASE: "tab:blue", "oracle": "lightgrey"}.get(w.name, "tab:grey") for w in ways
+        ]
+        axes.barh([WORDS[way.name] for way in ways], values, color=colours)
+        first = 100 * report.quality(FIRST)
+        errors = [
+            [100 * (w.over_first.mean - w.over_first.low), 100 * (w.over_first.high - w.over_first.mean)] for w in ways
+        ]
+        axes.errorbar(values, range(len(ways)), xerr=np.array(errors).T, fmt="none", ecolor="black", capsize=3)
+        axes.axvline(first, color="black", linestyle=":", linewidth=1)
+        for place, value in enumerate(values):
+            axes.annotate(f"{value:.1f}", (0, place), (4, 0), textcoords="offset points", va="center", color="white")
+        axes.set_xlabel("quality, % (error bars: 95 % of the difference to the first answer)")
+        axes.spines[["top", "right"]].set_visible(False)
+
+    return draw

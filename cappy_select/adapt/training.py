@@ -1,0 +1,54 @@
+"""The trainer's configuration for one task: small data, a few epochs, the best look kept."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from cappy_select.adapt.config import AdaptConfig
+from cappy_select.data.folder import read_manifest
+from cappy_select.data.records import parquet_module
+from cappy_select.train.config import TrainConfig
+
+# An update has few groups, so that a hundred examples are dozens of updates; more when there are very many.
+_BATCH, _UPDATES = 8, 2000
+_BUCKETS = TrainConfig.model_fields["buckets"].default
+_LOOKS = 8  # at the validation pairs
+
+
+def training_config(
+    config: AdaptConfig, pairs: Path, start: Path, window: int, groups: int, widest: int
+) -> TrainConfig:
+    """How to train a scorer of this window on so many groups of pairs, the widest of so many rows."""
+    batch = max(_BATCH, round(config.epochs * groups / _UPDATES))
+    updates = max(1, round(config.epochs * groups / batch))
+    return TrainConfig(
+        pairs=str(pairs),
+        checkpoint=str(start),
+        updates=updates,
+        batch=batch,
+        buckets=(*(length for length in _BUCKETS if length < window), window),
+        learning_rate=5e-5,
+        weight_decay=0.01,
+        clip=1.0,
+        squared=1.0,
+        ranking=1.0,
+        ranking_scale=4.0,
+        group_rows=max(2, min(8, widest)),
+        seed=config.seed,
+        evaluate_every=max(1, updates // _LOOKS),
+        save_every=max(1, min(100, updates // 4)),
+        bundle=None,
+    ).changed(config.settings)
+
+
+def groups_of(pairs: Path) -> tuple[int, int]:
+    """How many groups the training pairs are, and how many rows the widest has."""
+    rows: Counter[tuple[str, str]] = Counter()
+    manifest: dict[str, Any] = read_manifest(pairs)
+    for file in manifest["files"]:
+        if file["name"].startswith("train-"):
+            table = parquet_module().read_table(pairs / file["name"], columns=["task", "group"])
+            rows.update(zip(table.column("task").to_pylist(), table.column("group").to_pylist(), strict=True))
+    return len(rows), max(rows.values(), default=0)

@@ -1,0 +1,91 @@
+"""`cappy eval ablation`: what each part of an adaptation is worth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+
+from cappy_select.cli.output import (
+    Json,
+    Revision,
+    ScorerSource,
+    note,
+    note_report,
+    print_json,
+    print_table,
+    progress,
+)
+from cappy_select.data.instances import named_fields
+from cappy_select.errors import InputError, validation_message
+from cappy_select.evaluate.report import shown, write_report
+
+
+def ablation(
+    samples: Annotated[
+        list[str], typer.Option(help="Recorded samples, or a sample store, such as an adaptation's; may be repeated.")
+    ],
+    examples: Annotated[
+        list[str] | None, typer.Argument(help="Instances; default: those that the samples are of.")
+    ] = None,
+    scorer: ScorerSource = None,
+    revision: Revision = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option(help="A checkpoint that was never a scorer, to start from without pretraining; default: random."),
+    ] = None,
+    label: Annotated[str, typer.Option(help="What says how right a sample is when nobody did.")] = "rouge_l",
+    held_out: Annotated[float, typer.Option(help="Share of the examples that is compared on.")] = 0.2,
+    epochs: Annotated[float, typer.Option(help="Over the training examples.")] = 2.0,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="KEY=VALUE of the trainer's configuration; may be repeated.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first instances of each file.")] = None,
+    field: Annotated[
+        list[str] | None, typer.Option(help="OURS=THEIRS: where the file has another name; may be repeated.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder of the report, and of what is trained.")] = Path(
+        "runs/eval/ablation"
+    ),
+    seed: Annotated[int, typer.Option(help="Of all that is drawn.")] = 0,
+    json: Json = False,
+) -> None:
+    """Adapt with everything, without pretraining, without the LLM's samples, and not at all.
+
+    The examples need references, which are all that is left without the samples. Run it again and it goes on.
+    """
+    from cappy_select.adapt.ablation import ablation as run_ablation
+    from cappy_select.adapt.config import AdaptConfig
+    from cappy_select.cli.train import hush_threads
+
+    try:
+        config = AdaptConfig(
+            label=label, held_out=held_out, scorer=scorer, revision=revision, epochs=epochs, settings=tuple(set_ or ()),
+            seed=seed,
+        )  # fmt: skip
+    except ValidationError as error:
+        raise InputError(validation_message(error)) from error
+    hush_threads()
+    with progress("adapting", shown=not json) as advance:
+        found = run_ablation(
+            examples or (),
+            out,
+            config,
+            recorded=samples,
+            encoder=encoder,
+            fields=named_fields(field or ()),
+            limit=limit,
+            on_stage=(lambda stage: None) if json else note,
+            on_step=lambda step, more, total: advance(more, total, step),
+        )
+    report = found.report()
+    drawn = write_report(out, report)
+    if json:
+        print_json(found.model_dump(mode="json"))
+    else:
+        (table,) = report.tables
+        rows = [[shown(cell) for cell in row] for row in table.rows]
+        print_table(f"{found.n} held-out examples", table.columns, rows, right=(1, 2))
+    note_report(str(out), drawn)

@@ -1,0 +1,127 @@
+"""Reports as files, and the intervals in them."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from cappy_select import DataError
+from cappy_select.evaluate.intervals import Interval, paired, resampled
+from cappy_select.evaluate.report import Picture, Report, Table, markdown, shown, write_report
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def line(figure):
+    figure.subplots().plot([1, 2, 3])
+
+
+def report(**more):
+    table = Table("Picks <b>", ("way", "quality"), [("a|b <script>", 0.5), ("none", None)], "A & B.")
+    return Report("What it is <i>", ["One & two."], [table], [Picture("line", 'A "line"', line)], {"n": 2}, **more)
+
+
+def test_a_report_is_four_kinds_of_file(tmp_path):
+    assert write_report(tmp_path / "a" / "b", report()) is True
+    folder = tmp_path / "a" / "b"
+    assert sorted(file.name for file in folder.iterdir()) == ["line.png", "report.html", "report.json", "report.md"]
+    png = (folder / "line.png").read_bytes()
+    assert png.startswith(PNG)
+    assert int.from_bytes(png[16:20], "big") == 8 * 120  # its width: 8 inches at 120 a inch
+    assert json.loads((folder / "report.json").read_text()) == {"n": 2}
+    text = (folder / "report.md").read_text()
+    assert "| a\\|b <script> | 50.0 % |" in text
+    assert '![A "line"](line.png)' in text
+
+
+def test_the_page_needs_no_other_file_and_escapes_what_it_says(tmp_path):
+    write_report(tmp_path, report())
+    page = (tmp_path / "report.html").read_text()
+    found = []
+
+    class Tags(HTMLParser):
+        def handle_starttag(self, tag, attrs):
+            found.append((tag, dict(attrs)))
+
+    Tags().feed(page)
+    assert {"script", "b", "i", "link", "iframe"}.isdisjoint(tag for tag, _ in found)
+    (image,) = [attributes for tag, attributes in found if tag == "img"]
+    assert image["alt"] == 'A "line"'
+    assert not re.search(r'(src|href)="(?!data:)', page)
+    content = base64.b64decode(image["src"].removeprefix("data:image/png;base64,"))
+    assert content == (tmp_path / "line.png").read_bytes()
+    assert "a|b &lt;script&gt;" in page
+    assert "A &amp; B." in page
+
+
+def test_a_second_report_replaces_the_first(tmp_path):
+    write_report(tmp_path, report())
+    write_report(tmp_path, Report("Another", data=Interval(mean=1, low=0, high=2)))
+    assert json.loads((tmp_path / "report.json").read_text()) == {"mean": 1, "low": 0, "high": 2}
+    assert (tmp_path / "report.md").read_text() == "# Another\n"
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="can't be written"):
+        write_report(tmp_path / "file", report())
+
+
+def test_without_matplotlib_a_report_has_its_tables_and_says_so(tmp_path):
+    code = (
+        "import sys; sys.modules['matplotlib'] = None\n"
+        "from cappy_select.evaluate.report import *\n"
+        "table = Table('T', ('x', 'y'), [('a', 0.25)])\n"
+        f"print(write_report({str(tmp_path)!r}, Report('R', tables=[table], pictures=[Picture('p', 'P', None)])))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "False\n", done.stderr
+    assert not (tmp_path / "p.png").exists()
+    assert "25.0 %" in (tmp_path / "report.html").read_text()
+    assert "p.png" not in (tmp_path / "report.md").read_text()
+
+
+def test_cells():
+    assert [shown(cell) for cell in (None, "x", 0.1234, 1, 0.0)] == ["–", "x", "12.3 %", "100.0 %", "0.0 %"]
+    assert "|---|---:|" in markdown(report())
+    assert "line.png" not in markdown(report(), pictures=False)
+
+
+def test_an_interval_is_as_wide_as_theory_says():
+    differences = np.random.default_rng(3).normal(0.1, 1.0, 400)
+    found = paired(differences)
+    half = 1.96 * differences.std() / 20
+    assert found.mean == pytest.approx(differences.mean())
+    assert found.low == pytest.approx(differences.mean() - half, abs=0.01)
+    assert found.high == pytest.approx(differences.mean() + half, abs=0.01)
+    assert paired(differences) == found
+    assert paired(differences, seed=1) != found
+
+
+def test_95_of_100_intervals_hold_the_true_mean():
+    random = np.random.default_rng(0)
+    held = 0
+    for trial in range(400):
+        found = paired(random.choice([-1.0, 0.0, 1.0], 60, p=[0.2, 0.3, 0.5]), draws=1000, seed=trial)
+        held += found.low <= 0.3 <= found.high
+    assert 0.91 <= held / 400 <= 0.98
+
+
+def test_intervals_of_nothing_and_of_the_same():
+    with pytest.raises(ValueError, match="no differences"):
+        paired([])
+    assert paired([0.5, 0.5, 0.5]) == Interval(mean=0.5, low=0.5, high=0.5)
+    assert str(Interval(mean=0.031, low=-0.012, high=0.05)) == "+3.1 (-1.2 to +5.0)"
+
+
+def test_a_resample_is_weighed_and_does_not_depend_on_the_block(monkeypatch):
+    gains, weights = np.array([1.0, 0.0, 0.0]), np.array([3.0, 1.0, 1.0])
+    means = resampled(gains, weights, draws=2000)
+    assert set(np.round(means, 6)) <= {round(k / (3 * k + 3 - k), 6) for k in range(4)}
+    whole = resampled(gains, weights, draws=100)
+    monkeypatch.setattr("cappy_select.evaluate.intervals._AT_ONCE", 30)
+    assert resampled(gains, weights, draws=100).tolist() == whole.tolist()
