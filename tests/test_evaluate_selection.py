@@ -9,7 +9,8 @@ from test_cli import ok
 
 from cappy_select import InputError
 from cappy_select.evaluate.report import write_report
-from cappy_select.evaluate.selection import COMPARED, evaluate_selection, final_answer, selection_report
+from cappy_select.evaluate.selection import COMPARED, evaluate_selection, selection_report
+from cappy_select.evaluate.ways import final_answer
 from cappy_select.recorded import Recorded
 
 

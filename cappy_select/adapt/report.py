@@ -123,6 +123,8 @@ def measure(
     rows, quality, by = judged(held_out, label)
     scores = scores_of(rows, {BASE: base, ADAPTED: adapted}, on_progress)
     ways = ways_of(rows, quality, scores)
+    if len({sample.model for row in rows for sample in row.candidates}) == 1:
+        del ways["best_single"]  # it is the first
     lengths = [[len(sample.response) for sample in row.candidates] for row in rows]
     audits = {name: audit(list(map(Audited, found, lengths, quality))) for name, found in scores.items()}
     return AdaptReport(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
-from cappy_select.answers import NUMBER, number, plain
 from cappy_select.errors import InputError
-from cappy_select.evaluate.audits import Audited, AuditReport, Floats, audit, audit_picture, audit_tables
+from cappy_select.evaluate.audits import Audited, AuditReport, audit, audit_picture, audit_tables
 from cappy_select.evaluate.intervals import Interval, paired
 from cappy_select.evaluate.report import Picture, Report, Table
-from cappy_select.recorded import Recorded, RecordedInstance, read_recorded
+from cappy_select.evaluate.ways import best_model_of, final_answer, ways_of
+from cappy_select.recorded import RecordedInstance, read_recorded
 from cappy_select.scorer import Scorer
 from cappy_select.strategies import NAMES, SelfScore, Strategy, strategy_named
 from cappy_select.types import Candidate
@@ -80,33 +79,23 @@ def evaluate_selection(
     scored = scorer.score_detailed(pairs, on_progress=(lambda done: on_progress(done, total)) if on_progress else None)
     per_instance = np.split(scored.scores, np.cumsum([len(row.candidates) for row in instances])[:-1])
     quality = [np.array([answer.quality for answer in row.candidates], float) for row in instances]
+    ways = ways_of(instances, quality, {"cappy": per_instance})
     lengths = [[len(answer.response) for answer in row.candidates] for row in instances]
-    best_model, best_single = _best_single(instances)
     candidates = (
         [_candidates(row, scores) for row, scores in zip(instances, per_instance, strict=True)] if chosen else []
     )
-    cappy = np.array([q[_argmax(s)] for s, q in zip(per_instance, quality, strict=True)])
-    picked: dict[str, Floats | None] = {
-        "random": np.array([q.mean() for q in quality]),
-        "first": np.array([q[0] for q in quality]),
-        "longest": np.array([q[int(np.argmax(each))] for q, each in zip(quality, lengths, strict=True)]),
-        "best_single": best_single,
-        "vote": _vote(instances),
-        "cappy": cappy,
-        "oracle": np.array([q.max() for q in quality]),
-    }
-    means = {way: None if values is None else float(values.mean()) for way, values in picked.items()}
+    means = {way: float(ways[way].mean()) if way in ways else None for way in _WAYS}
     return SelectionReport(
         file=Path(path).name,
         scorer=str(scorer.bundle),
         n=len(instances),
         candidates=len(pairs) / len(instances),
-        best_model=best_model,
+        best_model=best_model_of(instances, quality),
         strategies={
             name: None if name == "vote" and means["vote"] is None else _quality_of(strategy, candidates, quality)
             for name, strategy in chosen.items()
         },
-        gains={way: paired(cappy - values) for way in COMPARED if (values := picked[way]) is not None},
+        gains={way: paired(ways["cappy"] - ways[way]) for way in COMPARED if way in ways},
         audit=audit([Audited(s, each, q) for s, each, q in zip(per_instance, lengths, quality, strict=True)]),
         cut_pairs=int(np.count_nonzero(scored.cut)),
         **means,
@@ -129,29 +118,6 @@ def _instances(path: str | Path, limit: int | None) -> list[RecordedInstance]:
     if not instances:
         raise InputError(f"{path} holds no instances")
     return instances
-
-
-def _best_single(instances: Sequence[RecordedInstance]) -> tuple[str, Floats]:
-    """The model with the best mean over all instances; its first answer counts, a missing one as wrong."""
-    found: dict[str, Floats] = {}
-    for place, row in enumerate(instances):
-        for answer in reversed(row.candidates):
-            found.setdefault(answer.model, np.zeros(len(instances)))[place] = answer.quality or 0.0
-    best = max(found, key=lambda model: found[model].sum())
-    return best, found[best]
-
-
-def _vote(instances: Sequence[RecordedInstance]) -> Floats | None:
-    """Quality of the majority's answer (its first giver's); None unless half the instances have a majority."""
-    picks, majorities = [], 0
-    for row in instances:
-        answers = [final_answer(answer, row.references) for answer in row.candidates]
-        counts = Counter(answer for answer in answers if answer)
-        winner, votes = counts.most_common(1)[0] if counts else ("", 0)
-        majorities += votes > 1
-        # Counter keeps first-seen order among equals: without a majority the first answer is taken.
-        picks.append(row.candidates[answers.index(winner) if winner else 0].quality or 0.0)
-    return np.array(picks) if majorities * 2 >= len(instances) else None
 
 
 def _candidates(row: RecordedInstance, scores: npt.NDArray[np.float32]) -> list[Candidate]:
@@ -187,23 +153,6 @@ def _quality_of(
     able = [[candidate for candidate in row if candidate.score is not None] for row in candidates]
     picks = [q[strategy.order(row)[0].index] if row else q[0] for row, q in zip(able, quality, strict=True)]
     return float(np.mean(picks))
-
-
-def final_answer(answer: Recorded, references: Sequence[str]) -> str:
-    """What of an answer is compared in a vote; empty when nothing is.
-
-    The recorded `answer` if there is one; the last number where the references are numbers; else the whole
-    text without case, punctuation and articles (the normalisation of SQuAD).
-    """
-    if answer.answer is not None:
-        return plain(answer.answer)
-    if references and all(NUMBER.fullmatch(reference.strip()) for reference in references):
-        return number(answer.response)
-    return plain(answer.response)
-
-
-def _argmax(scores: Sequence[float] | np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> int:
-    return int(np.argmax(np.where(np.isnan(scores), -np.inf, scores)))
 
 
 _WAYS = {

@@ -18,24 +18,22 @@ Scores = Sequence[npt.NDArray[np.float32]]
 def ways_of(
     rows: Sequence[RecordedInstance], quality: Sequence[Floats], scores: Mapping[str, Scores]
 ) -> dict[str, Floats]:
-    """float64[rows] by way: `first`, `random` (the expectation), `longest`, what can be of `best_single`, `vote`,
-    `self_sum` and `self_mean`, then each scorer's pick and its score × vote under the names given, `oracle`.
+    """float64[rows] by way: `first`, `random` (the expectation), `longest`, `best_single`, what can be of `vote`,
+    `self_sum` and `self_mean`, then each scorer's pick and its score × vote (`NAME_vote`), `oracle`.
 
     Args:
         rows: Prompts with their answers.
         quality: Of the answers to each, in [0, 1].
         scores: Of the answers to each, by scorer.
 
-    `best_single` needs several models, `vote` a majority in at least half of the prompts, self-scoring all
-    log-likelihoods.
+    Votes need a majority in at least half of the prompts, self-scoring all log-likelihoods.
     """
     ways = {
         "first": np.array([values[0] for values in quality]),
         "random": np.array([values.mean() for values in quality]),
         "longest": _picked(quality, [[len(answer.response) for answer in row.candidates] for row in rows]),
+        "best_single": _of_model(rows, quality)[best_model_of(rows, quality)],
     }
-    if len({answer.model for row in rows for answer in row.candidates}) > 1:
-        ways["best_single"] = _of_model(rows, quality)[best_model_of(rows, quality)]
     answers = [[final_answer(answer, row.references) for answer in row.candidates] for row in rows]
     votes = [_votes(given) for given in answers]
     has_majority = 2 * sum(max(counts) > 1 for counts in votes) >= len(rows)

@@ -18,7 +18,8 @@ class TrainConfig(BaseModel):
 
     Args:
         pairs: A folder of pairs (`cappy build`), or a file of instances to make them of with the defaults.
-        checkpoint: What to start from: a Hugging Face checkpoint folder or `hf://org/name`.
+        checkpoint: What to start from: the folder of a Hugging Face checkpoint or of a bundle, `hf://org/name`, or
+            `embedded`, the default scorer.
         revision: Branch, tag or commit of a hub id.
         fresh: Random weights of the shape in the checkpoint's config.json; its own are not read, nor needed.
         updates: Of the optimiser.
