@@ -215,22 +215,27 @@ def test_a_model_that_is_down_ends_with_3_and_the_same_command_goes_on(tmp_path,
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("files", "given", "message"),
     [
-        ([], "give a file of examples, or recorded samples"),
-        (["nowhere.jsonl", "-m", "openai/llm"], "no such file"),
-        (["EXAMPLES"], "give models to ask, or recorded samples"),
-        (["EXAMPLES", "-m", "openai/llm", "--held-out", "1.5"], "held_out"),
-        (["EXAMPLES", "-m", "openai/llm", "--precision", "int4"], "precision"),
-        (["EXAMPLES", "-m", "openai/llm", "--set", "speed=9"], "speed"),
-        (["EXAMPLES", "-m", "openai/llm", "--label", "taste"], "taste"),
+        ([], {}, "give a file of examples, or recorded samples"),
+        (["nowhere.jsonl"], {"models": ("openai/llm",)}, "no such file"),
+        (["kinds.jsonl"], {}, "give models to ask, or recorded samples"),
+        (["kinds.jsonl"], {"models": ("openai/llm",), "settings": ("speed=9",)}, "speed"),
+        (["kinds.jsonl"], {"models": ("openai/llm",), "label": "taste"}, "taste"),
     ],
 )
-def test_bad_arguments_get_one_line_and_leave_no_folder(tmp_path, toy, arguments, message):
+def test_what_can_t_be_done_is_said_before_there_is_a_folder(tmp_path, monkeypatch, toy, files, given, message):
+    monkeypatch.chdir(tmp_path)
+    examples(tmp_path / "kinds.jsonl", 30)
+    with pytest.raises(InputError, match=message):
+        adapt(files, tmp_path / "out", AdaptConfig(scorer=str(toy), **given))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_bad_option_is_one_line(tmp_path):
     file = examples(tmp_path / "kinds.jsonl", 30)
-    given = [str(file) if each == "EXAMPLES" else each for each in arguments]
-    done = run(tmp_path / "out", *given, "--scorer", toy, "--api-base", "http://127.0.0.1:9/v1", settings=())
+    done = run(tmp_path / "out", file, "-m", "openai/llm", "--held-out", "1.5", settings=())
     assert done.returncode == 2
-    assert message in done.stderr
+    assert "held_out" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert not (tmp_path / "out").exists()

@@ -184,6 +184,11 @@ def test_recorded_samples_come_from_files_and_stores(tmp_path):
 # ---------------------------------------------------------------- the command
 
 
+def run(*arguments):
+    """In this process: PyTorch and the scorer need not load again."""
+    return CliRunner().invoke(app, ["bigbench", *map(str, arguments), "--json"], catch_exceptions=False)
+
+
 def bigbench(*arguments, cwd, **env):
     command = [sys.executable, "-m", "cappy_select.cli", "eval", "bigbench", *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=os.environ | env, timeout=120)
@@ -213,11 +218,6 @@ def one_thread():
 @pytest.mark.usefixtures("one_thread")
 def test_a_local_model_is_asked_once_with_and_without_examples(questions, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        """In this process: PyTorch need not load again."""
-        return CliRunner().invoke(app, ["bigbench", *map(str, arguments), "--json"], catch_exceptions=False)
-
     model = f"transformers:{make_t5(tmp_path / 'tiny-t5')}"
     examples = write(tmp_path / "examples.jsonl", [{"input": "which town", "output": "vienna"}])
     arguments = (questions, "--model", model, "--examples", examples, "--shots", 1)
@@ -255,6 +255,27 @@ def test_a_servers_model_has_the_ways_that_it_can_and_a_limit_needs_a_price(ques
     assert not {"top_k", "beam"} & found["quality"].keys()
     limited = bigbench(*arguments, "--allow-downgrade", "--max-cost", 1, cwd=tmp_path, OPENAI_API_KEY="k")
     assert (limited.returncode, "price" in limited.stderr) == (2, True)
+
+
+def test_a_model_that_is_down_ends_with_3_and_a_report_of_what_there_is(questions, loopback, tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    answer, refusal = Reply(text="the river"), Reply(status=401)
+    loopback.replies |= {"half": [answer, answer, answer, refusal], "down": [refusal]}
+    given = (questions, "--api-base", loopback.base, "--allow-downgrade", "--out", tmp_path / "out")
+    stopped = run(*given, "-m", "openai:down")
+    assert (stopped.exit_code, stopped.stdout) == (3, "")
+    assert "down: stopped" in stopped.stderr
+    assert "no report yet: there are no answers" in stopped.stderr
+    assert not (tmp_path / "out" / "report.json").exists()
+    stopped = run(*given, "-m", "openai:down", "-m", "openai:half")
+    assert stopped.exit_code == 3
+    assert "half: stopped" in stopped.stderr
+    (half,) = json.loads((tmp_path / "out" / "report.json").read_text())["models"]
+    assert json.loads(stopped.stdout)["models"] == [half]
+    assert (half["n"], half["samples"], half["missing"]) == (1, 3, 14)
+    loopback.replies["half"] = [answer]
+    done = run(*given, "-m", "openai:half")
+    assert (done.exit_code, json.loads(done.stdout)["models"][0]["missing"]) == (0, 0)
 
 
 def test_without_the_hub_one_error_says_to_give_files(tmp_path):

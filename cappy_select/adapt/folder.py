@@ -7,7 +7,7 @@ OUT/samples.db              the LLMs' answers to both
 OUT/pairs/                  scored pairs of the training examples
 OUT/training/               the trainer's run
 OUT/bundle/                 the adapted scorer
-OUT/report/                 what it is worth
+OUT/report/                 what it is worth; picks.jsonl has what each way picked, example by example
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from cappy_select.errors import InputError
 
 STATE = "adapt.json"
 TRAIN, HELD_OUT = Path("examples/train.jsonl"), Path("examples/held_out.jsonl")
+PICKS = Path("report/picks.jsonl")
 STORE, PAIRS, TRAINING, BUNDLE, REPORT, BASE = "samples.db", "pairs", "training", "bundle", "report", "base"
 _FORMAT = 1
 

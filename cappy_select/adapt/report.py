@@ -115,10 +115,11 @@ def measure(
     *,
     label: str,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
-) -> AdaptReport:
+) -> tuple[AdaptReport, list[dict[str, Any]]]:
     """Compare the picks of two scorers, and of nobody, among the answers to held-out examples.
 
-    Raises InputError when no held-out example has answers whose quality is known.
+    Returns the comparison, and for each example its id and what each way's pick is worth. Raises InputError when no
+    held-out example has answers whose quality is known.
     """
     rows, quality, by = judged(held_out, label)
     scores = scores_of(rows, {BASE: base, ADAPTED: adapted}, on_progress)
@@ -127,7 +128,7 @@ def measure(
         del ways["best_single"]  # it is the first
     lengths = [[len(sample.response) for sample in row.candidates] for row in rows]
     audits = {name: audit(list(map(Audited, found, lengths, quality))) for name, found in scores.items()}
-    return AdaptReport(
+    report = AdaptReport(
         n=len(rows),
         left_out=len(held_out) - len(rows),
         candidates=sum(map(len, quality)) / len(rows),
@@ -146,6 +147,8 @@ def measure(
         base=audits[BASE],
         adapted=audits[ADAPTED],
     )
+    worth = [dict(zip(ways, values, strict=True)) for values in np.stack(list(ways.values()), axis=1).tolist()]
+    return report, [{"id": row.id} | found for row, found in zip(rows, worth, strict=True)]
 
 
 def _quality(instance: Instance, samples: Sequence[Recorded], label: str) -> Floats | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -9,7 +10,19 @@ from typing import Any, NamedTuple
 
 from cappy_select.adapt.config import AdaptConfig
 from cappy_select.adapt.examples import Dealt, deal, dealt, examples_of, take_in
-from cappy_select.adapt.folder import BASE, BUNDLE, HELD_OUT, PAIRS, REPORT, STORE, TRAIN, TRAINING, Folder, opened
+from cappy_select.adapt.folder import (
+    BASE,
+    BUNDLE,
+    HELD_OUT,
+    PAIRS,
+    PICKS,
+    REPORT,
+    STORE,
+    TRAIN,
+    TRAINING,
+    Folder,
+    opened,
+)
 from cappy_select.adapt.report import AdaptReport, measure, report_of
 from cappy_select.adapt.training import groups_of, training_config
 from cappy_select.bundle import MANIFEST, Bundle, load_bundle, resolve
@@ -17,6 +30,7 @@ from cappy_select.data.build import ADAPT_ROWS, BuildConfig, build
 from cappy_select.data.errands import Limits, OnProgress, Outcome
 from cappy_select.data.instances import Instance
 from cappy_select.data.labels import label_named
+from cappy_select.data.partitions import disk_errors
 from cappy_select.data.records import Problems
 from cappy_select.data.sample import Sampler
 from cappy_select.data.store import SampleStore
@@ -108,13 +122,16 @@ def adapt(
                 return Adaptation(None, sampled["left_out"], sampled["failed"], stopped, stop)
             adapted = _bundle(config, folder, base, on_stage)
             on_stage("measuring on the held-out examples")
-            report = measure(
+            report, picks = measure(
                 held_out_of(folder.path),
                 Scorer(base),
                 Scorer(adapted),
                 label=config.label,
                 on_progress=lambda done, total: on_step("scoring", done, total),
             )
+            with disk_errors(folder.path):
+                (folder / REPORT).mkdir(exist_ok=True)
+                (folder / PICKS).write_text("".join(json.dumps(pick) + "\n" for pick in picks), encoding="utf-8")
             drawn = write_report(folder / REPORT, report_of(report))
             folder.note(result=report.model_dump(mode="json"))
             return Adaptation(report, sampled["left_out"], sampled["failed"], stopped, drawn=drawn)

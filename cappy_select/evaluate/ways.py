@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -52,7 +53,7 @@ def ways_of(
 
 
 def best_model_of(rows: Sequence[RecordedInstance], quality: Sequence[Floats]) -> str:
-    """The model with the best mean; its first answer counts, a missing one as wrong."""
+    """The model with the best mean, of equal ones the earlier; its first answer counts, a missing one as wrong."""
     means = {model: values.mean() for model, values in _of_model(rows, quality).items()}
     return max(means, key=lambda model: means[model])
 
@@ -79,7 +80,9 @@ def _picked(quality: Sequence[Floats], marks: Sequence[Sequence[float] | npt.NDA
 def _of_model(rows: Sequence[RecordedInstance], quality: Sequence[Floats]) -> dict[str, Floats]:
     found: dict[str, Floats] = {}
     for place, (row, values) in enumerate(zip(rows, quality, strict=True)):
-        firsts = {answer.model: value for answer, value in zip(row.candidates[::-1], values[::-1], strict=True)}
+        firsts: dict[str, float] = {}
+        for answer, value in zip(row.candidates, values, strict=True):
+            firsts.setdefault(answer.model, value)
         for model, value in firsts.items():
             found.setdefault(model, np.zeros(len(rows)))[place] = value
     return found
@@ -92,12 +95,20 @@ def _votes(answers: Sequence[str]) -> list[int]:
 
 
 def _weighted(answers: Sequence[str], scores: npt.NDArray[np.float32]) -> list[float]:
-    """Each one's answer's sum of scores, and within it its own; a score below 0 counts 0, no answer comes last."""
-    sums: Counter[str] = Counter()
+    """Each one's score if it gives the answer that `WeightedVote` takes, else less than any score.
+
+    Where nobody gives an answer, each one's score.
+    """
+    givers: dict[str, list[float]] = {}
     for answer, score in zip(answers, scores.tolist(), strict=True):
-        sums[answer] += max(score, 0.0) if score == score else 0.0  # type: ignore[assignment]
-    heaviest = max((sums[answer] for answer in answers if answer), default=0.0)
+        if answer and math.isfinite(score):
+            givers.setdefault(answer, []).append(score)
+
+    def weight(answer: str) -> tuple[float, int, float]:
+        own = givers[answer]
+        return sum(max(0.0, score) for score in own), len(own), max(own)
+
+    winner = max(givers, key=weight, default=None)
     return [
-        score if answer and sums[answer] == heaviest else -np.inf
-        for answer, score in zip(answers, scores.tolist(), strict=True)
+        score if winner in (None, answer) else -math.inf for answer, score in zip(answers, scores.tolist(), strict=True)
     ]

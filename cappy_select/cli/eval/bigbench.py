@@ -87,7 +87,8 @@ def bigbench(
 ) -> None:
     """Ask LLMs for the paper's 17 answers to each generation instance, and compare the picks by Rouge-L.
 
-    Kill it at any moment and run it again: it goes on. JSON: one object; fractions of 1.
+    Kill it at any moment and run it again: it goes on. When a model is down or the money is spent, the report is of the
+    answers there are, and the exit code is 3. JSON: one object; fractions of 1.
     """
     if bool(model) == bool(samples):
         raise InputError("give a --model to ask, or recorded --samples; not both")
@@ -109,28 +110,36 @@ def bigbench(
         with SampleStore(store or Path(out) / "samples.db", write=True) as opened:
             for name in model:
                 provider = _provider(name, api_base)
-                if provider.model in answers:
+                if provider.model in parameters:
                     raise InputError(f"{provider.model}: given twice; samples go by the name")
                 limits = limits_of(max_cost=max_cost, timeout_s=timeout, concurrency=1 if _is_local(name) else 16)
                 for prompt in prompts:
                     stopped |= _ask(provider, instances, opened, plan, prompt, limits)
-                answers[provider.model] = stored_answers(opened, provider.model, instances)
                 parameters[provider.model] = _parameters(name)
+                rows = stored_answers(opened, provider.model, instances)
+                if not stopped or any(row.bare for row in rows):  # else it was down from the start
+                    answers[provider.model] = rows
     else:
         problems = Problems()
         answers, more = recorded_answers(samples or (), problems, instances=instances, limit=limit)
         left_out += more
         note_problems(problems.listed, problems.count, hint="")
-    with progress("answers") as advance:
-        found = evaluate_bigbench(
-            answers,
-            loaded,
-            against=other,
-            asked=Plan.preset("paper").answers("") if model else None,
-            parameters=parameters,
-            left_out=left_out,
-            on_progress=advance,
-        )
+    try:
+        with progress("answers") as advance:
+            found = evaluate_bigbench(
+                answers,
+                loaded,
+                against=other,
+                asked=Plan.preset("paper").answers("") if model else None,
+                parameters=parameters,
+                left_out=left_out,
+                on_progress=advance,
+            )
+    except InputError as error:
+        if not stopped:
+            raise
+        note(f"no report yet: {error}; the same command goes on")
+        raise typer.Exit(3) from error
     report = bigbench_report(found)
     whole = write_report(out, report)
     if json:
