@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from adapting import QUICK, answer, answering, examples, plan, right_answers, run, toy_scorer
 from loopback import Reply
@@ -15,9 +16,16 @@ from cappy_select.adapt.examples import deal, dealt
 from cappy_select.adapt.folder import HELD_OUT, TRAIN
 from cappy_select.adapt.outlook import outlook
 from cappy_select.adapt.run import adapt
+from cappy_select.data.errands import Limits
 from cappy_select.data.instances import Instance
+from cappy_select.data.pairs import folded
 from cappy_select.data.store import SampleStore
 from cappy_select.export import export_checkpoint
+
+
+@pytest.fixture(autouse=True)
+def key(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test-1234")
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +33,9 @@ def toy(tmp_path_factory):
     """A bundle of a scorer that knows nothing."""
     folder = tmp_path_factory.mktemp("toy")
     return export_checkpoint(toy_scorer(folder / "checkpoint"), folder / "bundle").path
+
+
+SEEDED = {"samplings": [{"n": 2, "seed": 1}]}
 
 
 def recorded(file, count=120, judged=True):
@@ -92,7 +103,7 @@ def test_recorded_samples_with_correctness_are_enough(tmp_path, toy):
     config = AdaptConfig(scorer=str(toy), settings=QUICK, held_out=0.3)
     done = adapt([], tmp_path / "out", config, recorded=[file])
     assert done.report is not None
-    assert done.report.quality_by == "correct"
+    assert done.report.quality_by == "recorded"
     assert done.report.quality("adapted") > done.report.quality("random") + 0.1
     manifest = json.loads((tmp_path / "out/pairs/manifest.json").read_text())
     assert set(manifest["rows"]["train"]["kinds"]) == {"labelled"}
@@ -120,19 +131,34 @@ def test_a_dry_run_says_calls_dollars_and_minutes_and_asks_and_writes_nothing(tm
     assert not (tmp_path / "out").exists()
 
 
-def test_the_dry_run_counts_what_is_stored_already(tmp_path, toy):
-    file = recorded(tmp_path / "recorded.jsonl", count=60)
-    found = outlook([], tmp_path / "out", AdaptConfig(scorer=str(toy)), recorded=[file])
-    assert (found.calls, found.cost) == (0, 0.0)
-    assert found.pairs <= 60 * 4
+def test_the_dry_run_counts_what_is_stored_already_and_what_the_settings_make_longer(tmp_path, loopback, toy):
+    file = examples(tmp_path / "kinds.jsonl", 40)
+    answering(loopback, right_answers(file))
+    given = {"models": ("openai/llm",), "plan": SEEDED, "label": "exact", "scorer": str(toy)}
+    before = outlook([file], tmp_path / "out", AdaptConfig(**given), api_base=loopback.base)
+    assert before.models[0].samples == 80
+    answer_one = loopback.reply_to
+
+    def half(request):
+        return answer_one(request) if request["seed"] == 1 else Reply(status=503, error="busy")
+
+    loopback.reply_to = half
+    limits = Limits(max_retries=0)
+    stopped = adapt([file], tmp_path / "out", AdaptConfig(**given), api_base=loopback.base, limits=limits)
+    assert stopped.report is None
+    assert "openai/llm" in stopped.stopped
+    after = outlook([file], tmp_path / "out", AdaptConfig(**given), api_base=loopback.base)
+    assert (after.models[0].stored, after.models[0].samples) == (40, 40)
+    longer = outlook([file], tmp_path / "out", AdaptConfig(**given, settings=("updates=5000",)), api_base=loopback.base)
+    assert longer.training_minutes > after.training_minutes + 0.2
 
 
-def test_in_context_examples_come_from_the_training_side_and_the_scorer_never_reads_them(tmp_path, loopback, toy):
+def test_in_context_examples_come_from_the_training_side_and_are_no_part_of_the_pairs(tmp_path, loopback, toy):
     file = examples(tmp_path / "kinds.jsonl", 60)
     answering(loopback, right_answers(file))
     config = AdaptConfig(
         models=("openai/llm",), icl=3, label="exact", scorer=str(toy), settings=("updates=2",),
-        plan={"samplings": [{"n": 2, "seed": 1}]}, held_out=0.3,
+        plan=SEEDED, held_out=0.3,
     )  # fmt: skip
     adapt([file], tmp_path / "out", config, api_base=loopback.base)
     trained = {row.instruction for row in dealt(tmp_path / "out", TRAIN)}
@@ -141,6 +167,50 @@ def test_in_context_examples_come_from_the_training_side_and_the_scorer_never_re
         assert len(shown) == 4
         assert set(shown[:-1]) <= trained
         assert shown[-1] not in shown[:-1]
+    pairs = pq.read_table(tmp_path / "out/pairs/train-00000-of-00001.parquet")
+    assert set(pairs.column("instruction").to_pylist()) <= trained
+    assert "augmented" in pairs.column("kind").to_pylist()
+
+
+def test_answers_in_the_examples_file_s_order_of_models_and_without_a_task_are_found(tmp_path, toy):
+    """Two models, samples of a file of another name; what is not of an example here does not count."""
+    file = examples(tmp_path / "kinds.jsonl", 80)
+    right = right_answers(file)
+    rows = [
+        {
+            "id": json.loads(line)["id"], "instruction": json.loads(line)["instruction"],
+            "candidates": [
+                {"model": "z", "response": right[json.loads(line)["instruction"]]},
+                {"model": "a", "response": "nothing"},
+            ],
+        }
+        for line in file.read_text().splitlines()
+    ]  # fmt: skip
+    answers = tmp_path / "answers.jsonl"
+    answers.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = AdaptConfig(scorer=str(toy), settings=("updates=2",), label="exact")
+    report = adapt([file], tmp_path / "out", config, recorded=[answers]).report
+    assert report.quality("first") == 1.0
+    assert report.quality("random") == 0.5
+    assert report.best_model == "z"
+    assert report.quality_by == "exact"
+    other = tmp_path / "other.jsonl"
+    other.write_text(json.dumps(rows[0] | {"id": "nobody"}) + "\n")
+    with pytest.raises(InputError, match=r"none of the recorded samples is of one"):
+        adapt([file], tmp_path / "another", config, recorded=[other])
+
+
+def test_the_splits_and_groups_of_recorded_samples_are_kept(tmp_path, toy):
+    lines = recorded(tmp_path / "recorded.jsonl", count=40).read_text().splitlines()
+    rows = [
+        json.loads(line) | {"group": f"g{n // 4}"} | ({"split": "test"} if n < 8 else {})
+        for n, line in enumerate(lines)
+    ]
+    file = tmp_path / "told.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    adapt([], tmp_path / "out", AdaptConfig(scorer=str(toy), settings=("updates=1",)), recorded=[file])
+    assert [row.id for row in dealt(tmp_path / "out", HELD_OUT)] == [str(n) for n in range(8)]
+    assert {row.group for row in dealt(tmp_path / "out", TRAIN)} == {f"g{n}" for n in range(2, 10)}
 
 
 # ----------------------------------------------------------------------------------------------------- the sides
@@ -153,12 +223,14 @@ def instance(number, **more):
 def test_what_asks_the_same_or_is_of_the_same_group_is_on_one_side(tmp_path):
     rows = [instance(n, group=f"g{n // 3}") for n in range(60)]
     rows += [instance(100 + n, instruction=f"q{n}", group=f"h{n}") for n in range(20)]
-    deal(rows, tmp_path, 0.3, seed=1)
+    rows += [instance(200 + n, instruction=f" Q{n} ") for n in range(20)]
+    deal([*rows, *rows], tmp_path, 0.3, seed=1)
     train, held_out = ([*dealt(tmp_path, side)] for side in (TRAIN, HELD_OUT))
     assert train
     assert held_out
-    assert not {row.instruction for row in train} & {row.instruction for row in held_out}
-    assert not {row.group for row in train} & {row.group for row in held_out}
+    assert not {folded(row.instruction) for row in train} & {folded(row.instruction) for row in held_out}
+    assert len({row.id for row in train}) == len(train)
+    assert not {row.group for row in train} & {row.group for row in held_out} - {None}
 
 
 def test_what_the_file_holds_out_is_held_out_and_nothing_else(tmp_path):
@@ -182,7 +254,7 @@ def test_another_adaptation_in_the_folder_is_an_error_that_names_the_difference(
     with pytest.raises(InputError, match=r"another adaptation: epochs is 2.0 there and 3.0 here"):
         adapt([], tmp_path / "out", config.model_copy(update={"epochs": 3.0}), recorded=[file])
     recorded(file, count=41)
-    with pytest.raises(InputError, match=r"another adaptation: recorded are others"):
+    with pytest.raises(InputError, match=r"another adaptation: recorded are others; .*--samples"):
         adapt([], tmp_path / "out", config, recorded=[file])
 
 
@@ -197,6 +269,57 @@ def test_samples_that_nobody_judged_and_no_references_are_an_error(tmp_path, toy
     file = recorded(tmp_path / "recorded.jsonl", count=30, judged=False)
     with pytest.raises(InputError, match="nothing says what is right"):
         adapt([], tmp_path / "out", AdaptConfig(scorer=str(toy)), recorded=[file])
+
+
+def test_a_label_that_can_t_read_the_references_is_said_before_anybody_is_asked(tmp_path, loopback, toy):
+    rows = [{"id": str(n), "instruction": f"q{n}", "references": ["да"]} for n in range(20)]
+    file = tmp_path / "cyrillic.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = AdaptConfig(models=("openai/llm",), scorer=str(toy))
+    with pytest.raises(InputError, match="rouge_l_unicode or exact"):
+        adapt([file], tmp_path / "out", config, api_base=loopback.base)
+    assert loopback.requests == []
+
+
+def test_examples_that_say_nothing_of_right_and_wrong_are_asked_about_never(tmp_path, loopback, toy):
+    file = tmp_path / "bare.jsonl"
+    file.write_text(
+        "".join(json.dumps({"id": str(n), "instruction": f"q{n}", "references": []}) + "\n" for n in range(20))
+    )
+    config = AdaptConfig(models=("openai/llm",), scorer=str(toy))
+    with pytest.raises(InputError, match="nothing says what is right"):
+        adapt([file], tmp_path / "out", config, api_base=loopback.base)
+    assert loopback.requests == []
+
+
+def test_calls_refused_for_good_leave_nothing_decided(tmp_path, loopback, toy):
+    file = examples(tmp_path / "kinds.jsonl", 12)
+    loopback.replies["llm"] = [Reply(status=400, error="no")]
+    config = AdaptConfig(models=("openai/llm",), plan=SEEDED, label="exact", scorer=str(toy), held_out=0.4)
+    with pytest.raises(InputError, match=r"none of the \d+ examples of \w+.jsonl has an answer"):
+        adapt([file], tmp_path / "out", config, api_base=loopback.base)
+    assert not (tmp_path / "out" / "pairs").exists()
+
+
+def test_partial_goes_on_with_the_samples_there_are(tmp_path, loopback, toy):
+    file = examples(tmp_path / "kinds.jsonl", 40)
+    right = right_answers(file)
+    loopback.reply_to = lambda request: (
+        Reply(text=right[request["messages"][-1]["content"]]) if request["seed"] == 1 else Reply(status=503)
+    )
+    config = AdaptConfig(
+        models=("openai/llm",), plan=SEEDED, label="exact", scorer=str(toy), settings=("updates=1",), held_out=0.3
+    )
+    more = {"api_base": loopback.base, "limits": Limits(max_retries=0, give_up_after=100)}
+    assert adapt([file], tmp_path / "out", config, **more).report is None
+    done = adapt([file], tmp_path / "out", config, **more, partial_samples=True)
+    assert done.report.candidates == 1.0
+    assert done.report.quality("first") == 1.0
+
+
+def test_a_key_has_no_place_in_what_is_kept():
+    with pytest.raises(ValueError, match="api_key can't be given here"):
+        AdaptConfig(params={"api_key": "sk-1"})
 
 
 def test_a_model_that_is_down_ends_with_3_and_the_same_command_goes_on(tmp_path, loopback, toy):

@@ -125,3 +125,13 @@ def test_a_resample_is_weighed_and_does_not_depend_on_the_block(monkeypatch):
     whole = resampled(gains, weights, draws=100)
     monkeypatch.setattr("cappy_select.evaluate.intervals._AT_ONCE", 30)
     assert resampled(gains, weights, draws=100).tolist() == whole.tolist()
+
+
+def test_things_of_one_group_are_no_independent_evidence():
+    gains = [1.0, -1.0] * 20
+    alone, together = (
+        paired(gains),
+        paired([gain for gain in gains for _ in range(5)], [n for n in range(40) for _ in range(5)]),
+    )
+    assert together.mean == alone.mean
+    assert together.high - together.low == pytest.approx(alone.high - alone.low, rel=0.1)

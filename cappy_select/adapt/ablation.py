@@ -12,8 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from cappy_select.adapt.config import AdaptConfig
 from cappy_select.adapt.folder import BUNDLE
 from cappy_select.adapt.report import judged, scores_of
-from cappy_select.adapt.run import OnStep, adapt, base_bundle, held_out_of
-from cappy_select.errors import CappyError, InputError
+from cappy_select.adapt.run import OnStep, adapt, base_bundle
+from cappy_select.adapt.sampling import held_out_of
+from cappy_select.errors import InputError
 from cappy_select.evaluate.intervals import Interval, paired
 from cappy_select.evaluate.report import Cell, Picture, Report, Table
 from cappy_select.evaluate.ways import ways_of
@@ -99,7 +100,7 @@ def ablation(
     limit: int | None = None,
     on_stage: Callable[[str], None] = lambda stage: None,
     on_step: OnStep = lambda step, done, total: None,
-) -> AblationReport:
+) -> AblationReport | int:
     """Adapt with everything, without pretraining and without the LLM's samples; compare with no adaptation at all.
 
     Args:
@@ -109,7 +110,8 @@ def ablation(
             weights.
         on_stage, on_step: As in `adapt`.
 
-    Raises what `adapt` does; InputError when there are no recorded samples, or one variant was stopped.
+    Returns the signal that stopped a training, when one did; called again it goes on. Raises what `adapt` does, and
+    InputError when there are no recorded samples.
     """
     if not recorded:
         raise InputError("give recorded samples: a file, or the store of `cappy sample` or `cappy adapt`")
@@ -123,24 +125,14 @@ def ablation(
     for name, variant in variants.items():
         on_stage(f"{_WORDS[name]}:")
         folder = Path(out) / name
-        try:
-            done = adapt(
-                examples,
-                folder,
-                variant,
-                recorded=recorded,
-                fields=fields,
-                limit=limit,
-                on_stage=on_stage,
-                on_step=on_step,
-            )
-        except CappyError as error:
-            raise InputError(f"{_WORDS[name]}: {error}") from error
-        if done.report is None:
-            raise InputError(f"{_WORDS[name]}: stopped; the same command goes on")
+        done = adapt(
+            examples, folder, variant, recorded=recorded, fields=fields, limit=limit, on_stage=on_stage, on_step=on_step
+        )
+        if done.signal is not None:
+            return done.signal
         scorers[name] = Scorer.load(folder / BUNDLE)
-    scorers["not_adapted"] = Scorer(base_bundle(config, Path(out) / FULL))
-    rows, quality, by = judged(held_out_of(Path(out) / FULL), config.label)
+    scorers["not_adapted"] = Scorer(base_bundle(config, Path(out) / FULL, anew=False))
+    rows, quality, groups, by = judged(held_out_of(config, Path(out) / FULL), config.label)
     ways = ways_of(rows, quality, scores_of(rows, scorers))
     return AblationReport(
         n=len(rows),
@@ -150,7 +142,7 @@ def ablation(
         oracle=float(ways["oracle"].mean()),
         encoder=None if encoder is None else Path(encoder).name,
         variants=tuple(
-            Variant(name=name, quality=float(ways[name].mean()), over_full=paired(ways[name] - ways[FULL]))
+            Variant(name=name, quality=float(ways[name].mean()), over_full=paired(ways[name] - ways[FULL], groups))
             for name in scorers
         ),
     )

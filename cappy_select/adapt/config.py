@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from cappy_select.bundle import Precision
 from cappy_select.sampling import Plan
+from cappy_select.select import FIXED
 
 
 class AdaptConfig(BaseModel):
@@ -54,3 +55,11 @@ class AdaptConfig(BaseModel):
     settings: tuple[str, ...] = ()
     precision: Precision = "fp32"
     seed: int = Field(0, ge=0, lt=2**31)
+
+    @field_validator("params")
+    @classmethod
+    def _are_open(cls, params: dict[str, Any]) -> dict[str, Any]:
+        """What is kept in the folder holds no key, and nothing that is said elsewhere."""
+        if fixed := sorted(params.keys() & FIXED):
+            raise ValueError(f"{', '.join(fixed)} can't be given here; keys come from the environment")
+        return params

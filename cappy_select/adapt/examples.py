@@ -2,77 +2,95 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from pathlib import Path
-from typing import NamedTuple
 
-from cappy_select.adapt.folder import HELD_OUT, TRAIN, is_rows
+from cappy_select.adapt.folder import HELD_OUT, TRAIN
 from cappy_select.data.hashing import hash64
-from cappy_select.data.instances import Instance, read_instances
-from cappy_select.data.records import Problems
+from cappy_select.data.instances import Instance, instance_of, read_instances, stem_of
+from cappy_select.data.pairs import folded
+from cappy_select.data.records import Problems, is_rows, read_records
 from cappy_select.data.sample import import_recorded
 from cappy_select.data.steps import is_held_out
-from cappy_select.data.store import SampleStore
+from cappy_select.data.store import SampleStore, canonical, key_of
 from cappy_select.data.writing import write_instances
 from cappy_select.errors import InputError
 
-MakeInstances = Callable[[], Iterable[Instance]]
 
-
-class Dealt(NamedTuple):
-    """How many examples are on each side."""
-
-    train: int
-    held_out: int
-
-
-def take_in(recorded: Sequence[str | Path], store: SampleStore, problems: Problems, fields: Mapping[str, str]) -> int:
-    """Take recorded samples, files or stores, into a store; returns how many are new."""
-    new = 0
+def take_in(
+    recorded: Sequence[str | Path],
+    examples: Sequence[str | Path],
+    store: SampleStore,
+    problems: Problems,
+    fields: Mapping[str, str],
+) -> None:
+    """Take recorded samples, files or stores, into a store. Rows that name no task are of the examples' one."""
+    task = stem_of(examples[0]) if len(examples) == 1 else None
     for path in recorded:
         if is_rows(path):
-            new += import_recorded(path, store, problems, fields=fields)
+            import_recorded(path, store, problems, fields=fields, task=task)
         else:
             with SampleStore(path) as other:
                 for instance, samples in other.instances():
-                    seen: dict[tuple[str, str, str], int] = {}
+                    before: Counter[tuple[str, str, str]] = Counter()
                     rows = []
                     for _, sample, _ in samples:
-                        named = sample.model, repr(sorted(sample.sampling.items())), sample.response
-                        rows.append((sample, seen.get(named, 0)))
-                        seen[named] = seen.get(named, 0) + 1
-                    new += store.add_recorded([(instance, rows)])
-    return new
+                        named = sample.model, canonical(sample.sampling), sample.response
+                        rows.append((sample, before[named]))
+                        before[named] += 1
+                    store.add_recorded([(instance, rows)])
 
 
 def examples_of(
-    files: Sequence[str | Path], store: SampleStore, fields: Mapping[str, str], limit: int | None, problems: Problems
+    files: Sequence[str | Path],
+    recorded: Sequence[str | Path],
+    store: SampleStore,
+    fields: Mapping[str, str],
+    limit: int | None,
+    problems: Problems,
 ) -> Iterator[Instance]:
-    """The files' instances; without files those that the store has samples of."""
+    """The files' instances; without files those that the recorded samples are of."""
+    for file in files:
+        yield from (row for _, row in islice(read_instances(file, problems, fields=fields), limit))
     if files:
-        for file in files:
-            yield from (row for _, row in islice(read_instances(file, problems, fields=fields), limit))
-    else:
-        yield from (instance for instance, _ in islice(store.instances(), limit))
+        return
+    for path in recorded:
+        if is_rows(path):
+            yield from islice(_asked(path, fields), limit)
+        else:  # a store knows no groups and no splits
+            yield from (instance for instance, _ in islice(store.instances(), limit))
 
 
-def deal(instances: Iterable[Instance], folder: Path, share: float, seed: int) -> Dealt:
-    """Write both sides' files into a folder.
+def _asked(path: str | Path, fields: Mapping[str, str]) -> Iterator[Instance]:
+    """The instances of a file of recorded samples; what is wrong with it was told when they were taken in."""
+    ignored = Problems()
+    for where, row in read_records(path, ignored):
+        row.setdefault("references", [])
+        instance = instance_of(row, where, ignored, fields=fields, task=stem_of(path))
+        if instance is not None:
+            yield instance
+
+
+def deal(instances: Iterable[Instance], folder: Path, share: float, seed: int) -> tuple[int, int]:
+    """Write both sides' files into a folder; returns how many examples each has. One that stands twice counts once.
 
     The held-out side is what `split` holds out, when anything is; else a share drawn by a hash of the group, or the
     instruction. Raises InputError when a side has no example.
     """
-    rows = list(instances)
+    rows = list({key_of(row): row for row in instances}.values())
     told = any(is_held_out(row) for row in rows)
     held_out = [
         row
         for row in rows
-        if (is_held_out(row) if told else hash64(seed, "held out", row.group or row.instruction) < share * 2**64)
+        if (
+            is_held_out(row) if told else hash64(seed, "held out", row.group or folded(row.instruction)) < share * 2**64
+        )
     ]
-    # What asks the same as a held-out one would give it away.
-    apart = {row.instruction for row in held_out} | {row.group for row in held_out if row.group}
-    sides = {TRAIN: [row for row in rows if not {row.instruction, row.group} & apart], HELD_OUT: held_out}
+    # What asks the same as a held-out one, but for case and blanks, would give it away.
+    apart = set(chain.from_iterable(map(_names, held_out)))
+    sides = {TRAIN: [row for row in rows if not apart.intersection(_names(row))], HELD_OUT: held_out}
     for side, members in sides.items():
         if not members:
             what = "held out for the report" if side == HELD_OUT else "to learn from"
@@ -82,7 +100,14 @@ def deal(instances: Iterable[Instance], folder: Path, share: float, seed: int) -
         (folder / side).parent.mkdir(parents=True, exist_ok=True)
         bare = (row.model_copy(update={"split": None}) for row in members)  # both sides are dealt now
         write_instances(bare, folder / side, overwrite=True)
-    return Dealt(len(sides[TRAIN]), len(sides[HELD_OUT]))
+    return len(sides[TRAIN]), len(sides[HELD_OUT])
+
+
+def _names(row: Instance) -> Iterator[tuple[str, str]]:
+    """What an example must not share with one of the other side."""
+    yield "instruction", folded(row.instruction)
+    if row.group:
+        yield "group", row.group
 
 
 def dealt(folder: Path, *sides: Path) -> Iterator[Instance]:

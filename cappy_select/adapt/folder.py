@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 from cappy_select.adapt.config import AdaptConfig
 from cappy_select.data.folder import hashed
 from cappy_select.data.partitions import disk_errors
-from cappy_select.data.records import SUFFIXES
+from cappy_select.data.records import is_rows
 from cappy_select.data.store import SampleStore
 from cappy_select.errors import InputError
 
@@ -52,67 +52,98 @@ class Folder:
             partial.replace(self.path / STATE)
 
 
+# What can change until the last sample is there: it has no part in what is asked.
+_FREE_MEANWHILE = frozenset(
+    {"label", "references", "augmentation", "validation", "scorer", "revision", "epochs", "settings", "precision"}
+)
+
+
 @contextmanager
 def opened(
     out: Path,
     config: AdaptConfig,
     examples: Sequence[str | Path],
-    samples: Sequence[str | Path],
+    recorded: Sequence[str | Path],
     rest: Mapping[str, Any],
 ) -> Iterator[Folder]:
     """The folder, for one process at a time.
 
     Raises InputError when it holds something else or another adaptation, DataError when it can't be written.
     """
-    asked = {
-        "format": _FORMAT,
-        "config": config.model_dump(mode="json"),
-        "examples": [hashed(path) for path in examples],
-        "recorded": [_digest(path) for path in samples],
-        **rest,
-    }
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file: an adaptation has a folder")
-    if not (out / STATE).is_file() and out.is_dir() and any(path.name not in _OURS for path in out.iterdir()):
-        raise InputError(f"{out} is not empty and holds no adaptation: give another folder")
+    asked = asked_of(config, examples, recorded, rest)
+    state_of(out, asked)
     with disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(out / ".lock").acquire(timeout=0):
-            folder = Folder(out, _read(out) if (out / STATE).is_file() else {})
-            if folder.state:
-                _check_same(out, folder.state, asked)
-            if folder.state.get("sampled") is None:
-                folder.note(**asked, sampled=None, result=None)
+            folder = Folder(out, state_of(out, asked) or {"taken_in": False, "sampled": None, "result": None})
+            if folder.state["sampled"] is None:
+                if not _has_asked(out):  # nothing was paid for: what was begun in another way is begun anew
+                    for path in out.glob(f"{STORE}*"):
+                        path.unlink()
+                    folder.state["taken_in"] = False
+                folder.note(**asked)
             yield folder
     except Timeout as error:
         raise InputError(f"another process is adapting in {out}") from error
 
 
-_OURS = {".lock", f"{STATE}.partial"}
+def asked_of(
+    config: AdaptConfig, examples: Sequence[str | Path], recorded: Sequence[str | Path], rest: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What an adaptation is made of, for its state."""
+    return {
+        "format": _FORMAT,
+        "config": config.model_dump(mode="json"),
+        "examples": [hashed(path) for path in examples],
+        "recorded": [_digest(path) for path in recorded],
+        **rest,
+    }
 
 
-def _read(out: Path) -> dict[str, Any]:
+def state_of(out: Path, asked: Mapping[str, Any]) -> dict[str, Any] | None:
+    """How far the folder is; None when nothing is begun. Raises InputError when it holds something else."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file: an adaptation has a folder")
+    if not (out / STATE).is_file():
+        if out.is_dir() and any(path.name not in {".lock", f"{STATE}.partial"} for path in out.iterdir()):
+            raise InputError(f"{out} is not empty and holds no adaptation: give another folder")
+        return None
     try:
-        state = json.loads((out / STATE).read_text(encoding="utf-8"))
+        state: dict[str, Any] = json.loads((out / STATE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{out / STATE} can't be read: {error}") from error
     if not isinstance(state, dict) or state.get("format") != _FORMAT:
         raise InputError(f"{out / STATE} is no adaptation of format {_FORMAT}")
+    _check_same(out, state, asked)
     return state
 
 
+def _has_asked(out: Path) -> bool:
+    """Whether the store has answers that were asked for here."""
+    if not (out / STORE).is_file() or not (out / STORE).stat().st_size:
+        return False
+    with SampleStore(out / STORE) as store:
+        return store.asked() > 0
+
+
 def _check_same(out: Path, state: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
-    """Until all samples are there anything may change but the recorded ones: they are in the store."""
-    if state["sampled"] is None and state["recorded"] == asked["recorded"]:
-        return
-    was, now = dict(state["config"]), dict(asked["config"])
-    changed = [f"{key} is {was.get(key)!r} there and {now[key]!r} here" for key in now if was.get(key) != now[key]]
+    free: frozenset[str] = frozenset()
+    if state["sampled"] is None:
+        if not _has_asked(out):
+            return
+        free = _FREE_MEANWHILE
+    was, now = state["config"], asked["config"]
+    changed = [
+        f"{key} is {was.get(key)!r} there and {now[key]!r} here"
+        for key in now
+        if was.get(key) != now[key] and key not in free
+    ]
     changed += [f"{key} are others" for key in asked if key != "config" and state.get(key) != asked[key]]
     if changed:
         raise InputError(
             f"{out} holds another adaptation: {changed[0]}{f', and {len(changed) - 1} more' if changed[1:] else ''}; "
-            "give another folder, or the same input"
+            f"give another folder (--samples {out / STORE} takes the answers along)"
         )
 
 
@@ -121,8 +152,3 @@ def _digest(path: str | Path) -> dict[str, Any]:
         return hashed(path)
     with SampleStore(path) as store:
         return {"name": Path(path).name, "sha256": store.digest()}
-
-
-def is_rows(path: str | Path) -> bool:
-    """Whether it is a file of recorded samples; else it is a store."""
-    return Path(path).name.lower().removesuffix(".gz").endswith(SUFFIXES)

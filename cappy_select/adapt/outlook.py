@@ -13,10 +13,12 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from cappy_select.adapt.config import AdaptConfig
-from cappy_select.adapt.examples import deal, dealt, examples_of, take_in
-from cappy_select.adapt.folder import STORE, TRAIN
-from cappy_select.adapt.run import base_bundle, check, sampler_of
-from cappy_select.adapt.training import training_config
+from cappy_select.adapt.examples import dealt
+from cappy_select.adapt.folder import HELD_OUT, STORE, TRAIN, asked_of, state_of
+from cappy_select.adapt.run import base_bundle, check
+from cappy_select.adapt.sampling import Side, prepare, sampler_of
+from cappy_select.adapt.training import training_config, uses_references
+from cappy_select.asking import as_plan
 from cappy_select.bundle import Bundle
 from cappy_select.data.errands import ASSUMED_TOKENS, Limits
 from cappy_select.data.records import Problems
@@ -76,27 +78,28 @@ def outlook(
 ) -> AdaptOutlook:
     """What `adapt` would take with the same arguments. Asks nothing and writes nothing."""
     check(examples, config, recorded)
-    limits = limits or Limits()
+    limits, fields = limits or Limits(), fields or {}
+    out = Path(out)
+    begun = state_of(out, asked_of(config, examples, recorded, {"fields": dict(fields), "limit": limit}))
     problems = Problems(strict=strict)
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(TemporaryDirectory()))
-        there = (Path(out) / STORE).is_file()
-        store = stack.enter_context(SampleStore(Path(out) / STORE if there else scratch / STORE, write=not there))
-        if not there:
-            take_in(recorded, store, problems, fields or {})
-        counts = deal(
-            examples_of(examples, store, fields or {}, limit, problems), scratch, config.held_out, config.seed
-        )
-        asked = sampler_of(config, scratch, store, limits, api_base).outlook() if config.models else []
+        there = begun is not None and begun["taken_in"] and (out / STORE).is_file()
+        store = stack.enter_context(SampleStore((out if there else scratch) / STORE, write=not there))
+        sides = prepare(
+            config, scratch, store, examples, recorded, problems, fields=fields, limit=limit, taken_in=there
+        )  # fmt: skip
+        closed = begun is not None and begun["sampled"] is not None  # nobody is asked any more
+        asked = [] if closed or not config.models else sampler_of(config, scratch, store, limits, api_base).outlook()
         base = base_bundle(config, scratch)
-        lengths = _lengths(config, scratch, store, asked, counts.train + counts.held_out, base)
-        groups = max(1, round(counts.train * (1 - config.validation)))
+        lengths = _lengths(config, scratch, store, asked, sides, base)
+        groups = max(1, round(sides[TRAIN].examples * (1 - config.validation)))
         plan = training_config(config, scratch, base.path, base.manifest.max_length, groups, 8)
-        training_s = _training_s(plan, lengths, config.epochs)
+        training_s = _training_s(plan, lengths, len(lengths) / sides[TRAIN].examples)
     calls = sum(row.calls for row in asked)
     return AdaptOutlook(
-        train=counts.train,
-        held_out=counts.held_out,
+        train=sides[TRAIN].examples,
+        held_out=sides[HELD_OUT].examples,
         models=tuple(
             ModelOutlook(model=row.model, stored=row.stored, samples=row.samples, calls=row.calls, cost=row.cost)
             for row in asked
@@ -118,26 +121,35 @@ def _sampling_s(calls: int, limits: Limits) -> float:
 
 
 def _lengths(
-    config: AdaptConfig, folder: Path, store: SampleStore, asked: Sequence[Outlook], examples: int, base: Bundle
+    config: AdaptConfig,
+    folder: Path,
+    store: SampleStore,
+    asked: Sequence[Outlook],
+    sides: Mapping[Path, Side],
+    base: Bundle,
 ) -> npt.NDArray[np.int64]:
     """int64[pairs]: tokens of each training pair, as far as they are known: answers to come are as long as assumed."""
     encoder = PairEncoder.of(base)
     window = base.manifest.max_length
-    coming = round(sum(row.samples for row in asked) / examples)
-    assumed = int(config.params.get("max_tokens") or ASSUMED_TOKENS)
+    coming = round(sum(row.samples for row in asked) / sum(side.examples for side in sides.values()))
+    samplings = as_plan(config.samples, config.plan).samplings
+    longest = [sampling.max_tokens for sampling in samplings if sampling.max_tokens]
+    assumed = max(longest, default=int(config.params.get("max_tokens") or ASSUMED_TOKENS))
+    train = sides[TRAIN]
+    references = uses_references(config, train.judged, train.samples + coming * train.examples)
     found: list[int] = []
     for row in dealt(folder, TRAIN):
-        answers = [each.sample for each in store.samples(row)]
-        texts = list({sample.response for sample in answers})
-        if config.references or (config.references is None and all(sample.quality is None for sample in answers)):
-            texts += [*row.references, *(row.choices or row.references)]
+        texts = list({each.sample.response for each in store.samples(row)})
+        if references:
+            texts += [*row.references, *(row.choices or row.references), *row.negatives]
         asks, *given = (tokens.length for tokens in encoder.tokens([row.instruction, *texts]))
         found += [min(window, asks + length + encoder.special_count) for length in [*given, *[assumed] * coming]]
     return np.array(found, np.int64)
 
 
-def _training_s(plan: TrainConfig, lengths: npt.NDArray[np.int64], epochs: float) -> float:
-    """By the rate of this machine's matrix products, measured for a moment."""
+def _training_s(plan: TrainConfig, lengths: npt.NDArray[np.int64], rows: float) -> float:
+    """Of all updates, with so many rows a group, by the rate of this machine's matrix products, measured for a
+    moment."""
     import jax
     import jax.numpy as jnp
 
@@ -150,4 +162,5 @@ def _training_s(plan: TrainConfig, lengths: npt.NDArray[np.int64], epochs: float
         product(first, second).block_until_ready()
         turns += 1
     rate = 2 * tokens * width * wide * turns / (time.perf_counter() - began)
-    return epochs * training_flops(starting_point(plan).shape, lengths) / rate / _SHARE
+    a_row = training_flops(starting_point(plan).shape, lengths) / len(lengths)
+    return plan.updates * plan.batch * min(rows, plan.width) * a_row / rate / _SHARE

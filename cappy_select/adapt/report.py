@@ -23,6 +23,7 @@ from cappy_select.scorer import Scorer
 
 Floats = npt.NDArray[np.float64]
 FIRST, BASE, ADAPTED = "first", "base", "adapted"
+RECORDED = "recorded"
 
 
 class Way(BaseModel):
@@ -44,7 +45,7 @@ class AdaptReport(BaseModel):
     n: int = Field(description="held-out examples with answers of known quality")
     left_out: int = Field(description="held-out examples without")
     candidates: float = Field(description="mean number of answers an example")
-    quality_by: str = Field(description="`correct`, or the label that was compared with the references")
+    quality_by: str = Field(description="`recorded`, the label that compared with the references, or both")
     best_model: str
     ways: tuple[Way, ...]
     adapted_over: dict[str, Interval] = Field(description="the adapted scorer's picks over each other way's")
@@ -57,10 +58,12 @@ class AdaptReport(BaseModel):
 
 
 class Judged(NamedTuple):
-    """Held-out examples with answers, the quality of each answer, and what says so."""
+    """Held-out examples with answers, the quality of each answer, and what says so; examples of one group are not
+    independent."""
 
     rows: list[RecordedInstance]
     quality: list[Floats]
+    groups: list[str]
     by: str
 
 
@@ -71,12 +74,14 @@ def judged(held_out: Sequence[tuple[Instance, Sequence[Recorded]]], label: str) 
     """
     rows: list[RecordedInstance] = []
     quality: list[Floats] = []
-    by = label
+    groups: list[str] = []
+    told: set[bool] = set()  # whether it was recorded how right an answer is
     for instance, samples in held_out:
         known = _quality(instance, samples, label)
         if known is not None:
-            by = "correct" if any(sample.quality is not None for sample in samples) else by
+            told.update(sample.quality is not None for sample in samples)
             quality.append(known)
+            groups.append(instance.group or instance.id)
             rows.append(
                 RecordedInstance(
                     id=instance.id,
@@ -90,7 +95,8 @@ def judged(held_out: Sequence[tuple[Instance, Sequence[Recorded]]], label: str) 
             f"none of the {len(held_out)} held-out examples has answers whose quality is known: they need samples, and "
             "references or `correct`"
         )
-    return Judged(rows, quality, by)
+    by = f"{RECORDED}, else {label}" if len(told) == 2 else RECORDED if True in told else label
+    return Judged(rows, quality, groups, by)
 
 
 def scores_of(
@@ -121,7 +127,7 @@ def measure(
     Returns the comparison, and for each example its id and what each way's pick is worth. Raises InputError when no
     held-out example has answers whose quality is known.
     """
-    rows, quality, by = judged(held_out, label)
+    rows, quality, groups, by = judged(held_out, label)
     scores = scores_of(rows, {BASE: base, ADAPTED: adapted}, on_progress)
     ways = ways_of(rows, quality, scores)
     if len({sample.model for row in rows for sample in row.candidates}) == 1:
@@ -138,12 +144,12 @@ def measure(
             Way(
                 name=name,
                 quality=float(values.mean()),
-                over_first=paired(values - ways[FIRST]),
-                over_base=paired(values - ways[BASE]),
+                over_first=paired(values - ways[FIRST], groups),
+                over_base=paired(values - ways[BASE], groups),
             )
             for name, values in ways.items()
         ),
-        adapted_over={name: paired(ways[ADAPTED] - values) for name, values in ways.items() if name != ADAPTED},
+        adapted_over={name: paired(ways[ADAPTED] - values, groups) for name, values in ways.items() if name != ADAPTED},
         base=audits[BASE],
         adapted=audits[ADAPTED],
     )
@@ -168,7 +174,7 @@ WORDS = {
     "first": "the first answer",
     "random": "a random answer (expected)",
     "longest": "the longest answer",
-    "best_single": "the best single model",
+    "best_single": "the best single model, known afterwards",
     "vote": "the majority's answer",
     "self_sum": "self-scoring, sum",
     "self_mean": "self-scoring, mean",
@@ -203,12 +209,12 @@ def report_of(report: AdaptReport) -> Report:
     columns, rows = way_rows(report)
     cells: list[Sequence[Cell]] = [*rows]
     over = [[WORDS[name], str(interval)] for name, interval in report.adapted_over.items()]
-    measured = (
-        "people's judgements" if report.quality_by == "correct" else f"{report.quality_by} against the references"
-    )
+    compared = report.quality_by.replace(RECORDED, "what was recorded of each answer")
+    measured = compared + ("" if report.quality_by == RECORDED else " against the references")
     remarks = [
         f"{report.n} held-out examples with {report.candidates:.1f} answers each; quality is by {measured}. No example "
-        "here was trained on, nor is like one that was. Intervals: paired bootstrap over examples.",
+        "here shares its instruction or its group with one that was trained on. Intervals: paired bootstrap over "
+        "examples, those of a group together.",
     ]
     if report.left_out:
         remarks.append(f"{report.left_out} held-out examples had no answer of known quality and are left out.")
@@ -218,8 +224,8 @@ def report_of(report: AdaptReport) -> Report:
         tables=[
             Table("Ways to pick an answer", columns, cells, "In points of a hundred where differences are."),
             Table("The adapted scorer over each other way", ["over", "points (95 %)"], over),
-            *_audits("The scorer before", report.base),
-            *_audits("The adapted scorer", report.adapted),
+            *audit_tables(report.base, WORDS[BASE]),
+            *audit_tables(report.adapted, WORDS[ADAPTED]),
         ],
         pictures=[
             Picture(
@@ -231,10 +237,6 @@ def report_of(report: AdaptReport) -> Report:
         ],
         data=report,
     )
-
-
-def _audits(name: str, found: AuditReport) -> list[Table]:
-    return list(audit_tables(found, name.lower()))
 
 
 def _draw(report: AdaptReport) -> Callable[[Any], None]:
@@ -250,7 +252,8 @@ def _draw(report: AdaptReport) -> Callable[[Any], None]:
         errors = [
             [100 * (w.over_first.mean - w.over_first.low), 100 * (w.over_first.high - w.over_first.mean)] for w in ways
         ]
-        axes.errorbar(values, range(len(ways)), xerr=np.array(errors).T, fmt="none", ecolor="black", capsize=3)
+        spread = np.maximum(np.array(errors).T, 0)  # a last digit can be below
+        axes.errorbar(values, range(len(ways)), xerr=spread, fmt="none", ecolor="black", capsize=3)
         axes.axvline(first, color="black", linestyle=":", linewidth=1)
         for place, value in enumerate(values):
             axes.annotate(f"{value:.1f}", (0, place), (4, 0), textcoords="offset points", va="center", color="white")

@@ -3,42 +3,27 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from cappy_select.adapt.config import AdaptConfig
-from cappy_select.adapt.examples import Dealt, deal, dealt, examples_of, take_in
-from cappy_select.adapt.folder import (
-    BASE,
-    BUNDLE,
-    HELD_OUT,
-    PAIRS,
-    PICKS,
-    REPORT,
-    STORE,
-    TRAIN,
-    TRAINING,
-    Folder,
-    opened,
-)
+from cappy_select.adapt.folder import BASE, BUNDLE, PAIRS, PICKS, REPORT, STORE, TRAIN, TRAINING, Folder, opened
 from cappy_select.adapt.report import AdaptReport, measure, report_of
-from cappy_select.adapt.training import groups_of, training_config
+from cappy_select.adapt.sampling import RunSampler, ask, held_out_of, prepare, side_of
+from cappy_select.adapt.training import groups_of, training_config, uses_references
+from cappy_select.asking import as_plan
 from cappy_select.bundle import MANIFEST, Bundle, load_bundle, resolve
 from cappy_select.data.build import ADAPT_ROWS, BuildConfig, build
-from cappy_select.data.errands import Limits, OnProgress, Outcome
-from cappy_select.data.instances import Instance
+from cappy_select.data.errands import Limits
 from cappy_select.data.labels import label_named
 from cappy_select.data.partitions import disk_errors
 from cappy_select.data.records import Problems
-from cappy_select.data.sample import Sampler
 from cappy_select.data.store import SampleStore
 from cappy_select.errors import InputError, MissingExtra
 from cappy_select.evaluate.report import DATA, write_report
 from cappy_select.export import Card, export_checkpoint, require_export
-from cappy_select.icl import Example, InContext
-from cappy_select.recorded import Recorded
 from cappy_select.scorer import Scorer
 
 OnStep = Callable[[str, int, int], None]
@@ -46,12 +31,11 @@ OnStep = Callable[[str, int, int], None]
 
 
 class Adaptation(NamedTuple):
-    """How far an adaptation came: its report, or why it stopped before: models that were given up, by name, or the
-    signal that stopped the training."""
+    """How far an adaptation came: its report, or why there is none yet: models whose samples are missing, by name, or
+    the signal that stopped the training."""
 
     report: AdaptReport | None
-    left_out: int
-    failed: int = 0
+    problems: Problems
     stopped: Mapping[str, str] = {}
     signal: int | None = None
     drawn: bool = True  # whether the report has its pictures
@@ -72,7 +56,7 @@ def adapt(
     strict: bool = False,
     on_stage: Callable[[str], None] = lambda stage: None,
     on_step: OnStep = lambda step, done, total: None,
-    on_samples: Callable[[Callable[[OnProgress], Outcome], int], Outcome] | None = None,
+    on_samples: RunSampler | None = None,
 ) -> Adaptation:
     """Adapt a scorer to a task.
 
@@ -84,80 +68,48 @@ def adapt(
         fields: Other names in the files.
         limit: Only the first instances of each file.
         limits: Of the calls.
-        partial_samples: Go on with the samples that are there when a model was given up or the money is spent.
+        partial_samples: Go on with the samples that are there when others did not come, for whatever reason.
         api_base: Address of an OpenAI-compatible server.
         workers: Processes that make pairs.
         strict: Stop at the first row that can't be used.
         on_stage: Called with a few words before each long step, and when there is something to know.
         on_step: Called while it goes on.
-        on_samples: Runs the sampler (given it, and how many samples are to come), to show a bar of its own.
+        on_samples: Runs the sampler, to show a bar of its own.
 
     Raises InputError, DataError, BundleNotFound, MissingExtra, ExportError; what was done is kept.
     """
     check(examples, config, recorded)
-    rest = {"fields": dict(fields or {}), "limit": limit}
-    with opened(Path(out), config, examples, recorded, rest) as folder:
-        problems = Problems(strict=strict)
-        base = base_bundle(config, folder.path, on_stage)
-        failed, stopped = 0, {}
+    problems = Problems(strict=strict)
+    with opened(Path(out), config, examples, recorded, {"fields": dict(fields or {}), "limit": limit}) as folder:
+        base = base_bundle(config, folder.path, on_stage, anew=folder.state["sampled"] is None)
+        stopped: dict[str, str] = {}
         if folder.state["sampled"] is None:
+            _check_start(config, base)
             with SampleStore(folder / STORE, write=True) as store:
-                take_in(recorded, store, problems, fields or {})
-                counts = deal(
-                    examples_of(examples, store, fields or {}, limit, problems),
-                    folder.path,
-                    config.held_out,
-                    config.seed,
-                )
-                on_stage(f"{counts.train} examples to learn from, {counts.held_out} held out for the report")
-                stopped = _sample(config, folder, store, limits, api_base, on_stage, on_samples)
-                failed = sum(1 for _ in store.failures())
+                prepare(
+                    config, folder.path, store, examples, recorded, problems,
+                    fields=fields or {}, limit=limit, taken_in=folder.state["taken_in"], on_stage=on_stage,
+                )  # fmt: skip
+                folder.note(taken_in=True)
+                stopped = ask(
+                    config, folder, store,
+                    limits=limits, api_base=api_base, partial_samples=partial_samples,
+                    on_stage=on_stage, run=on_samples,
+                )  # fmt: skip
                 if stopped and not partial_samples:
-                    return Adaptation(None, problems.count, failed, stopped)
-                folder.note(sampled=_sampled(store, folder, counts, problems.count, failed))
-        sampled = folder.state["sampled"]
+                    return Adaptation(None, problems, stopped)
+                side = side_of(store, folder.path, TRAIN)
+            folder.note(sampled=side._asdict())
         if folder.state["result"] is None or not (folder / REPORT / DATA).is_file():
-            stop = _train(config, folder, base, sampled["judged"], workers, on_stage, on_step)
-            if stop is not None:
-                return Adaptation(None, sampled["left_out"], sampled["failed"], stopped, stop)
+            signal = _train(config, folder, base, workers, on_stage, on_step)
+            if signal is not None:
+                return Adaptation(None, problems, stopped, signal)
             adapted = _bundle(config, folder, base, on_stage)
-            on_stage("measuring on the held-out examples")
-            report, picks = measure(
-                held_out_of(folder.path),
-                Scorer(base),
-                Scorer(adapted),
-                label=config.label,
-                on_progress=lambda done, total: on_step("scoring", done, total),
-            )
-            with disk_errors(folder.path):
-                (folder / REPORT).mkdir(exist_ok=True)
-                (folder / PICKS).write_text("".join(json.dumps(pick) + "\n" for pick in picks), encoding="utf-8")
-            drawn = write_report(folder / REPORT, report_of(report))
-            folder.note(result=report.model_dump(mode="json"))
-            return Adaptation(report, sampled["left_out"], sampled["failed"], stopped, drawn=drawn)
-        on_stage(f"{out} holds this adaptation, finished")
-        return Adaptation(AdaptReport.model_validate(folder.state["result"]), sampled["left_out"], sampled["failed"])
-
-
-def sampler_of(
-    config: AdaptConfig, folder: Path, store: SampleStore, limits: Limits | None, api_base: str | None
-) -> Sampler:
-    """What asks the models about the examples of both sides, with examples of the one side only before the prompt."""
-    pool = [Example(input=row.instruction, output=row.references[0]) for row in dealt(folder, TRAIN) if row.references]
-    if config.icl and not pool:
-        raise InputError("--icl needs examples with references to put before the prompts")
-    return Sampler(
-        partial(dealt, folder, TRAIN, HELD_OUT),
-        config.models,
-        store,
-        samples=config.samples,
-        plan=config.plan,
-        examples=InContext(pool=tuple(pool), k=config.icl, seed=config.seed) if config.icl else None,
-        limits=limits,
-        logprobs=config.logprobs,
-        api_base=api_base,
-        **config.params,
-    )
+            drawn = _report(config, folder, base, adapted, on_stage, on_step)
+        else:
+            on_stage(f"{out} holds this adaptation, finished")
+            drawn = True
+        return Adaptation(AdaptReport.model_validate(folder.state["result"]), problems, stopped, drawn=drawn)
 
 
 def check(examples: Sequence[str | Path], config: AdaptConfig, recorded: Sequence[str | Path]) -> None:
@@ -170,6 +122,7 @@ def check(examples: Sequence[str | Path], config: AdaptConfig, recorded: Sequenc
         raise InputError("models are asked about examples: give a file of them")
     if config.icl and not config.models:
         raise InputError("in-context examples go into models' prompts, and no model is given")
+    as_plan(config.samples, config.plan)
     label_named(config.label)
     training_config(config, Path(), Path(), 512, 1, 2)
     require_export()
@@ -180,64 +133,30 @@ def check(examples: Sequence[str | Path], config: AdaptConfig, recorded: Sequenc
         raise MissingExtra("train", "adapting a scorer", error.name or "jax") from error
 
 
-def base_bundle(config: AdaptConfig, folder: Path, on_stage: Callable[[str], None] = lambda stage: None) -> Bundle:
-    """The scorer that is adapted, as a bundle: of a checkpoint's folder one is made in `folder` first."""
+def base_bundle(
+    config: AdaptConfig, folder: Path, on_stage: Callable[[str], None] = lambda stage: None, *, anew: bool = True
+) -> Bundle:
+    """The scorer that is adapted, as a bundle: of a checkpoint's folder one is made in `folder`, or `anew`."""
     source = None if config.scorer is None else Path(config.scorer)
     if source is None or not (source / "config.json").is_file() or (source / MANIFEST).is_file():
         return resolve(config.scorer, revision=config.revision)
-    if not (folder / BASE / MANIFEST).is_file():
+    if anew or not (folder / BASE / MANIFEST).is_file():
         on_stage(f"making a bundle of {source.name}")
         export_checkpoint(source, folder / BASE, card=Card(name=source.resolve().name), overwrite=True)
     return load_bundle(folder / BASE)
 
 
-def _sample(
-    config: AdaptConfig,
-    folder: Folder,
-    store: SampleStore,
-    limits: Limits | None,
-    api_base: str | None,
-    on_stage: Callable[[str], None],
-    on_samples: Callable[[Callable[[OnProgress], Outcome], int], Outcome] | None,
-) -> dict[str, str]:
-    """Ask for what the store has not; why models were given up, by name."""
-    if not config.models:
-        return {}
-    sampler = sampler_of(config, folder.path, store, limits, api_base)
-    wanted = sum(row.samples for row in sampler.outlook())
-    if not wanted:
-        return {}
-    on_stage(f"asking for {wanted} samples")
-    return (on_samples(sampler.run, wanted) if on_samples else sampler.run()).stopped
+def _check_start(config: AdaptConfig, base: Bundle) -> None:
+    """Raises InputError when the trainer can't start from the scorer: before anybody is asked."""
+    from cappy_select.train.start import starting_point
 
-
-def _sampled(store: SampleStore, folder: Folder, counts: Dealt, left_out: int, failed: int) -> dict[str, Any]:
-    """What is known when the last sample is there. Raises InputError when nothing can be learnt from it."""
-    training = {"samples": 0, "judged": 0, "references": 0}
-    for row in dealt(folder.path, TRAIN):
-        found = store.samples(row)
-        training["samples"] += len(found)
-        training["judged"] += sum(each.sample.quality is not None for each in found)
-        training["references"] += len(row.references)
-    if not training["judged"] and not training["references"]:
-        raise InputError(
-            "nothing says what is right: examples need references, or recorded samples `correct` (or `human`)"
-        )
-    return {
-        **counts._asdict(),
-        "judged": training["judged"],
-        "samples": sum(store.counts().values()),
-        "spent": store.spent(),
-        "left_out": left_out,
-        "failed": failed,
-    }
+    starting_point(training_config(config, Path(), base.path, base.manifest.max_length, 1, 2))
 
 
 def _train(
     config: AdaptConfig,
     folder: Folder,
     base: Bundle,
-    judged: int,
     workers: int,
     on_stage: Callable[[str], None],
     on_step: OnStep,
@@ -246,22 +165,29 @@ def _train(
     from cappy_select.train.job import train
     from cappy_select.train.run import Update
 
-    references = config.references if config.references is not None else not (judged and config.augmentation)
+    sampled = folder.state["sampled"]
+    references = uses_references(config, sampled["judged"], sampled["samples"])
     on_stage("making pairs" if references else "making pairs of the samples alone: it is known how right they are")
-    how = BuildConfig(
-        mode="adapt",
-        label=config.label,
-        sampled_only=not references,
-        validation=config.validation,
-        cap=ADAPT_ROWS,
-        seed=config.seed,
-    )
     pairs = folder / PAIRS
-    told = [folder / STORE] if folder.state["sampled"]["samples"] and config.augmentation else []
-    build([folder / TRAIN], pairs, config=how, samples=told, scorer=base.path, workers=workers, on_step=on_step)
+    build(
+        [folder / TRAIN],
+        pairs,
+        config=BuildConfig(
+            mode="adapt",
+            label=config.label,
+            sampled_only=not references,
+            validation=config.validation,
+            cap=ADAPT_ROWS,
+            seed=config.seed,
+        ),
+        samples=[folder / STORE] if sampled["samples"] and config.augmentation else [],
+        scorer=base.path,
+        workers=workers,
+        on_step=lambda step, done, total: on_step("making pairs", 1, total),
+    )
     groups, widest = groups_of(pairs)
     if not groups:
-        raise InputError(f"{folder.state['sampled']['train']} examples gave no pair to train on")
+        raise InputError(f"{sampled['examples']} examples gave no pair to train on")
     chosen = training_config(config, pairs, base.path, base.manifest.max_length, groups, widest)
     seen = 0
 
@@ -271,9 +197,8 @@ def _train(
         seen = update.step
         look = update.evaluation
         if look is not None and look.accuracy is not None:
-            on_stage(
-                f"update {update.step} of {chosen.updates}: {100 * look.accuracy:.1f} % of the validation picks right"
-            )
+            right = f"{100 * look.accuracy:.1f} % of the validation picks are right"
+            on_stage(f"update {update.step} of {chosen.updates}: {right}")
 
     return train(chosen, folder / TRAINING, resume=True, on_stage=on_stage, on_update=on_update).signal
 
@@ -282,27 +207,42 @@ def _bundle(config: AdaptConfig, folder: Folder, base: Bundle, on_stage: Callabl
     """The trained checkpoint as a bundle; one that is there was made of it."""
     if (folder / BUNDLE / MANIFEST).is_file():
         return load_bundle(folder / BUNDLE)
-    task = folder.path.resolve().name
     card = Card(
-        name=task,
+        name=folder.path.resolve().name,
         provenance={
             "adapted_from": {"name": base.manifest.name, "version": base.manifest.version, "digest": base.digest},
-            "examples": folder.state["sampled"]["train"],
+            "examples": folder.state["sampled"]["examples"],
             "models": sorted(config.models),
         },
         licenses=dict(base.manifest.licenses),
     )
+    model = folder / TRAINING / "model"
     return export_checkpoint(
-        folder / TRAINING / "model",
-        folder / BUNDLE,
-        precision=config.precision,
-        card=card,
-        overwrite=True,
-        on_stage=on_stage,
+        model, folder / BUNDLE, precision=config.precision, card=card, overwrite=True, on_stage=on_stage
     )
 
 
-def held_out_of(folder: Path) -> list[tuple[Instance, list[Recorded]]]:
-    """The held-out examples of an adaptation's folder, with their answers."""
-    with SampleStore(folder / STORE) as store:
-        return [(row, [each.sample for each in store.samples(row)]) for row in dealt(folder, HELD_OUT)]
+def _report(
+    config: AdaptConfig,
+    folder: Folder,
+    base: Bundle,
+    adapted: Bundle,
+    on_stage: Callable[[str], None],
+    on_step: OnStep,
+) -> bool:
+    """Measure on the held-out side; whether there was matplotlib for the pictures."""
+    on_stage("measuring on the held-out examples")
+    report, picks = measure(
+        held_out_of(config, folder.path),
+        Scorer(base),
+        Scorer(adapted),
+        label=config.label,
+        on_progress=lambda done, total: on_step("scoring", done, total),
+    )
+    with disk_errors(folder.path):
+        shutil.rmtree(folder / REPORT, ignore_errors=True)
+        (folder / REPORT).mkdir()
+        (folder / PICKS).write_text("".join(json.dumps(pick) + "\n" for pick in picks), encoding="utf-8")
+    drawn = write_report(folder / REPORT, report_of(report))
+    folder.note(result=report.model_dump(mode="json"))
+    return drawn

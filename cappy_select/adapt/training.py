@@ -43,6 +43,13 @@ def training_config(
     ).changed(config.settings)
 
 
+def uses_references(config: AdaptConfig, judged: int, samples: int) -> bool:
+    """Whether references are trained on beside the samples: as was said, else unless most samples were judged."""
+    if config.references is not None:
+        return config.references
+    return not config.augmentation or 2 * judged < samples or not samples
+
+
 def groups_of(pairs: Path) -> tuple[int, int]:
     """How many groups the training pairs are, and how many rows the widest has."""
     rows: Counter[tuple[str, str]] = Counter()

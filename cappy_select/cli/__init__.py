@@ -2,7 +2,8 @@
 
 Each verb is a module of this package, loaded when it is called. Exit codes: 0 done; 2 a usage error or a
 `CappyError` (bad input, a damaged bundle, no answers); 3 stopped before the end, go on with the same command
-(`sample`, `data judge`); 1 a defect of ours; 130 interrupted; 143 `train`, told to stop by SIGTERM.
+(`sample`, `adapt`, `data judge`, `eval bigbench`); 1 a defect of ours; 130 interrupted; 143 told to stop by SIGTERM
+in a training (`train`, `adapt`, `eval ablation`).
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ VERBS = {
     "select": "Ask models for several answers and print the best one.",
     "export": "Make a bundle of a checkpoint.",
     "demo": "See the online line at work, without a key or a network.",
-    "eval": "Measure on recorded answers.",
+    "eval": "Measure a scorer.",
     "data": "Make instances of tasks, and look at data.",
     "sample": "Ask LLMs for answers to instances and keep them.",
     "build": "Make scored pairs of instances and samples.",

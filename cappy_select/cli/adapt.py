@@ -18,13 +18,14 @@ from cappy_select.cli.output import (
     Revision,
     ScorerSource,
     Temperature,
+    bars,
     new_app,
     note,
+    note_problems,
     note_report,
     one_line,
     print_json,
     print_table,
-    progress,
 )
 from cappy_select.cli.sample import limits_of, with_progress
 from cappy_select.cli.select import as_plan_option, dollars
@@ -88,7 +89,7 @@ def adapt(
     ] = False,
     max_cost: Annotated[float | None, typer.Option(help="Dollars for the samples.")] = None,
     partial: Annotated[
-        bool, typer.Option("--partial", help="Go on with the samples there are when a model is down or money is spent.")
+        bool, typer.Option("--partial", help="Go on with the samples there are, when others did not come.")
     ] = False,
     concurrency: Annotated[int, typer.Option(help="Calls to one model at a time.")] = 16,
     per_minute: Annotated[float | None, typer.Option(help="Calls to one model begun a minute.")] = None,
@@ -154,7 +155,7 @@ def adapt(
             _print_outlook(found)
         return
     stage: Callable[[str], None] = (lambda text: None) if json else note
-    with progress("adapting", shown=not json) as advance:
+    with bars(shown=not json) as advance:
         done = run_adaptation(
             examples or (),
             out,
@@ -162,15 +163,14 @@ def adapt(
             **given,
             partial_samples=partial,
             on_stage=stage,
-            on_step=lambda step, more, total: advance(more, total, step),
+            on_step=advance,
             on_samples=lambda run, total: with_progress("sampling", run, total),
         )
-    if done.left_out:
-        note(f"{done.left_out} rows of the input can't be used and were left out; --strict stops at the first")
-    if done.failed:
-        note(f"{done.failed} samples did not come: `cappy data show {out / 'samples.db'}` lists them")
+    note_problems(done.problems.listed, done.problems.count)
     for name, why in done.stopped.items():
         note(f"{name}: stopped: {one_line(why, 300)}")
+    if done.stopped:
+        note(f"`cappy data show {out / 'samples.db'}` lists what did not come")
     if done.signal is not None:
         note("stopped in the training, with a checkpoint: the same command goes on")
         raise typer.Exit(128 + done.signal)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
@@ -118,6 +118,23 @@ def progress(label: str, *, shown: bool = True) -> Iterator[Advance]:
             bar.update(task, advance=done, total=total, detail=detail)
 
         yield advance
+
+
+@contextmanager
+def bars(*, shown: bool = True) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for each of several steps, one after another: called with (the step, how much more of it, of how much)."""
+    with ExitStack() as stack:
+        now: list[str] = []
+        advance: list[Advance] = []
+
+        def told(step: str, done: int, total: int) -> None:
+            if now != [step]:
+                stack.close()
+                now[:] = [step]
+                advance[:] = [stack.enter_context(progress(step, shown=shown))]
+            advance[0](done, total)
+
+        yield told
 
 
 def note_problems(

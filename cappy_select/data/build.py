@@ -30,7 +30,7 @@ from cappy_select.data.labels import label_named, label_source
 from cappy_select.data.mixture import Mixture, targets
 from cappy_select.data.pairs import Mode
 from cappy_select.data.partitions import Figures, Workers, disk_errors
-from cappy_select.data.records import SUFFIXES, parquet_module
+from cappy_select.data.records import is_rows, parquet_module
 from cappy_select.data.store import SampleStore
 from cappy_select.errors import InputError, validation_message
 from cappy_select.scorer.session import usable_cores
@@ -183,8 +183,8 @@ def build(
                 work=work,
                 inputs=tuple(str(path) for path in instances),
                 fields=dict(fields or {}),
-                stores=tuple(str(path) for path in samples if not _is_recorded(path)),
-                recorded=tuple(str(path) for path in samples if _is_recorded(path)),
+                stores=tuple(str(path) for path in samples if not is_rows(path)),
+                recorded=tuple(str(path) for path in samples if is_rows(path)),
                 against=tuple(str(path) for path in against),
                 stored=sum(source.get("samples", 0) for source in sources["samples"]),
                 bundle=bundle.path,
@@ -335,12 +335,8 @@ def _config(given: BuildConfig | Mapping[str, Any] | None) -> BuildConfig:
         raise InputError(validation_message(error)) from error
 
 
-def _is_recorded(path: str | Path) -> bool:
-    return Path(path).name.lower().removesuffix(".gz").endswith(SUFFIXES)
-
-
 def _samples_digest(path: str | Path) -> dict[str, Any]:
-    if _is_recorded(path):
+    if is_rows(path):
         return hashed(path)
     with SampleStore(path) as store:
         return {"name": Path(path).name, "samples": sum(store.counts().values()), "sha256": store.digest()}

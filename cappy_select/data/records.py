@@ -40,6 +40,11 @@ class Problems:
         self.listed += listed[: max(0, _LISTED - len(self.listed))]
 
 
+def is_rows(path: str | Path) -> bool:
+    """Whether a file has the name of a file of rows; a sample store has another."""
+    return Path(path).name.lower().removesuffix(".gz").endswith(SUFFIXES)
+
+
 def read_records(path: str | Path, problems: Problems) -> Iterator[tuple[str, Record]]:
     """(`file:line`, row) of a JSONL, JSON (a list of objects), CSV, TSV or Parquet file; the text ones may be gzipped.
 

@@ -232,6 +232,7 @@ def import_recorded(
     *,
     fields: Mapping[str, str] | None = None,
     models: Collection[str] = (),
+    task: str | None = None,
 ) -> int:
     """Take recorded samples into a store; returns how many are new.
 
@@ -245,13 +246,14 @@ def import_recorded(
         problems: Gets rows that can't be read.
         fields: Other names in the file.
         models: Only those of these models; none: all.
+        task: For rows without one; None: the file's name.
     """
     new = 0
     occurrences: Counter[int] = Counter()
     batch: list[tuple[Instance, list[tuple[Recorded, int]]]] = []
     for where, row in read_records(path, problems):
         row.setdefault("references", [])
-        instance = instance_of(row, where, problems, fields=fields, task=stem_of(path))
+        instance = instance_of(row, where, problems, fields=fields, task=task or stem_of(path))
         candidates = _candidates(row.get("candidates"), where, problems) if instance is not None else None
         if instance is None or candidates is None:
             continue

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, Self
 from filelock import FileLock, Timeout
 
 from cappy_select.data.instances import Instance
-from cappy_select.data.records import SUFFIXES
+from cappy_select.data.records import is_rows
 from cappy_select.errors import DataError, InputError
 from cappy_select.recorded import Recorded
 from cappy_select.types import Usage
@@ -106,7 +106,7 @@ class SampleStore:
         there = self.path.exists()
         if not there and not (write and make):
             raise InputError(f"there is no sample store {path}")
-        if self.path.name.lower().removesuffix(".gz").endswith(SUFFIXES):
+        if is_rows(self.path):
             raise InputError(f"{path} has the name of a file of rows and is not a sample store: call that samples.db")
         # One that was killed while it was made has no byte yet.
         if there and not (write and make and self.path.is_file() and not self.path.stat().st_size):
@@ -269,6 +269,11 @@ class SampleStore:
     def counts(self) -> dict[str, int]:
         """Samples by model."""
         return dict(self._rows("SELECT model, count(*) FROM samples GROUP BY model ORDER BY model"))
+
+    def asked(self) -> int:
+        """Samples that were asked for here, recorded ones left out."""
+        ((count,),) = self._rows("SELECT count(*) FROM samples WHERE NOT recorded")
+        return int(count)
 
     def spent(self) -> float | None:
         """Dollars for all that was asked for here, recorded samples left out; None when a price is unknown."""

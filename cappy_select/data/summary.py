@@ -14,7 +14,7 @@ from cappy_select.bundle import EMBEDDED, load_bundle
 from cappy_select.data.dealing import SCORE_BINS
 from cappy_select.data.folder import read_manifest
 from cappy_select.data.instances import Instance, read_instances
-from cappy_select.data.records import SUFFIXES, Problems, parquet_module, read_records
+from cappy_select.data.records import Problems, is_rows, parquet_module, read_records
 from cappy_select.data.steps import WINDOW
 from cappy_select.data.store import SampleStore
 from cappy_select.errors import InputError
@@ -61,7 +61,7 @@ def summary_of(path: str | Path, *, examples: int = 5) -> Summary:
         return _pairs(path.name, files, examples)
     if not path.is_file():
         raise InputError(f"no such file or folder: {path}")
-    if not path.name.lower().removesuffix(".gz").endswith(SUFFIXES):
+    if not is_rows(path):
         return _samples(path, examples)
     first = next((row for _, row in read_records(path, Problems())), {})
     if first.keys() >= _PAIR and path.name.lower().endswith(".parquet"):

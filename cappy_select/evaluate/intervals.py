@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -27,15 +27,26 @@ class Interval(BaseModel):
         return f"{100 * self.mean:+.1f} ({100 * self.low:+.1f} to {100 * self.high:+.1f})"
 
 
-def paired(differences: Sequence[float] | Floats, *, draws: int = DRAWS, seed: int = 0) -> Interval:
+def paired(
+    differences: Sequence[float] | Floats,
+    groups: Sequence[Hashable] | None = None,
+    *,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> Interval:
     """The mean of differences between two ways to do the same things, one for each thing.
 
-    A resample takes as many things as there are, with replacement. Raises ValueError without differences.
+    A resample takes as many things as there are, with replacement; as many groups, where things come in `groups` and
+    those of one are not independent. Raises ValueError without differences.
     """
     values = np.asarray(differences, np.float64)
     if not len(values):
         raise ValueError("no differences to resample")
-    means = resampled(values, np.ones(len(values)), draws=draws, seed=seed)
+    names = range(len(values)) if groups is None else groups
+    places = {name: place for place, name in enumerate(dict.fromkeys(names))}
+    of = np.array([places[name] for name in names])
+    gains, sizes = (np.bincount(of, each).astype(np.float64) for each in (values, np.ones(len(of))))
+    means = resampled(gains, sizes, draws=draws, seed=seed)
     low, high = np.quantile(means, [0.025, 0.975])
     return Interval(mean=float(values.mean()), low=float(low), high=float(high))
 

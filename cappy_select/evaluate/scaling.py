@@ -18,9 +18,9 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from cappy_select.data.labels import Label, label_named
+from cappy_select.data.records import is_rows
 from cappy_select.data.store import SampleStore
 from cappy_select.errors import InputError
-from cappy_select.evaluate.bigbench import is_file_of_rows
 from cappy_select.evaluate.intervals import Interval, paired
 from cappy_select.evaluate.report import Picture, Report, Table
 from cappy_select.recorded import Recorded, RecordedInstance, read_recorded
@@ -173,7 +173,7 @@ def _same_size(path: str | Path, models: Sequence[str], limit: int | None) -> tu
 
 
 def _recorded(path: str | Path) -> Iterator[RecordedInstance]:
-    if is_file_of_rows(path):
+    if is_rows(path):
         yield from read_recorded(path)
         return
     with SampleStore(path) as store:

@@ -30,6 +30,7 @@ from cappy_select.train.evaluation import Evaluation
 
 RUN = "run.json"
 LOG = "log.jsonl"
+_OWN = frozenset({".lock", f"{RUN}.partial"})  # of a run that was killed before it was one
 # What may be another when a run goes on: how it is computed, not what. (The last digits of sums differ then, and with
 # dropout what is dropped.) Pairs and checkpoint are compared by content.
 _FREE = frozenset(
@@ -90,7 +91,7 @@ def claim(out: Path, config: TrainConfig, start: Mapping[str, Any], *, resume: b
                 raise InputError(f"{out} holds a run: --resume goes on with it; or give another folder")
             _check_same(out, begun, asked, start)
             return begun | {"config": asked}
-    elif out.exists() and (not out.is_dir() or any(path.name != ".lock" for path in out.iterdir())):
+    elif out.exists() and (not out.is_dir() or any(path.name not in _OWN for path in out.iterdir())):
         raise InputError(f"{out} is not empty and holds no run: give another folder")
     begun = {
         "config": asked,

@@ -12,11 +12,11 @@ from cappy_select.cli.output import (
     Json,
     Revision,
     ScorerSource,
+    bars,
     note,
     note_report,
     print_json,
     print_table,
-    progress,
 )
 from cappy_select.data.instances import named_fields
 from cappy_select.errors import InputError, validation_message
@@ -68,7 +68,7 @@ def ablation(
     except ValidationError as error:
         raise InputError(validation_message(error)) from error
     hush_threads()
-    with progress("adapting", shown=not json) as advance:
+    with bars(shown=not json) as advance:
         found = run_ablation(
             examples or (),
             out,
@@ -78,8 +78,11 @@ def ablation(
             fields=named_fields(field or ()),
             limit=limit,
             on_stage=(lambda stage: None) if json else note,
-            on_step=lambda step, more, total: advance(more, total, step),
+            on_step=advance,
         )
+    if isinstance(found, int):
+        note("stopped in a training, with a checkpoint: the same command goes on")
+        raise typer.Exit(128 + found)
     report = found.report()
     drawn = write_report(out, report)
     if json:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cappy_select.data.instances import Instance, as_instance, our_fields, read_instances
-from cappy_select.data.records import SUFFIXES, Problems, Record, parquet_module, read_records
+from cappy_select.data.records import SUFFIXES, Problems, Record, is_rows, parquet_module, read_records
 from cappy_select.errors import InputError
 
 
@@ -64,7 +64,7 @@ def row_files(folder: Path) -> list[Path]:
     """The files of a folder, and of those in it, that hold rows, by name. Raises InputError when there is none."""
     below = ((file, file.relative_to(folder).parts) for file in sorted(folder.rglob("*")))
     named = (file for file, parts in below if not any(part.startswith(".") for part in parts))
-    files = [file for file in named if file.name.lower().removesuffix(".gz").endswith(SUFFIXES)]
+    files = [file for file in named if is_rows(file)]
     if not files:
         raise InputError(f"no file to read in the folder {folder}; looked for {', '.join(SUFFIXES)}")
     return files

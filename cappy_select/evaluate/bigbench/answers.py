@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from cappy_select.data.instances import Instance, read_instances
-from cappy_select.data.records import SUFFIXES, Problems
+from cappy_select.data.records import Problems, is_rows
 from cappy_select.data.sample import import_recorded
 from cappy_select.data.store import SampleStore, key_of
 from cappy_select.errors import InputError
@@ -69,8 +69,8 @@ def recorded_answers(
     found: dict[str, tuple[Instance, list[Recorded]]] = {}
     classification: set[str] = set()
     with ExitStack() as stack:
-        files = [source for source in sources if is_file_of_rows(source)]
-        stores = [stack.enter_context(SampleStore(source)) for source in sources if not is_file_of_rows(source)]
+        files = [source for source in sources if is_rows(source)]
+        stores = [stack.enter_context(SampleStore(source)) for source in sources if not is_rows(source)]
         if files:
             folder = stack.enter_context(TemporaryDirectory())
             stores.insert(0, stack.enter_context(SampleStore(Path(folder) / "recorded.db", write=True)))
@@ -94,11 +94,6 @@ def recorded_answers(
         for model, samples in by_model.items():
             answers.setdefault(model, []).append(_answered(instance, samples))
     return answers, left_out
-
-
-def is_file_of_rows(path: str | Path) -> bool:
-    """Whether the name is a file's of rows; a sample store's never is."""
-    return Path(path).name.lower().removesuffix(".gz").endswith(SUFFIXES)
 
 
 def _answered(instance: Instance, samples: Sequence[Recorded]) -> Answered:
