@@ -30,7 +30,7 @@ class AdaptConfig(BaseModel):
         validation: Share of the other examples that training is watched by.
         scorer: What is adapted: a bundle's or a checkpoint's folder, `hf://org/name`; None: the embedded default.
         revision: Of a hub id.
-        epochs: Over the training examples.
+        epochs: Over the training examples; more when those are few, for at least 40 updates.
         settings: `KEY=VALUE` of the trainer's configuration, over what is chosen here.
         precision: Of the bundle.
         seed: Of all that is drawn.
@@ -51,7 +51,7 @@ class AdaptConfig(BaseModel):
     validation: float = Field(0.1, ge=0, lt=1)
     scorer: str | None = None
     revision: str | None = None
-    epochs: float = Field(2.0, gt=0)
+    epochs: float = Field(1.0, gt=0)
     settings: tuple[str, ...] = ()
     precision: Precision = "fp32"
     seed: int = Field(0, ge=0, lt=2**31)

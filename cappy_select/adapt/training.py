@@ -11,8 +11,9 @@ from cappy_select.data.folder import read_manifest
 from cappy_select.data.records import parquet_module
 from cappy_select.train.config import TrainConfig
 
-# An update has few groups, so that a hundred examples are dozens of updates; more when there are very many.
-_BATCH, _UPDATES = 8, 2000
+# An update has few groups, and there are some dozens of updates however few the examples are; when there are very many,
+# an update has more of them instead.
+_BATCH, _FEWEST, _MOST = 4, 40, 2000
 _BUCKETS = TrainConfig.model_fields["buckets"].default
 _LOOKS = 8  # at the validation pairs
 
@@ -21,8 +22,8 @@ def training_config(
     config: AdaptConfig, pairs: Path, start: Path, window: int, groups: int, widest: int
 ) -> TrainConfig:
     """How to train a scorer of this window on so many groups of pairs, the widest of so many rows."""
-    batch = max(_BATCH, round(config.epochs * groups / _UPDATES))
-    updates = max(1, round(config.epochs * groups / batch))
+    batch = max(_BATCH, round(config.epochs * groups / _MOST))
+    updates = max(_FEWEST, round(config.epochs * groups / batch))
     return TrainConfig(
         pairs=str(pairs),
         checkpoint=str(start),

@@ -79,7 +79,7 @@ def adapt(
     validation: Annotated[float, typer.Option(help="Share of the others that training is watched by.")] = 0.1,
     scorer: ScorerSource = None,
     revision: Revision = None,
-    epochs: Annotated[float, typer.Option(help="Over the training examples.")] = 2.0,
+    epochs: Annotated[float, typer.Option(help="Over the training examples; at least 40 updates.")] = 1.0,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="KEY=VALUE of the trainer's configuration; may be repeated.")
     ] = None,

@@ -38,7 +38,7 @@ def ablation(
     ] = None,
     label: Annotated[str, typer.Option(help="What says how right a sample is when nobody did.")] = "rouge_l",
     held_out: Annotated[float, typer.Option(help="Share of the examples that is compared on.")] = 0.2,
-    epochs: Annotated[float, typer.Option(help="Over the training examples.")] = 2.0,
+    epochs: Annotated[float, typer.Option(help="Over the training examples; at least 40 updates.")] = 1.0,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="KEY=VALUE of the trainer's configuration; may be repeated.")
     ] = None,
