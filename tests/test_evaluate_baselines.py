@@ -136,7 +136,7 @@ def test_a_reward_model_comes_from_the_hub(checkpoints, tmp_path):
     assert "model.safetensors" in downloads
 
 
-def test_the_command_has_them_as_columns_and_in_the_json(checkpoints, t5, tmp_path):
+def test_the_command_has_them_as_columns_and_in_the_json(checkpoints, t5, tmp_path, default):
     file = written(tmp_path / "rows.jsonl")
     report = json.loads(
         ok(
@@ -157,6 +157,6 @@ def test_the_command_has_them_as_columns_and_in_the_json(checkpoints, t5, tmp_pa
     }  # fmt: skip
     assert report["baselines"][2]["mean"] == pytest.approx(accuracy)
     assert report["baselines"][2]["difference"] == pytest.approx(report["cappy"] - accuracy)
-    assert {row["name"] for row in report["paper"]["ours"]} == {"cappy-mini", *names}
+    assert {row["name"] for row in report["paper"]["ours"]} == {f"cappy-mini {default.bundle.manifest.version}", *names}
     done = cappy("eval", "zeroshot", file, "--likelihood", "gpt2", "--out", tmp_path / "out")
     assert (done.returncode, "transformers:PATH" in done.stderr) == (2, True)

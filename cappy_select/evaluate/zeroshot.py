@@ -165,14 +165,14 @@ def evaluate_zeroshot(
     compared = tuple(difference(name, count, values) for name, (count, values) in judged.items())
     count = parameters or graph_parameters(scorer.bundle)
     models: list[tuple[str, int | None, dict[str, float]]] = [
-        (scorer.bundle.manifest.name, count, {task.task: task.cappy for task in tasks}),
+        (_short(scorer.bundle), count, {task.task: task.cappy for task in tasks}),
         *((each.scorer, each.parameters, {t.task: t.baselines[each.scorer] for t in tasks}) for each in compared),
     ]
     difference_to = None
     if against is not None and other is not None:
         difference_to = difference(str(against.bundle), graph_parameters(against.bundle), other)
         accuracies = {task.task: task.other for task in tasks if task.other is not None}
-        models.insert(1, (against.bundle.manifest.name, difference_to.parameters, accuracies))
+        models.insert(1, (_short(against.bundle), difference_to.parameters, accuracies))
     return ZeroshotReport(
         scorer=str(scorer.bundle),
         parameters=count,
@@ -306,6 +306,10 @@ def _resampled(rows: Sequence[Instance], gains: Floats, weights: Floats) -> Floa
         gain = np.array([(weights[numbers] * gains[numbers]).sum() for numbers in groups.values()])
         drawn += weight.sum() * resampled(gain, weight, seed=(0, seed))
     return drawn
+
+
+def _short(bundle: Bundle) -> str:
+    return f"{bundle.manifest.name} {bundle.manifest.version}"
 
 
 def accuracy_table(report: ZeroshotReport) -> Table:
