@@ -55,6 +55,9 @@ def test_the_scorer_example_runs_and_says_what_it_says():
     names: dict[str, object] = {}
     exec(block("Scorer.load()"), names)
     assert names["scorer"].rank(names["article"], ["Sports", "Business"])[0].response == "Business"
+    exec(block("passage ="), names)
+    ranked = names["scorer"].rank(names["question"], ["winter", "the school", "the old bridge"])
+    assert ranked[0].response == "the old bridge"
 
 
 def test_the_rank_transcript_is_what_the_command_prints():

@@ -255,8 +255,9 @@ def _draw(report: AdaptReport) -> Callable[[Any], None]:
         spread = np.maximum(np.array(errors).T, 0)  # a last digit can be below
         axes.errorbar(values, range(len(ways)), xerr=spread, fmt="none", ecolor="black", capsize=3)
         axes.axvline(first, color="black", linestyle=":", linewidth=1)
-        for place, value in enumerate(values):
-            axes.annotate(f"{value:.1f}", (0, place), (4, 0), textcoords="offset points", va="center", color="white")
+        for place, (way, value) in enumerate(zip(ways, values, strict=True)):
+            ink = "black" if way.name == "oracle" else "white"
+            axes.annotate(f"{value:.1f}", (0, place), (4, 0), textcoords="offset points", va="center", color=ink)
         axes.set_xlabel("quality, % (error bars: 95 % of the difference to the first answer)")
         axes.spines[["top", "right"]].set_visible(False)
 
