@@ -78,4 +78,4 @@ def environment() -> dict[str, str]:
 
 def run(out: Path, *arguments: object, settings: tuple[str, ...] = QUICK) -> subprocess.CompletedProcess[str]:
     done = command(out, *arguments, settings=settings)
-    return subprocess.run(done, capture_output=True, text=True, env=environment(), timeout=300)
+    return subprocess.run(done, capture_output=True, text=True, env=environment(), timeout=600)

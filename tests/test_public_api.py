@@ -42,7 +42,7 @@ def test_importing_is_light(code):
 ORDER = [
     "errors", "types", "instruction", "hub", "bundle", "room", "scorer", "recorded", "sampling", "providers",
     "similarity", "icl", "gates", "lanes", "calls", "fanout", "asking", "answers", "strategies", "background",
-    "select", "data", "export", "train", "evaluate", "cli",
+    "select", "data", "export", "train", "evaluate", "adapt", "cli",
 ]  # fmt: skip
 EXCEPTIONS = {("bundle", "export")}  # a hub checkpoint becomes a bundle where bundles are resolved; lazily
 
