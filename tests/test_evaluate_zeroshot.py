@@ -158,8 +158,8 @@ def test_only_common_tasks_count_beside_the_paper(tmp_path):
     paper = report.paper
     assert (paper.tasks, paper.chance) == (("ANLI R1", "CB"), 0.5)
     assert [(own.name, own.mean, own.parameters) for own in paper.ours] == [
-        ("fixed 1", 0.5, 100),
-        ("fixed 2", 0.5, 100),
+        ("fixed 1 0", 0.5, 100),
+        ("fixed 2 0", 0.5, 100),
     ]
     means = {model.name: model.mean for model in paper.published}
     assert means["T0-11B"] == pytest.approx((0.421 + 0.585) / 2)
