@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from cappy_select.bundle import Precision
+from cappy_select.errors import InputError, validation_message
 from cappy_select.sampling import Plan
 from cappy_select.select import FIXED
 
@@ -63,3 +64,11 @@ class AdaptConfig(BaseModel):
         if fixed := sorted(params.keys() & FIXED):
             raise ValueError(f"{', '.join(fixed)} can't be given here; keys come from the environment")
         return params
+
+
+def adapt_config(**given: Any) -> AdaptConfig:
+    """The configuration that options give. Raises InputError."""
+    try:
+        return AdaptConfig(**given)
+    except ValidationError as error:
+        raise InputError(validation_message(error)) from error

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from pydantic import ValidationError
 
 from cappy_select.cli.output import (
     AllowDowngrade,
@@ -30,7 +29,6 @@ from cappy_select.cli.output import (
 from cappy_select.cli.sample import limits_of, with_progress
 from cappy_select.cli.select import as_plan_option, dollars
 from cappy_select.data.instances import named_fields
-from cappy_select.errors import InputError, validation_message
 
 if TYPE_CHECKING:
     from cappy_select.adapt.outlook import AdaptOutlook
@@ -110,32 +108,29 @@ def adapt(
 
     Kill it at any moment and run it again: it goes on, and nothing that was stored is asked again.
     """
-    from cappy_select.adapt.config import AdaptConfig
+    from cappy_select.adapt.config import adapt_config
     from cappy_select.adapt.run import adapt as run_adaptation
     from cappy_select.cli.train import hush_threads
 
     params = {"temperature": temperature, "max_tokens": max_tokens}
-    try:
-        config = AdaptConfig(
-            models=tuple(model or ()),
-            samples=samples,
-            plan=as_plan_option(plan, allow_downgrade),
-            icl=icl,
-            params={name: value for name, value in params.items() if value is not None},
-            logprobs=logprobs,
-            label=label,
-            references=references,
-            held_out=held_out,
-            validation=validation,
-            scorer=scorer,
-            revision=revision,
-            epochs=epochs,
-            settings=tuple(set_ or ()),
-            precision=precision,
-            seed=seed,
-        )
-    except ValidationError as error:
-        raise InputError(validation_message(error)) from error
+    config = adapt_config(
+        models=tuple(model or ()),
+        samples=samples,
+        plan=as_plan_option(plan, allow_downgrade),
+        icl=icl,
+        params={name: value for name, value in params.items() if value is not None},
+        logprobs=logprobs,
+        label=label,
+        references=references,
+        held_out=held_out,
+        validation=validation,
+        scorer=scorer,
+        revision=revision,
+        epochs=epochs,
+        settings=tuple(set_ or ()),
+        precision=precision,
+        seed=seed,
+    )
     given: dict[str, Any] = {
         "recorded": recorded or (),
         "fields": named_fields(field or ()),

@@ -8,9 +8,12 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
+
+if TYPE_CHECKING:
+    from cappy_select.evaluate.report import Table
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 ScorerSource = Annotated[
@@ -87,6 +90,14 @@ def print_table(
     if title:
         console.print(Text(title, style="bold"))
     console.print(table)
+
+
+def print_report_table(table: Table, title: str | None = None) -> None:
+    """A report's table, under its own title or another."""
+    from cappy_select.evaluate.report import shown
+
+    rows = [[shown(cell) for cell in row] for row in table.rows]
+    print_table(table.title if title is None else title, table.columns, rows, right=range(1, len(table.columns)))
 
 
 class Advance(Protocol):

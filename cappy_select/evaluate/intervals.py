@@ -46,9 +46,20 @@ def paired(
     places = {name: place for place, name in enumerate(dict.fromkeys(names))}
     of = np.array([places[name] for name in names])
     gains, sizes = (np.bincount(of, each).astype(np.float64) for each in (values, np.ones(len(of))))
-    means = resampled(gains, sizes, draws=draws, seed=seed)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return Interval(mean=float(values.mean()), low=float(low), high=float(high))
+    return _interval(float(values.mean()), resampled(gains, sizes, draws=draws, seed=seed))
+
+
+def stratified(strata: Sequence[tuple[float, Floats, Floats]]) -> Interval:
+    """The sum over strata (tasks) of their shares times their means, each stratum resampled by itself: so that every
+    one counts the same in all resamples. A stratum is its share, the gains of its things, and their weights."""
+    drawn = [share * resampled(gains, weights, seed=(0, at)) for at, (share, gains, weights) in enumerate(strata)]
+    means = [share * gains.sum() / weights.sum() for share, gains, weights in strata]
+    return _interval(float(np.sum(means)), np.sum(drawn, axis=0))
+
+
+def _interval(mean: float, drawn: Floats) -> Interval:
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return Interval(mean=mean, low=float(low), high=float(high))
 
 
 def resampled(gains: Floats, weights: Floats, *, draws: int = DRAWS, seed: int | Sequence[int] = 0) -> Floats:

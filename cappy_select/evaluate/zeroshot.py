@@ -21,7 +21,7 @@ from cappy_select.data.readers.promptsource import read_promptsource
 from cappy_select.data.records import Problems
 from cappy_select.data.sources import ZEROSHOT, HubData, load_hub
 from cappy_select.errors import DataError, InputError
-from cappy_select.evaluate.intervals import DRAWS, resampled
+from cappy_select.evaluate.intervals import Interval, stratified
 from cappy_select.evaluate.paper import PaperComparison, beside_paper, paper_picture, paper_table
 from cappy_select.evaluate.report import Picture, Report, Table
 from cappy_select.scorer import Scorer
@@ -152,14 +152,14 @@ def evaluate_zeroshot(
     tasks, weights = _by_task(rows, by_row, other, {name: values for name, (_, values) in judged.items()})
 
     def difference(name: str, count: int | None, values: Floats) -> Difference:
-        low, high = np.quantile(_resampled(rows, cappy - values, weights), [0.025, 0.975])
+        gain = _over_examples(rows, cappy - values, weights)
         return Difference(
             scorer=name,
             parameters=count,
             mean=float((weights * values).sum()),
-            difference=float((weights * (cappy - values)).sum()),
-            low=float(low),
-            high=float(high),
+            difference=gain.mean,
+            low=gain.low,
+            high=gain.high,
         )
 
     compared = tuple(difference(name, count, values) for name, (count, values) in judged.items())
@@ -294,18 +294,17 @@ def _rightness(row: Instance) -> list[bool]:
     return [choice.strip() in references for choice in row.choices or ()]
 
 
-def _resampled(rows: Sequence[Instance], gains: Floats, weights: Floats) -> Floats:
-    """A resample takes as many examples of each task as it has, with replacement; its weights are scaled to the task's
-    share, so that each task counts the same in every resample."""
+def _over_examples(rows: Sequence[Instance], gains: Floats, weights: Floats) -> Interval:
+    """A resample takes as many examples of each task as it has, with replacement, each with all its templates."""
     examples: dict[str, dict[str, list[int]]] = {}
     for number, row in enumerate(rows):
         examples.setdefault(row.task, {}).setdefault(row.group or row.id, []).append(number)
-    drawn = np.zeros(DRAWS)
-    for seed, groups in enumerate(examples.values()):
+    strata = []
+    for groups in examples.values():
         weight = np.array([weights[numbers].sum() for numbers in groups.values()])
         gain = np.array([(weights[numbers] * gains[numbers]).sum() for numbers in groups.values()])
-        drawn += weight.sum() * resampled(gain, weight, seed=(0, seed))
-    return drawn
+        strata.append((float(weight.sum()), gain, weight))
+    return stratified(strata)
 
 
 def _short(bundle: Bundle) -> str:

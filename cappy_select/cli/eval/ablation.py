@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from pydantic import ValidationError
 
 from cappy_select.cli.output import (
     Json,
@@ -16,11 +15,10 @@ from cappy_select.cli.output import (
     note,
     note_report,
     print_json,
-    print_table,
+    print_report_table,
 )
 from cappy_select.data.instances import named_fields
-from cappy_select.errors import InputError, validation_message
-from cappy_select.evaluate.report import shown, write_report
+from cappy_select.evaluate.report import write_report
 
 
 def ablation(
@@ -57,16 +55,13 @@ def ablation(
     The examples need references, which are all that is left without the samples. Run it again and it goes on.
     """
     from cappy_select.adapt.ablation import ablation as run_ablation
-    from cappy_select.adapt.config import AdaptConfig
+    from cappy_select.adapt.config import adapt_config
     from cappy_select.cli.train import hush_threads
 
-    try:
-        config = AdaptConfig(
-            label=label, held_out=held_out, scorer=scorer, revision=revision, epochs=epochs, settings=tuple(set_ or ()),
-            seed=seed,
-        )  # fmt: skip
-    except ValidationError as error:
-        raise InputError(validation_message(error)) from error
+    config = adapt_config(
+        label=label, held_out=held_out, scorer=scorer, revision=revision, epochs=epochs, settings=tuple(set_ or ()),
+        seed=seed,
+    )  # fmt: skip
     hush_threads()
     with bars(shown=not json) as advance:
         found = run_ablation(
@@ -88,7 +83,5 @@ def ablation(
     if json:
         print_json(found.model_dump(mode="json"))
     else:
-        (table,) = report.tables
-        rows = [[shown(cell) for cell in row] for row in table.rows]
-        print_table(f"{found.n} held-out examples", table.columns, rows, right=(1, 2))
+        print_report_table(report.tables[0], f"{found.n} held-out examples")
     note_report(str(out), drawn)

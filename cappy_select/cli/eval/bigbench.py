@@ -23,7 +23,7 @@ from cappy_select.cli.output import (
     note_report,
     one_line,
     print_json,
-    print_table,
+    print_report_table,
     progress,
 )
 from cappy_select.cli.sample import limits_of, with_progress
@@ -45,7 +45,7 @@ from cappy_select.evaluate.bigbench import (
     stored_answers,
     ways_table,
 )
-from cappy_select.evaluate.report import Table, shown, write_report
+from cappy_select.evaluate.report import Table, write_report
 from cappy_select.icl import InContext
 from cappy_select.providers import Declaring, Provider, TransformersProvider, as_providers
 from cappy_select.sampling import Plan
@@ -227,5 +227,4 @@ def _parameters(model: str) -> int | None:
 
 
 def _print(table: Table) -> None:
-    rows = [[shown(cell) for cell in row] for row in table.rows]
-    print_table(table.title, table.columns, rows, right=range(1, len(table.columns)))
+    print_report_table(table)

@@ -13,11 +13,11 @@ from cappy_select.cli.output import (
     note,
     note_report,
     print_json,
-    print_table,
+    print_report_table,
     progress,
 )
 from cappy_select.data.labels import LABELS
-from cappy_select.evaluate.report import shown, write_report
+from cappy_select.evaluate.report import write_report
 from cappy_select.evaluate.scaling import evaluate_scaling, scaling_report, scaling_table
 from cappy_select.scorer import Scorer
 
@@ -53,9 +53,7 @@ def scaling(
         print_json(report.data)
     else:
         for one in found:
-            table = scaling_table(one)
-            rows = [[shown(cell) for cell in row] for row in table.rows]
-            print_table(table.title, table.columns, rows, right=range(1, len(table.columns)))
+            print_report_table(scaling_table(one))
             note(one.verdict)
     for one in found:
         if one.left_out:

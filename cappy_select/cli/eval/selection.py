@@ -6,8 +6,17 @@ from typing import Annotated
 
 import typer
 
-from cappy_select.cli.output import Json, Revision, ScorerSource, note, note_report, print_json, print_table, progress
-from cappy_select.evaluate.report import shown, write_report
+from cappy_select.cli.output import (
+    Json,
+    Revision,
+    ScorerSource,
+    note,
+    note_report,
+    print_json,
+    print_report_table,
+    progress,
+)
+from cappy_select.evaluate.report import write_report
 from cappy_select.evaluate.selection import evaluate_selection, selection_report, selection_table
 from cappy_select.scorer import Scorer
 from cappy_select.strategies import NAMES
@@ -44,8 +53,7 @@ def selection(
     else:
         for report in reports:
             table = selection_table(report)
-            rows = [[shown(cell) for cell in row] for row in table.rows]
-            print_table(f"{table.title}\nscorer: {report.scorer}", table.columns, rows, right=(1, 2))
+            print_report_table(table, f"{table.title}\nscorer: {report.scorer}")
             if report.cut_pairs:
                 note(f"{report.cut_pairs} pairs did not fit the scorer's window and were cut")
     note_report(out, whole)

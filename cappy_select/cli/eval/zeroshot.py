@@ -15,13 +15,13 @@ from cappy_select.cli.output import (
     note_problems,
     note_report,
     print_json,
-    print_table,
+    print_report_table,
     progress,
 )
 from cappy_select.data.records import Problems
 from cappy_select.errors import InputError
 from cappy_select.evaluate.likelihood import LikelihoodJudge
-from cappy_select.evaluate.report import shown, write_report
+from cappy_select.evaluate.report import write_report
 from cappy_select.evaluate.reward import RewardJudge
 from cappy_select.evaluate.zeroshot import (
     LEFT_OUT,
@@ -100,9 +100,7 @@ def zeroshot(
     if json:
         print_json(report.model_dump(mode="json"))
     else:
-        table = accuracy_table(report)
-        rows = [[shown(cell) for cell in row] for row in table.rows]
-        print_table(f"scorer: {report.scorer}", table.columns, rows, right=range(1, len(table.columns)))
+        print_report_table(accuracy_table(report), f"scorer: {report.scorer}")
         for gain in differences(report):
             note(gain)
         if report.left_out:

@@ -14,7 +14,7 @@ from cappy_select.data.labels import rouge_l_batch
 from cappy_select.data.sources import BIGBENCH_45
 from cappy_select.errors import InputError, UnscorableWarning
 from cappy_select.evaluate.bigbench.answers import KINDS, Answered, kind_of
-from cappy_select.evaluate.intervals import Interval, paired, resampled
+from cappy_select.evaluate.intervals import Interval, paired, stratified
 from cappy_select.evaluate.ways import ways_of
 from cappy_select.recorded import Recorded, RecordedInstance
 from cappy_select.scorer import Scorer
@@ -261,6 +261,4 @@ def _differences(tasks: Sequence[list[int]], values: Mapping[str, Floats]) -> It
 
 def _within(tasks: Sequence[Floats]) -> Interval:
     """Over the instances of each task: every resample has as many of each, so tasks count the same in all of them."""
-    drawn = np.mean([resampled(gain, np.ones(len(gain)), seed=(0, at)) for at, gain in enumerate(tasks)], axis=0)
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return Interval(mean=float(np.mean([gain.mean() for gain in tasks])), low=float(low), high=float(high))
+    return stratified([(1 / len(tasks), gain, np.ones(len(gain))) for gain in tasks])
