@@ -16,7 +16,7 @@ from cappy_select.errors import (
     StrategyError,
     TruncationWarning,
 )
-from cappy_select.gates import FinishReason, Gate, JsonSchema, Matches, ToolArguments
+from cappy_select.gates import FinishReason, Gate, JsonSchema, Matches, ResponseFormat, ToolArguments
 from cappy_select.icl import Example, InContext
 from cappy_select.providers import (
     Declaring,
@@ -25,6 +25,7 @@ from cappy_select.providers import (
     Priced,
     Provider,
     ReplayProvider,
+    Streaming,
     TransformersProvider,
     Windowed,
 )
@@ -41,7 +42,7 @@ from cappy_select.strategies import (
     Vote,
     WeightedVote,
 )
-from cappy_select.types import Candidate, Downgrade, Failure, Instruction, Request, Selection, Usage
+from cappy_select.types import Candidate, Delta, Downgrade, Failure, Instruction, Request, Selection, Usage
 
 __version__ = "0.1.0"
 
@@ -56,6 +57,7 @@ __all__ = [
     "Cluster",
     "DataError",
     "Declaring",
+    "Delta",
     "Downgrade",
     "Example",
     "ExportError",
@@ -81,6 +83,7 @@ __all__ = [
     "Ranked",
     "ReplayProvider",
     "Request",
+    "ResponseFormat",
     "Sampling",
     "ScoreCache",
     "Scorer",
@@ -89,6 +92,7 @@ __all__ = [
     "SelfScore",
     "Strategy",
     "StrategyError",
+    "Streaming",
     "ToolArguments",
     "TransformersProvider",
     "TruncationWarning",

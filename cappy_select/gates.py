@@ -6,6 +6,7 @@ import inspect
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import Any, Protocol, runtime_checkable
 
 from cappy_select.errors import InputError
@@ -87,7 +88,8 @@ class JsonSchema:
 class ToolArguments:
     """Every tool call names a tool of the request, with arguments that the tool's schema allows.
 
-    An answer without tool calls passes, unless they are `required`.
+    An answer without tool calls passes, unless they are `required`, here or by the request's `tool_choice`. Every
+    Selector has this gate where the request has tools.
     """
 
     def __init__(self, *, required: bool = False) -> None:
@@ -95,9 +97,11 @@ class ToolArguments:
 
     def reason(self, candidate: Candidate, request: Request) -> str | None:
         """None when every call could be made."""
+        choice = request.params.get("tool_choice")
+        forced = choice.get("function", {}).get("name") if isinstance(choice, Mapping) else None
         calls = candidate.message.get("tool_calls") or ()
         if not calls:
-            return "no tool call" if self._required else None
+            return "no tool call" if self._required or forced or choice in ("required", "any") else None
         schemas = {
             tool["function"]["name"]: tool["function"].get("parameters") or {}
             for tool in request.params.get("tools") or ()
@@ -110,10 +114,35 @@ class ToolArguments:
             name, arguments = str(function.get("name")), str(function.get("arguments") or "{}")
             if name not in schemas:
                 return f"calls the tool {name!r}, which was not offered"
+            if forced and name != forced:
+                return f"calls the tool {name!r}, not {forced!r}"
             fault = _json_fault(arguments, _validator(schemas[name], name), f"the arguments of {name}")
             if fault:
                 return fault
         return None
+
+
+class ResponseFormat:
+    """The answer is JSON where the request's `response_format` asked for it, as its schema allows.
+
+    An answer that calls tools passes. Every Selector has this gate where the request has a `response_format`.
+    """
+
+    def reason(self, candidate: Candidate, request: Request) -> str | None:
+        """None for what was asked for."""
+        asked = request.params.get("response_format")
+        if not isinstance(asked, Mapping) or candidate.message.get("tool_calls"):
+            return None
+        if asked.get("type") == "json_object":
+            return _json_fault(candidate.text, _validator({"type": "object"}, "json_object"), "the answer")
+        if asked.get("type") != "json_schema" or not isinstance(asked.get("json_schema"), Mapping):
+            return None
+        schema = asked["json_schema"].get("schema") or {}
+        return _json_fault(candidate.text, _validator(schema, "the response_format"), "the answer")
+
+
+AS_ASKED: tuple[Gate, ...] = (ToolArguments(), ResponseFormat())
+"""What every answer to a request with tools or a format must pass."""
 
 
 class _Check:
@@ -162,10 +191,17 @@ def reason_against(candidate: Candidate, request: Request, gates: Iterable[Gate]
 
 
 def _validator(schema: Mapping[str, Any], name: str) -> Any:
+    return _compiled(json.dumps(schema), name)
+
+
+@lru_cache(256)
+def _compiled(text: str, name: str) -> Any:
+    """Of a schema's JSON: the answers of one request are held against the same few."""
     from jsonschema import SchemaError
     from jsonschema.validators import Draft202012Validator, validator_for
     from referencing import Registry
 
+    schema = json.loads(text)
     kind = validator_for(schema, default=Draft202012Validator)
     try:
         kind.check_schema(schema)

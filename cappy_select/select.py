@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -17,14 +17,24 @@ from cappy_select import background
 from cappy_select.asking import Asking, as_plan
 from cappy_select.errors import InputError, NoGoodAnswer, StrategyError, validation_message
 from cappy_select.fanout import FanOutConfig, Gathered, fan_out, no_candidates
-from cappy_select.gates import Complete, Gate, as_gates, reason_against
+from cappy_select.gates import AS_ASKED, Complete, Gate, as_gates, reason_against
 from cappy_select.icl import InContext
 from cappy_select.instruction import as_messages, build_instruction, check_policy
 from cappy_select.providers import Provider, as_providers
 from cappy_select.sampling import Plan
 from cappy_select.scorer import Scorer
 from cappy_select.strategies import Argmax, Needing, Strategy
-from cappy_select.types import Candidate, Instruction, InstructionPolicy, Prompt, Request, Selection, response_text
+from cappy_select.streaming import Emit, passed_on, pieces_of
+from cappy_select.types import (
+    Candidate,
+    Delta,
+    Instruction,
+    InstructionPolicy,
+    Prompt,
+    Request,
+    Selection,
+    response_text,
+)
 
 _T = TypeVar("_T")
 
@@ -83,7 +93,8 @@ class Selector:
                 or a callable); None for `paper` on a str and `chat` on messages.
             examples: In-context examples that the models see before the prompt.
             gates: What an answer must be to be scored (`JsonSchema`, `Matches`, ..., or a function of a
-                candidate), after `Complete`, which every answer must pass.
+                candidate), after `Complete`, which every answer must pass; one to a request with `tools` or a
+                `response_format` must also fit those.
             accept_cut_off: Answers that ended at their token limit can win; None: as the plan says.
             strategy: How the winner is found; default `Argmax()`.
             stop_when: A score that is good enough: when one answer has it, and `min_usable` are there, the other
@@ -174,6 +185,48 @@ class Selector:
 
     async def aselect(self, prompt: Prompt, **params: Any) -> Selection:
         """`select` for async callers."""
+        return await self._select(prompt, params)
+
+    def stream(self, prompt: Prompt, **params: Any) -> Iterator[Delta | Selection]:
+        """The best answer in pieces, then the Selection.
+
+        When one answer is asked for and nothing but its being one decides (no gates, no `abstain_below`), its
+        pieces come as the model writes them; else those of the winner, once it is found.
+
+        Raises: as `select` does, and after the pieces if the one answer turns out unusable.
+        """
+        pieces = self.astream(prompt, **params)
+
+        async def following() -> Delta | Selection | None:
+            return await anext(pieces, None)
+
+        try:
+            while (piece := background.run(following())) is not None:
+                yield piece
+        finally:
+            background.run(pieces.aclose())
+
+    async def astream(self, prompt: Prompt, **params: Any) -> AsyncGenerator[Delta | Selection, None]:
+        """`stream` for async callers."""
+        coming: asyncio.Queue[Delta | None] = asyncio.Queue()
+        selecting = asyncio.create_task(self._select(prompt, params, coming.put_nowait))
+        selecting.add_done_callback(lambda _: coming.put_nowait(None))
+        begun = False
+        try:
+            while (piece := await coming.get()) is not None:
+                begun = True
+                yield piece
+            selection = await selecting
+            if not begun:
+                for piece in pieces_of(selection.best.message):
+                    yield piece
+            yield selection
+        finally:
+            selecting.cancel()
+            await asyncio.gather(selecting, return_exceptions=True)
+
+    async def _select(self, prompt: Prompt, params: dict[str, Any], emit: Emit | None = None) -> Selection:
+        """Ask, score, choose; the pieces of an only answer are handed to `emit` as they come."""
         started = time.perf_counter()
         _refuse_fixed(params)
         messages = as_messages(prompt)
@@ -182,8 +235,9 @@ class Selector:
         seen = asked.calls[0].request.messages if examples and examples.scorer_sees else prompt
         # Before the calls: a prompt or policy that can't be read must not be found out after they are paid for.
         instruction = await self._in_background(lambda: self._instruction(seen, self.scorer.window))
+        freely = emit is not None and len(self._gates) == 1 and self._abstain_below is None
         gathered = await fan_out(
-            asked.calls,
+            passed_on(asked.calls, emit) if emit is not None and freely else asked.calls,
             self._config,
             judge=lambda answers, seconds: self._judge(answers, instruction, seconds),
             good_enough=self._is_good_enough,
@@ -300,12 +354,14 @@ class Selector:
         """Answers as they arrive: rejected by a gate, or not; scored already when a score can end the fan-out."""
         until = time.perf_counter() + seconds
         reasons: list[str | None] = [reason_against(*answer, self._gates[:1]) for answer in answers]  # microseconds
-        if len(self._gates) > 1:
+        formal = any(request.params.get("tools") or request.params.get("response_format") for _, request in answers)
+        gates = (*self._gates, *AS_ASKED) if formal else self._gates
+        if len(gates) > 1:
             said: list[str | None] = []  # filled by the worker, as far as it comes in time
 
             def ask_gates() -> None:
                 for answer in answers:
-                    said.append(reason_against(*answer, self._gates))  # noqa: PERF401
+                    said.append(reason_against(*answer, gates))  # noqa: PERF401
 
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):

@@ -87,6 +87,12 @@ class Candidate(_Frozen):
         return content_text(self.message.get("content"))[0]
 
 
+class Delta(_Frozen):
+    """A piece of an assistant message while it is streamed, in the form of OpenAI's `delta`."""
+
+    message: dict[str, Any]
+
+
 class Failure(_Frozen):
     """One call that brought no answer, and why."""
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
 
-ROLES = {"system", "developer", "user", "assistant", "tool"}
+from api_rules import violations_of
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class Reply:
     texts: tuple[str, ...] | None = None  # instead of `text`: several choices
     finish_reason: str = "stop"
     usage: dict[str, int] | None = field(default_factory=lambda: {"prompt_tokens": 10, "completion_tokens": 4})
-    delay_s: float = 0.0
+    delay_s: float = 0.0  # before the first byte
+    pieces_delay_s: float = 0.0  # between the pieces of a streamed answer
     status: int = 200
     error: str = "told to fail"
     headers: dict[str, str] = field(default_factory=dict)
@@ -31,6 +33,7 @@ class Reply:
     content_type: str = "application/json"
     logprobs: list[float] | None = None  # of the answer's tokens
     hang_up: Literal["at once", "mid-body"] | None = None
+    more: tuple[Reply, ...] = ()  # further choices
 
 
 class Loopback:
@@ -38,45 +41,40 @@ class Loopback:
 
     def __init__(self) -> None:
         self.replies: dict[str, list[Reply]] = defaultdict(lambda: [Reply()])
+        self.answer: Callable[[dict[str, Any]], Reply] | None = None  # of the request, instead of `replies`
         self.requests: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
         self.violations: list[str] = []
+        self.billed = {"prompt_tokens": 0, "completion_tokens": 0}  # over all answers that were begun
         self.closing = threading.Event()
         self.gives_n = False  # one choice whatever `n`, as many servers do
         self.lock = threading.Lock()
         self.base = ""
 
-    def next_reply(self, model: str) -> Reply:
+    def next_reply(self, request: dict[str, Any]) -> Reply:
+        if self.answer is not None:
+            return self.answer(request)
         with self.lock:
-            queue = self.replies[model]
+            queue = self.replies[request["model"]]
             return queue.pop(0) if len(queue) > 1 else queue[0]
 
     def reply_to(self, request: dict[str, Any]) -> Reply:
-        first = self.next_reply(request["model"])
-        more = request.get("n", 1) - 1 if self.gives_n and first.texts is None else 0
-        if not more:
+        first = self.next_reply(request)
+        if not self.gives_n or first.texts is not None:
             return first
-        texts = [first.text or "", *(self.next_reply(request["model"]).text or "" for _ in range(more))]
-        return replace(first, texts=tuple(texts))
+        more = tuple(self.next_reply(request) for _ in range(request.get("n", 1) - 1))
+        if self.answer is None or first.usage is None:
+            return replace(first, more=more)
+        written = sum((reply.usage or {}).get("completion_tokens", 0) for reply in (first, *more))
+        return replace(first, more=more, usage=first.usage | {"completion_tokens": written})
+
+    def bill(self, reply: Reply) -> None:
+        with self.lock:
+            for name in self.billed:
+                self.billed[name] += (reply.usage or {}).get(name, 0)
 
     def calls_to(self, model: str) -> int:
         return sum(request["model"] == model for request in self.requests)
-
-
-def violations_of(path: str, request: Any) -> list[str]:
-    """What is wrong with a chat-completion request, by the public API reference."""
-    if path != "/v1/chat/completions":
-        return [f"path {path}"]
-    if not isinstance(request, dict):
-        return ["the body is no object"]
-    found = [] if isinstance(request.get("model"), str) else ["no model"]
-    messages = request.get("messages")
-    if not isinstance(messages, list) or not messages:
-        return [*found, "no messages"]
-    found += [f"role {m.get('role')!r}" for m in messages if m.get("role") not in ROLES]
-    known = {"model", "messages", "n", "temperature", "top_p", "max_tokens", "stop", "tools", "tool_choice", "seed"}
-    known |= {"logprobs", "top_k", "min_tokens"}  # the last two are vLLM's
-    return found + [f"unknown parameter {name!r}" for name in request if name not in known]
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -93,7 +91,13 @@ class _Handler(BaseHTTPRequestHandler):
         if found:
             self._send(400, json.dumps({"error": {"message": "; ".join(found)}}).encode())
             return
-        reply = self.state.reply_to(request)
+        try:
+            reply = self.state.reply_to(request)
+        except Exception as error:  # of the test's own `answer`: not to be taken for a failure that is tested
+            with self.state.lock:
+                self.state.violations.append(f"no answer: {error!r}")
+            self._send(500, json.dumps({"error": {"message": f"no answer: {error!r}"}}).encode())
+            return
         if reply.delay_s and self.state.closing.wait(reply.delay_s):
             return
         if reply.hang_up == "at once":
@@ -103,12 +107,39 @@ class _Handler(BaseHTTPRequestHandler):
             error = {"message": reply.error, "type": "error", "param": None, "code": None}
             self._send(reply.status, json.dumps({"error": error}).encode(), reply.headers)
             return
+        if reply.body is None:
+            self.state.bill(reply)
+            if request.get("stream"):
+                self._stream(request, reply)
+                return
         body = reply.body if reply.body is not None else json.dumps(completion(request["model"], reply)).encode()
         if reply.hang_up == "mid-body":
             self._send(200, body, {"Content-Type": reply.content_type}, length=len(body) + 100)
             self.close_connection = True
             return
         self._send(200, body, {"Content-Type": reply.content_type} | reply.headers)
+
+    def _stream(self, request: dict[str, Any], reply: Reply) -> None:
+        usage = bool((request.get("stream_options") or {}).get("include_usage"))
+        events = [json.dumps(chunk) for chunk in chunks(request["model"], reply, include_usage=usage)] + ["[DONE]"]
+        if reply.hang_up == "mid-body":
+            events = events[: (len(events) - 1 - usage) // 2]  # never all that was to be said
+            self.close_connection = True
+        try:
+            self.send_response(200)
+            headers = {"Content-Type": "text/event-stream; charset=utf-8", "Transfer-Encoding": "chunked"}
+            for name, value in (headers | reply.headers).items():
+                self.send_header(name, value)
+            self.end_headers()
+            for place, event in enumerate(events):
+                if place and reply.pieces_delay_s and self.state.closing.wait(reply.pieces_delay_s):
+                    return
+                data = f"data: {event}\n\n".encode()
+                self.wfile.write(b"%x\r\n%b\r\n" % (len(data), data))
+            if reply.hang_up is None:
+                self.wfile.write(b"0\r\n\r\n")
+        except OSError:  # the client cancelled and went away
+            self.close_connection = True
 
     def _send(self, status: int, body: bytes, headers: dict[str, str] | None = None, length: int | None = None) -> None:
         try:
@@ -126,28 +157,83 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def completion(model: str, reply: Reply) -> dict[str, Any]:
-    messages = [reply.message or {"role": "assistant", "content": reply.text}]
-    if reply.texts is not None:
-        messages = [{"role": "assistant", "content": text} for text in reply.texts]
-    usage = reply.usage and {**reply.usage, "total_tokens": sum(reply.usage.values())}
+    usage = _usage(reply)
     return {
         "id": "chatcmpl-test",
         "object": "chat.completion",
         "created": 1,
         "model": model,
         "choices": [
-            {"index": index, "message": message, "finish_reason": reply.finish_reason} | _logprobs(reply)
-            for index, message in enumerate(messages)
+            {"index": index, "message": _message(choice), "finish_reason": choice.finish_reason}
+            | _logprobs(choice.logprobs)
+            for index, choice in enumerate(_choices(reply))
         ],
         **({"usage": usage} if usage else {}),
     }
 
 
-def _logprobs(reply: Reply) -> dict[str, Any]:
-    if reply.logprobs is None:
+def chunks(model: str, reply: Reply, *, include_usage: bool) -> Iterator[dict[str, Any]]:
+    """The `chat.completion.chunk` objects of a streamed answer."""
+    common = {"id": "chatcmpl-test", "object": "chat.completion.chunk", "created": 1, "model": model}
+    empty = {"usage": None} if include_usage else {}
+
+    def chunk(index: int, delta: dict[str, Any], reason: str | None = None, more: Any = None) -> dict[str, Any]:
+        choice = {"index": index, "delta": delta, "finish_reason": reason} | (more or {})
+        return common | {"choices": [choice]} | empty
+
+    for index, choice in enumerate(_choices(reply)):
+        message = _message(choice)
+        calls = message.get("tool_calls") or ()
+        text = message.get("content")
+        yield chunk(index, {"role": "assistant", "content": None if calls and not text else ""})
+        for name, value in message.items():
+            if name in ("role", "tool_calls") or value is None:
+                continue
+            pieces = _words(value) if isinstance(value, str) else [value]
+            said = _shares(choice.logprobs, len(pieces)) if name == "content" else [None] * len(pieces)
+            for piece, logprobs in zip(pieces, said, strict=True):
+                yield chunk(index, {name: piece}, more=_logprobs(logprobs))
+        for place, call in enumerate(calls):
+            function = call["function"]
+            named = call | {"function": function | {"arguments": ""}}
+            yield chunk(index, {"tool_calls": [{"index": place} | named]})
+            for piece in re.findall(r"(?s).{1,7}", function.get("arguments", "")):
+                yield chunk(index, {"tool_calls": [{"index": place, "function": {"arguments": piece}}]})
+        yield chunk(index, {}, choice.finish_reason)
+    if include_usage and (usage := _usage(reply)):
+        yield common | {"choices": [], "usage": usage}
+
+
+def _choices(reply: Reply) -> list[Reply]:
+    if reply.texts is not None:
+        return [replace(reply, text=text, texts=None) for text in reply.texts]
+    return [reply, *reply.more]
+
+
+def _message(reply: Reply) -> dict[str, Any]:
+    return reply.message or {"role": "assistant", "content": reply.text}
+
+
+def _usage(reply: Reply) -> dict[str, int] | None:
+    return reply.usage and {**reply.usage, "total_tokens": sum(reply.usage.values())}
+
+
+def _logprobs(values: list[float] | None) -> dict[str, Any]:
+    if values is None:
         return {}
-    tokens = [{"token": "t", "logprob": value, "bytes": None, "top_logprobs": []} for value in reply.logprobs]
+    tokens = [{"token": "t", "logprob": value, "bytes": None, "top_logprobs": []} for value in values]
     return {"logprobs": {"content": tokens, "refusal": None}}
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\s*\S+|\s+", text)
+
+
+def _shares(values: list[float] | None, pieces: int) -> list[list[float] | None]:
+    """One value a piece, and what is left over for the last one."""
+    if values is None:
+        return [None] * pieces
+    return [values[place : place + 1] if place < pieces - 1 else values[place:] for place in range(pieces)]
 
 
 class _Server(ThreadingHTTPServer):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import adapting
 from loopback import Reply
+from test_langchain_middleware import QUESTION, RIGHT, STEPS
 from tiny import make_t5
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -17,7 +18,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 def run(name, *arguments):
     environment = os.environ | {"OPENAI_API_KEY": "sk-test-1234"}
     command = [sys.executable, EXAMPLES / name, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -72,3 +73,46 @@ def test_adapt_closed_model(tmp_path, loopback):
     assert quality["adapted"] > quality["random"]
     assert out.splitlines()[-1].removeprefix("answer: ") in adapting.KINDS
     assert len(loopback.requests) == 4 * 160 + 4
+
+
+def test_langchain_chain(loopback):
+    answers = ["Peru has many rivers.", "The Marañón and the Ucayali."]
+    loopback.replies["a"] = [Reply(text=answers[0]), Reply(text=answers[1])]
+    loopback.replies["broken"] = [Reply(status=401)]
+    question = "The Marañón and the Ucayali meet near Nauta. Which rivers meet near Nauta?"
+    out = run("langchain_chain.py", question, "-m", "openai/a", "-m", "openai/broken", "--api-base", loopback.base)
+    assert out.splitlines()[-1] == f"best: {answers[1]}"
+    assert sorted(line.partition(":")[0] for line in out.splitlines()[:-1]) == ["brief", "plain"]
+    roles = [[message["role"] for message in request["messages"]] for request in loopback.requests]
+    assert roles.count(["user"]) == roles.count(["system", "user"]) == 3
+
+
+def test_langchain_rag(loopback):
+    loopback.replies["m"] = [Reply(text="It is a long river."), Reply(text="The Marañón and the Ucayali.")]
+    question = "Which rivers form the Amazon?"
+    out = run("langchain_rag.py", question, "-m", "openai/m", "--api-base", loopback.base)
+    assert out.splitlines()[0].startswith("passage 0: ")
+    assert out.splitlines()[-1] == "answer: The Marañón and the Ucayali."
+    prompt = loopback.requests[0]["messages"][0]["content"]
+    assert prompt.startswith("The Marañón and the Ucayali meet")
+    assert prompt.endswith(question)
+    assert "crocodiles" not in prompt
+
+
+def test_langchain_agent(loopback):
+    loopback.replies["a"] = list(STEPS)
+    out = run("langchain_agent.py", QUESTION, "-m", "openai:a", "--api-base", loopback.base)
+    assert "not taken: calls the tool 'weather', which was not offered" in out
+    assert "    population({'city': 'Iquitos'})" in out
+    assert f"ai: {RIGHT}" in out
+    assert {request["temperature"] for request in loopback.requests} == {0.9}
+
+
+def test_litellm_custom_provider(loopback):
+    loopback.replies["a"] = [Reply(text="Peru has many rivers.")]
+    loopback.replies["b"] = [Reply(text="The Marañón and the Ucayali.")]
+    models = ("-m", "openai/a", "-m", "openai/b", "--api-base", loopback.base)
+    question = "The Marañón and the Ucayali meet near Nauta. Which rivers meet near Nauta?"
+    out = run("litellm_custom_provider.py", question, *models)
+    assert out.splitlines()[0] == "The Marañón and the Ucayali."
+    assert "openai/b" in out.splitlines()[1]

@@ -5,7 +5,16 @@ import re
 
 import pytest
 
-from cappy_select import Candidate, FinishReason, InputError, JsonSchema, Matches, Request, ToolArguments
+from cappy_select import (
+    Candidate,
+    FinishReason,
+    InputError,
+    JsonSchema,
+    Matches,
+    Request,
+    ResponseFormat,
+    ToolArguments,
+)
 from cappy_select.gates import MAX_CHARACTERS, Complete, as_gates, reason_against
 
 SCHEMA = {"type": "object", "properties": {"age": {"type": "integer", "minimum": 0}}, "required": ["age"]}
@@ -82,6 +91,50 @@ def test_tool_calls_that_could_be_made(candidate, reason):
 
 def test_a_tool_call_can_be_required():
     assert ToolArguments(required=True).reason(answer("none"), ASK) == "no tool call"
+
+
+def asking(**params):
+    return Request(messages=({"role": "user", "content": "q"},), params=params)
+
+
+@pytest.mark.parametrize(
+    ("choice", "candidate", "reason"),
+    [
+        ("auto", answer("none"), None),
+        ("none", answer("none"), None),
+        ("required", answer("none"), "no tool call"),
+        ("any", answer("none"), "no tool call"),
+        ({"type": "function", "function": {"name": "b"}}, answer("none"), "no tool call"),
+        ({"type": "function", "function": {"name": "b"}}, call("a", "{}"), "calls the tool 'a', not 'b'"),
+        ({"type": "function", "function": {"name": "b"}}, call("b", "{}"), None),
+        ({"type": "allowed_tools"}, answer("none"), None),
+    ],
+)
+def test_a_tool_choice_is_kept(choice, candidate, reason):
+    tools = [{"type": "function", "function": {"name": name, "parameters": {}}} for name in "ab"]
+    assert ToolArguments().reason(candidate, asking(tools=tools, tool_choice=choice)) == reason
+
+
+NUMBER = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+
+
+@pytest.mark.parametrize(
+    ("asked", "text", "reason"),
+    [
+        (None, "no", None),
+        ({"type": "text"}, "no", None),
+        ({"type": "json_object"}, '{"n": "x"}', None),
+        ({"type": "json_object"}, "[1]", "the answer breaks the schema at $"),
+        ({"type": "json_object"}, "no", "the answer is not JSON"),
+        ({"type": "json_schema", "json_schema": {"name": "n", "schema": NUMBER}}, '{"n": 1}', None),
+        ({"type": "json_schema", "json_schema": {"name": "n", "schema": NUMBER}}, '{"n": "x"}', "at $.n"),
+        ({"type": "json_schema", "json_schema": {"name": "n", "schema": NUMBER}}, "no", "the answer is not JSON"),
+    ],
+)
+def test_a_response_format_is_kept(asked, text, reason):
+    found = ResponseFormat().reason(answer(text), asking(response_format=asked))
+    assert found is None if reason is None else reason in found
+    assert ResponseFormat().reason(call("a", "{}"), asking(response_format=asked)) is None
 
 
 def test_patterns_and_finish_reasons():

@@ -5,14 +5,21 @@ import subprocess
 import sys
 
 import pytest
-from langchain_cappy import ChatCappy
-from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
+from langchain_cappy import ChatCappy, LangChainProvider
+from langchain_core.caches import InMemoryCache
+from langchain_core.callbacks import BaseCallbackHandler, UsageMetadataCallbackHandler
+from langchain_core.exceptions import ModelAuthenticationError, ModelRateLimitError
+from langchain_core.language_models import FakeMessagesListChatModel
+from langchain_core.load import dumps, loads
+from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, SystemMessage
 from langchain_core.output_parsers import StrOutputParser
-from langchain_core.prompts import ChatPromptTemplate
-from langchain_tests.unit_tests import ChatModelUnitTests
+from langchain_core.prompts import ChatPromptTemplate, HumanMessagePromptTemplate, PromptTemplate
+from langchain_core.runnables import RunnableSequence
+from langchain_openai import ChatOpenAI
 from loopback import Reply
+from pydantic import BaseModel, ValidationError
 
-from cappy_select import NoCandidates
+from cappy_select import InputError, NoCandidates, NoGoodAnswer, Vote
 
 QUESTION = "The Marañón and the Ucayali meet near Nauta. Which rivers meet near Nauta?"
 RIGHT, WRONG = "The Marañón and the Ucayali.", "Peru has many rivers."
@@ -21,8 +28,10 @@ RIGHT, WRONG = "The Marañón and the Ucayali.", "Peru has many rivers."
 @pytest.fixture
 def chat(loopback, default):
     def make(**options):
-        given = {"models": ["openai/a", "openai/b"], "samples": 1, "scorer": default, "api_key": "sk-secret"}
-        return ChatCappy(**given | {"api_base": loopback.base} | options)
+        given = {"models": ["openai/a", "openai/b"], "samples": 1, "scorer": default} | options
+        if any(isinstance(model, str) for model in given["models"]):
+            given |= {"api_key": "sk-secret", "api_base": loopback.base}
+        return ChatCappy(**given)
 
     return make
 
@@ -70,22 +79,114 @@ def test_parameters_and_stop_reach_the_models(loopback, chat):
     assert (second["temperature"], second["stop"]) == (0.7, ["?"])
 
 
+def find(river: str) -> str:
+    """Find a river."""
+    return river
+
+
+def call(arguments, name="find"):
+    made = {"id": "1", "type": "function", "function": {"name": name, "arguments": arguments}}
+    return Reply(message={"role": "assistant", "content": None, "tool_calls": [made]}, finish_reason="tool_calls")
+
+
 def test_a_conversation_and_a_tool_call_survive(loopback, chat):
-    call = {"id": "1", "type": "function", "function": {"name": "find", "arguments": '{"q": "river"}'}}
-    for name in "ab":
-        loopback.replies[name] = [Reply(message={"role": "assistant", "content": None, "tool_calls": [call]})]
-    message = chat().invoke([SystemMessage("Be brief."), HumanMessage("Hi"), AIMessage("Hello"), HumanMessage("Find.")])
-    assert message.tool_calls == [{"name": "find", "args": {"q": "river"}, "id": "1", "type": "tool_call"}]
+    loopback.replies["a"] = loopback.replies["b"] = [call('{"river": "Ucayali"}')]
+    message = (
+        chat()
+        .bind_tools([find])
+        .invoke([SystemMessage("Be brief."), HumanMessage("Hi"), AIMessage("Hello"), HumanMessage("Find.")])
+    )
+    assert message.tool_calls == [{"name": "find", "args": {"river": "Ucayali"}, "id": "1", "type": "tool_call"}]
+    assert message.response_metadata["finish_reason"] == "tool_calls"
     assert [m["role"] for m in loopback.requests[0]["messages"]] == ["system", "user", "assistant", "user"]
+    assert loopback.requests[0]["tools"][0]["function"]["name"] == "find"
 
 
-def test_a_tool_call_cut_off_in_its_arguments_is_invalid_and_not_lost(loopback, chat):
-    call = {"id": "1", "type": "function", "function": {"name": "find", "arguments": '{"q": "riv'}}
-    for name in "ab":
-        loopback.replies[name] = [Reply(message={"role": "assistant", "content": None, "tool_calls": [call]})]
-    message = chat().invoke("q")
-    assert message.tool_calls == []
-    assert message.invalid_tool_calls[0]["args"] == '{"q": "riv'
+def test_tool_calls_that_could_not_be_made_do_not_win(loopback, chat):
+    loopback.replies["a"] = [call('{"riv'), call("{}"), call('{"river": "Nile"}', name="lose")]
+    loopback.replies["b"] = [call('{"river": "Nile"}')]
+    message = chat(samples=3).bind_tools([find]).invoke("Find the Nile.")
+    assert message.tool_calls[0]["args"] == {"river": "Nile"}
+    reasons = sorted(str(c["rejected"]) for c in message.response_metadata["candidates"] if c["model"] == "openai/a")
+    assert [reason.split(":")[0] for reason in reasons] == [
+        "calls the tool 'lose', which was not offered",
+        "the arguments of find breaks the schema at $",
+        "the arguments of find is not JSON",
+    ]
+    loopback.replies["b"] = [call('{"riv')]
+    with pytest.raises(NoCandidates) as caught:
+        chat(samples=1).bind_tools([find]).invoke("Find the Nile.")
+    assert "the arguments of find is not JSON" in str(caught.value)
+
+
+def test_what_is_scored_of_a_tool_call_is_its_name_and_arguments(loopback, chat, default):
+    loopback.replies["a"] = [call('{"river": "Nile"}')]
+    loopback.replies["b"] = [call('{"river": "Ucayali"}')]
+    message = chat().bind_tools([find]).invoke(QUESTION)
+    scores = {c["model"]: c["score"] for c in message.response_metadata["candidates"]}
+    expected = default.score(QUESTION, ['find({"river": "Nile"})', 'find({"river": "Ucayali"})'])
+    assert [scores["openai/a"], scores["openai/b"]] == pytest.approx(expected.tolist(), abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("choice", "sent"),
+    [
+        (None, None),
+        ("auto", "auto"),
+        ("none", "none"),
+        ("any", "required"),
+        ("required", "required"),
+        (True, {"type": "function", "function": {"name": "find"}}),
+        ("find", {"type": "function", "function": {"name": "find"}}),
+        ({"type": "function", "function": {"name": "find"}}, {"type": "function", "function": {"name": "find"}}),
+    ],
+)
+def test_a_tool_choice_is_sent_in_openais_words(loopback, chat, choice, sent):
+    loopback.replies["a"] = loopback.replies["b"] = [call('{"river": "Nile"}')]
+    chat().bind_tools([find], tool_choice=choice, parallel_tool_calls=False).invoke("Find the Nile.")
+    assert loopback.requests[0].get("tool_choice") == sent
+    assert loopback.requests[0]["parallel_tool_calls"] is False
+
+
+def test_a_tool_choice_that_is_not_offered_is_an_error(chat):
+    with pytest.raises(InputError, match="one of find, got 'lose'"):
+        chat().bind_tools([find], tool_choice="lose")
+    with pytest.raises(InputError, match="got 2"):
+        chat().bind_tools([find, test_a_conversation_and_a_tool_call_survive], tool_choice=True)
+
+
+class River(BaseModel):
+    """A river."""
+
+    name: str
+    length_km: int
+
+
+GOOD, BAD = '{"name": "Ucayali", "length_km": 1771}', '{"name": "Ucayali", "length_km": "long"}'
+
+
+@pytest.mark.parametrize("method", ["function_calling", "json_schema"])
+def test_structured_answers_that_break_the_schema_do_not_win(loopback, chat, method):
+    reply = (lambda text: call(text, "River")) if method == "function_calling" else (lambda text: Reply(text=text))
+    loopback.replies["a"], loopback.replies["b"] = [reply(BAD)], [reply(GOOD)]
+    model = chat().with_structured_output(River, method=method)
+    assert model.invoke("Which river?") == River(name="Ucayali", length_km=1771)
+    assert list(model.stream("Which river?"))[-1] == River(name="Ucayali", length_km=1771)
+    raw = chat().with_structured_output(River, method=method, include_raw=True).invoke("Which river?")
+    assert raw["parsed"] == River(name="Ucayali", length_km=1771)
+    assert raw["raw"].response_metadata["model_name"] == "openai/b"
+    assert raw["parsing_error"] is None
+
+
+def test_json_mode_wants_an_object_and_says_when_it_does_not_fit(loopback, chat):
+    loopback.replies["a"], loopback.replies["b"] = [Reply(text="no JSON")], [Reply(text=BAD)]
+    model = chat().with_structured_output(River, method="json_mode", include_raw=True)
+    answer = model.invoke("Which river? JSON, please.")
+    assert answer["parsed"] is None
+    assert "length_km" in str(answer["parsing_error"])
+    assert loopback.requests[0]["response_format"] == {"type": "json_object"}
+    with pytest.raises(InputError, match="strict"):
+        chat().with_structured_output(River, method="json_mode", strict=True)
 
 
 def test_a_copy_with_other_fields_uses_them(loopback, chat):
@@ -103,11 +204,27 @@ def test_what_was_cut_is_in_the_metadata(loopback, chat):
     assert message.response_metadata["tokens_cut"]["instruction"] > 300
 
 
-def test_no_answer_is_an_error_and_never_an_answer(loopback, chat):
-    for name in "ab":
-        loopback.replies[name] = [Reply(status=401)]
-    with pytest.raises(NoCandidates):
+def test_no_answer_is_an_error_and_langchains_own_when_all_failed_alike(loopback, chat):
+    loopback.replies["a"] = loopback.replies["b"] = [Reply(status=401)]
+    with pytest.raises(NoCandidates) as caught:
         chat().invoke("q")
+    assert isinstance(caught.value, ModelAuthenticationError)
+    loopback.replies["b"] = [Reply(status=429)]
+    with pytest.raises(NoCandidates) as caught:
+        asyncio.run(chat(max_retries=0).ainvoke("q"))
+    assert not isinstance(caught.value, ModelAuthenticationError)
+    assert [failure.kind for failure in caught.value.exceptions] == ["auth", "rate_limit"]
+
+
+def test_fallbacks_and_retries_work_as_with_any_chat_model(loopback, chat):
+    loopback.replies["a"] = [Reply(status=429)]
+    loopback.replies["b"] = [Reply(text=RIGHT)]
+    busy = chat(models=["openai/a"], max_retries=0)
+    model = busy.with_fallbacks([chat(models=["openai/b"])], exceptions_to_handle=(ModelRateLimitError,))
+    assert model.invoke(QUESTION).text == RIGHT
+    loopback.replies["a"] = [Reply(status=429), Reply(text=RIGHT)]
+    again = busy.with_retry(retry_if_exception_type=(ModelRateLimitError,), wait_exponential_jitter=False)
+    assert again.invoke(QUESTION).text == RIGHT
 
 
 def test_the_key_is_not_shown(chat):
@@ -116,33 +233,173 @@ def test_the_key_is_not_shown(chat):
     assert "sk-secret" not in str(model._identifying_params)
 
 
-def test_langchain_streams_the_winner_whole(loopback, chat):
+def test_the_winner_of_several_is_streamed_once_it_is_found(loopback, chat):
     answers(loopback)
     chunks = list(chat().stream(QUESTION))
     assert "".join(chunk.text for chunk in chunks) == RIGHT
+    assert len(chunks) > 3
+    assert chunks[-1].chunk_position == "last"
+    whole = sum(chunks[1:], chunks[0])
+    assert isinstance(whole, AIMessageChunk)
+    assert whole.usage_metadata == {"input_tokens": 20, "output_tokens": 8, "total_tokens": 28}
+    assert whole.response_metadata["model_name"] == "openai/b"
+
+
+async def test_an_only_answer_is_streamed_as_it_comes(loopback, chat):
+    loopback.replies["a"] = [Reply(text=RIGHT)]
+    chain = chat(models=["openai/a"]) | StrOutputParser()
+    pieces = [piece async for piece in chain.astream(QUESTION)]
+    assert "".join(pieces) == RIGHT
+    assert loopback.requests[0]["stream"] is True
+    whole = None
+    async for chunk in chat(models=["openai/a"]).astream(QUESTION):
+        whole = chunk if whole is None else whole + chunk
+    assert whole.usage_metadata == {"input_tokens": 10, "output_tokens": 4, "total_tokens": 14}
+
+
+def test_many_prompts_at_once(loopback, chat):
+    answers(loopback)
+    assert [message.text for message in chat().batch([QUESTION] * 3)] == [RIGHT] * 3
+    assert len(loopback.requests) == 6
+
+
+@pytest.fixture
+def other(loopback):
+    """A chat model of another package."""
+    return ChatOpenAI(model="c", api_key="sk-secret-1234", base_url=loopback.base, max_retries=0, stream_usage=True)
+
+
+class Counting(BaseCallbackHandler):
+    def __init__(self):
+        self.started, self.ended = [], []
+
+    def on_chat_model_start(self, serialized, messages, **kwargs):
+        self.started.append(kwargs.get("name"))
+
+    def on_llm_end(self, response, **kwargs):
+        self.ended.append(response)
+
+
+def test_langchain_models_and_names_are_asked_together_and_reported_once(loopback, chat, other):
+    answers(loopback)
+    loopback.replies["c"] = [Reply(text=WRONG, usage={"prompt_tokens": 100, "completion_tokens": 7})]
+    counting, usage = Counting(), UsageMetadataCallbackHandler()
+    model = chat(models=["openai/a", "openai/b", other], samples=2)
+    message = model.invoke(QUESTION, {"callbacks": [counting, usage]})
+    assert message.text == RIGHT
+    assert {row["model"] for row in message.response_metadata["candidates"]} == {"openai/a", "openai/b", "openai/c"}
+    assert len(counting.started) == len(counting.ended) == 1
+    assert message.usage_metadata == {"input_tokens": 240, "output_tokens": 30, "total_tokens": 270}
+    assert list(usage.usage_metadata.values()) == [message.usage_metadata]
+    assert loopback.calls_to("c") == 2
+
+
+def test_a_langchain_models_answer_is_returned_as_it_was(loopback, chat):
+    original = AIMessage(
+        content=[{"type": "reasoning", "reasoning": "Nauta ..."}, {"type": "text", "text": RIGHT}],
+        additional_kwargs={"kept": True},
+        response_metadata={"finish_reason": "stop", "service": "x"},
+    )
+    message = chat(models=[FakeMessagesListChatModel(responses=[original])]).invoke(QUESTION)
+    assert message.content == original.content
+    assert message.additional_kwargs == {"kept": True}
+    assert message.response_metadata["service"] == "x"
+    assert message.response_metadata["score"] > 0.5
+
+
+def test_tools_and_forms_reach_langchain_models(loopback, chat, other):
+    loopback.replies["c"] = [call(BAD, "River"), call(GOOD, "River")]
+    model = chat(models=[other], samples=2).with_structured_output(River)
+    assert model.invoke("Which river?") == River(name="Ucayali", length_km=1771)
+    assert loopback.requests[0]["tool_choice"] == {"type": "function", "function": {"name": "River"}}
+    loopback.replies["c"] = [Reply(text=GOOD)]
+    assert chat(models=[other]).with_structured_output(River, method="json_schema").invoke("Which?").length_km == 1771
+
+
+def test_an_only_langchain_model_streams_through(loopback, chat, other):
+    loopback.replies["c"] = [Reply(text=RIGHT)]
+    chunks = list(chat(models=[other]).stream(QUESTION))
+    assert "".join(chunk.text for chunk in chunks) == RIGHT
+    assert loopback.requests[0]["stream"] is True
+    assert sum(chunks[1:], chunks[0]).usage_metadata["total_tokens"] == 14
+
+
+def test_a_langchain_model_that_fails_is_a_failure_among_others(loopback, chat, other):
+    answers(loopback)
+    loopback.replies["c"] = [Reply(status=429)]
+    message = chat(models=["openai/b", other], max_retries=0).invoke(QUESTION)
+    assert [(row["model"], row["kind"]) for row in message.response_metadata["failures"]] == [
+        ("openai/c", "rate_limit")
+    ]
+
+
+def test_a_langchain_model_may_have_prices(loopback, chat, other):
+    priced = LangChainProvider(other, input_cost_per_token=1e-6, output_cost_per_token=2e-6)
+    assert chat(models=[priced], samples=2).invoke(QUESTION).response_metadata["cost"] == pytest.approx(36e-6)
+
+
+def test_samples_of_a_cached_langchain_model_differ(loopback, chat, other):
+    other.cache = InMemoryCache()
+    loopback.replies["c"] = [Reply(text=WRONG), Reply(text=RIGHT)]
+    message = chat(models=[other], samples=2).invoke(QUESTION)
+    assert message.text == RIGHT
+    assert len(loopback.requests) == 2
+
+
+def test_its_own_answers_can_be_cached(loopback, chat):
+    answers(loopback)
+    model = chat(cache=InMemoryCache())
+    assert model.invoke(QUESTION).text == model.invoke(QUESTION).text == RIGHT
+    assert len(loopback.requests) == 2
+    model.model_copy(update={"samples": 2}).invoke(QUESTION)
+    assert len(loopback.requests) == 6
+
+
+def test_the_selectors_options_are_fields(loopback, chat):
+    loopback.replies["a"] = loopback.replies["b"] = [Reply(text=WRONG)]
+    with pytest.raises(NoGoodAnswer):
+        chat(abstain_below=9.0).invoke(QUESTION)
+    loopback.replies["a"] = [Reply(text="Nile"), Reply(text="The Ucayali"), Reply(text="nile")]
+    message = chat(
+        models=["openai/a"], samples=None, plan={"samplings": [{"n": 3, "temperature": 0.7}]}, strategy=Vote()
+    ).invoke("q")
+    assert message.text.lower() == "nile"
+    assert loopback.requests[-1]["temperature"] == 0.7
+    with pytest.raises(NoCandidates) as caught:
+        chat(gates=[lambda candidate: "too short" if len(candidate.text) < 99 else None]).invoke("q")
+    assert "too short" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "options", [{"models": []}, {"samples": 0}, {"timeout": 0}, {"plan": "quick", "samples": 3}, {"temprature": 1}]
+)
+def test_bad_options_are_said_at_construction(chat, options):
+    with pytest.raises((InputError, ValidationError)):
+        chat(**options)
+
+
+def test_its_configuration_can_be_saved_without_the_key(loopback, chat, monkeypatch):
+    answers(loopback)
+    prompt = ChatPromptTemplate.from_messages([("human", "{question}")])
+    text = dumps(prompt | chat(scorer=None, temperature=0.3) | StrOutputParser())
+    assert "sk-secret" not in text
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-other-1234")
+    known = [
+        ChatCappy,
+        ChatPromptTemplate,
+        HumanMessagePromptTemplate,
+        PromptTemplate,
+        RunnableSequence,
+        StrOutputParser,
+    ]
+    chain = loads(text, valid_namespaces=["langchain_cappy"], allowed_objects=known, secrets_from_env=True)
+    assert chain.invoke({"question": QUESTION}) == RIGHT
+    assert loopback.requests[0]["temperature"] == 0.3
+    assert set(loopback.keys) == {"sk-other-1234"}
 
 
 def test_without_the_extra_the_error_names_it():
-    script = "import sys; sys.modules['langchain_core'] = None\nimport langchain_cappy"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert "cappy-select[langchain]" in done.stderr
-
-
-class TestStandard(ChatModelUnitTests):
-    """LangChain's own conformance tests, as far as this first face goes: no tools yet."""
-
-    @property
-    def chat_model_class(self):
-        return ChatCappy
-
-    @property
-    def chat_model_params(self):
-        return {"models": ["openai/a"], "api_key": "k"}
-
-    @property
-    def has_tool_calling(self):
-        return False
-
-    @property
-    def has_structured_output(self):
-        return False
+    for blocked, name in (("langchain_core", "ChatCappy"), ("langchain", "CappyMiddleware")):
+        script = f"import sys; sys.modules[{blocked!r}] = None\nfrom langchain_cappy import {name}"
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+        assert "cappy-select[langchain]" in done.stderr

@@ -18,12 +18,12 @@ def test_the_public_names_are_sorted_and_these():
     assert cappy_select.__all__ == sorted(cappy_select.__all__)
     assert set(cappy_select.__all__) == {
         "Argmax", "BundleDamaged", "BundleError", "BundleFormatError", "BundleNotFound", "Candidate", "CappyError",
-        "Cluster", "DataError", "Declaring", "Downgrade", "Example", "ExportError", "Failure", "FinishReason", "Gate",
-        "InContext", "InputError", "Instruction", "JsonSchema", "LiteLLMProvider", "Matches", "MinimumBayesRisk",
-        "MissingExtra", "NoCandidates", "NoGoodAnswer", "OpenAIProvider", "Plan", "Priced", "Provider", "ProviderError",
-        "QualityCost", "Ranked", "ReplayProvider", "Request", "Sampling", "ScoreCache", "Scorer", "Selection",
-        "Selector", "SelfScore", "Strategy", "StrategyError", "ToolArguments", "TransformersProvider",
-        "TruncationWarning", "Usage", "Vote", "WeightedVote", "Windowed",
+        "Cluster", "DataError", "Declaring", "Delta", "Downgrade", "Example", "ExportError", "Failure", "FinishReason",
+        "Gate", "InContext", "InputError", "Instruction", "JsonSchema", "LiteLLMProvider", "Matches",
+        "MinimumBayesRisk", "MissingExtra", "NoCandidates", "NoGoodAnswer", "OpenAIProvider", "Plan", "Priced",
+        "Provider", "ProviderError", "QualityCost", "Ranked", "ReplayProvider", "Request", "ResponseFormat", "Sampling",
+        "ScoreCache", "Scorer", "Selection", "Selector", "SelfScore", "Strategy", "StrategyError", "Streaming",
+        "ToolArguments", "TransformersProvider", "TruncationWarning", "Usage", "Vote", "WeightedVote", "Windowed",
     }  # fmt: skip
     assert all(hasattr(cappy_select, name) for name in cappy_select.__all__)
 
@@ -42,7 +42,7 @@ def test_importing_is_light(code):
 ORDER = [
     "errors", "types", "instruction", "hub", "bundle", "room", "scorer", "recorded", "sampling", "providers",
     "similarity", "icl", "gates", "lanes", "calls", "fanout", "asking", "answers", "strategies", "background",
-    "select", "data", "export", "train", "evaluate", "adapt", "cli",
+    "streaming", "select", "data", "export", "train", "evaluate", "adapt", "cli",
 ]  # fmt: skip
 EXCEPTIONS = {("bundle", "export")}  # a hub checkpoint becomes a bundle where bundles are resolved; lazily
 

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from operator import itemgetter
+from typing import Any, Literal
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
-from langchain_core.exceptions import OutputParserException
-from langchain_core.language_models import BaseChatModel, LangSmithParams
-from langchain_core.messages import AIMessage, BaseMessage, InvalidToolCall, ToolCall, convert_to_openai_messages
-from langchain_core.messages.tool import tool_call
-from langchain_core.output_parsers.openai_tools import make_invalid_tool_call, parse_tool_call
-from langchain_core.outputs import ChatGeneration, ChatResult
+from langchain_core.language_models import BaseChatModel, LangSmithParams, LanguageModelInput
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser
+from langchain_core.output_parsers.openai_tools import JsonOutputKeyToolsParser, PydanticToolsParser
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
+from langchain_core.tools import BaseTool
+from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
+from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import ConfigDict, Field, PrivateAttr, SecretStr
 
-from cappy_select import Selection, Selector
+from cappy_select import Delta, InputError, Selector
+from langchain_cappy.errors import langchains_own
+from langchain_cappy.messages import as_chunk, as_message, as_openai, last_chunk
+from langchain_cappy.provider import LangChainProvider, name_of
+
+Method = Literal["function_calling", "json_schema", "json_mode"]
 
 
 class ChatCappy(BaseChatModel):
@@ -24,51 +35,77 @@ class ChatCappy(BaseChatModel):
         >>> model = ChatCappy(models=["openai/gpt-5-mini", "anthropic/claude-haiku-4-5"], samples=4)
         >>> model.invoke("Name three rivers in Peru.").response_metadata["score"]  # doctest: +SKIP
 
-    The message's `usage_metadata` counts all calls. Its `response_metadata` has the winner's `model_name`,
+    The message's `usage_metadata` counts all calls, once. Its `response_metadata` has the winner's `model_name`,
     `score` and `finish_reason`, `tokens_cut` to fit the scorer's window, the `cost` of all calls in dollars
     (None when a price is unknown), a summary of the `candidates`, and the `failures`.
+
+    Streamed, the winner comes in pieces once it is found; when one answer of one model is asked for, its pieces
+    come as the model writes them.
+
+    What is scored is the answer's text, then each tool call as `name(arguments)`; an answer that calls a tool which
+    was not offered, with arguments that its schema forbids, or that is not the JSON that was asked for, can't win.
+
+    Too few usable answers raise `cappy_select.NoCandidates`, which is LangChain's own error too (`ModelRateLimitError`,
+    `ModelTimeoutError`, ...) when all calls failed alike.
     """
 
-    model_config = ConfigDict(arbitrary_types_allowed=True)
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
     models: list[Any] = Field(min_length=1)
-    """LiteLLM model names, or `cappy_select` providers."""
-    samples: int = Field(4, ge=1)
-    """Answers to ask of each model."""
+    """Names as `cappy_select.Selector` takes them (LiteLLM's), LangChain chat models, or `cappy_select` providers."""
+    samples: int | None = Field(None, ge=1)
+    """Answers to ask of each model; default 4. Short for a plan."""
+    plan: Any = None
+    """What to ask of each model instead: a `cappy_select.Plan`, its preset's name, or a JSON file."""
     scorer: Any = None
     """A `Scorer`, or what `Scorer.load` takes; None for the embedded default."""
+    strategy: Any = None
+    """How the winner is found: a `cappy_select.Strategy`; default `Argmax()`."""
+    gates: list[Any] = Field(default_factory=list)
+    """What an answer must be to be scored: `cappy_select` gates, or functions of a candidate."""
+    instruction: Any = None
+    """How the scorer's instruction is made of the messages: `paper`, `chat` (default), `last_user`, or a callable."""
     temperature: float | None = None
     max_tokens: int | None = None
     stop: list[str] | None = None
     timeout: float = Field(60.0, gt=0)
     """Seconds for all calls of one answer together."""
+    grace_s: float | None = Field(None, ge=0)
+    """Seconds that the other calls have once `min_usable` answers arrived."""
     max_retries: int = Field(2, ge=0)
+    """Of one call. A LangChain model's own retries come on top: set those to 0, or these."""
     min_usable: int = Field(1, ge=1)
-    """Non-empty answers needed; with fewer, `cappy_select.NoCandidates` is raised."""
+    """Usable answers needed."""
+    max_cost: float | None = Field(None, gt=0)
+    """Dollars that one answer may cost over all calls."""
+    stop_when: float | None = None
+    """A score that is good enough to cancel the other calls."""
+    abstain_below: float | None = None
+    """A score that the winner must have: else `cappy_select.NoGoodAnswer` is raised."""
     api_key: SecretStr | None = None
     """For every model given by name; default each provider's own environment variable."""
     api_base: str | None = None
     model_kwargs: dict[str, Any] = Field(default_factory=dict)
     """Further parameters of every call."""
+    streaming: bool = False
+    """Stream in `invoke` too, for callbacks that want tokens."""
 
     _built: tuple[dict[str, Any], Selector] = PrivateAttr()
 
     def model_post_init(self, context: Any, /) -> None:
         """Load the scorer and check the models once, here and not in the first request."""
         super().model_post_init(context)
-        self._built = self._setup, Selector(**self._setup)
+        setup = self._setup
+        self._built = setup, _selector_of(setup)
 
     @property
     def _setup(self) -> dict[str, Any]:
+        same = ("models", "samples", "plan", "scorer", "strategy", "gates", "instruction", "grace_s", "max_retries")
+        more = ("min_usable", "max_cost", "stop_when", "abstain_below", "api_base")
         return {
-            "models": self.models,
-            "samples": self.samples,
-            "scorer": self.scorer,
+            **{name: getattr(self, name) for name in same + more},
             "deadline_s": self.timeout,
-            "max_retries": self.max_retries,
-            "min_usable": self.min_usable,
             "api_key": self.api_key.get_secret_value() if self.api_key else None,
-            "api_base": self.api_base,
         }
 
     @property
@@ -77,7 +114,7 @@ class ChatCappy(BaseChatModel):
         setup, selector = self._built
         if setup != self._setup:
             same = setup["scorer"] is self.scorer
-            selector = Selector(**self._setup | ({"scorer": selector.scorer} if same else {}))
+            selector = _selector_of(self._setup | ({"scorer": selector.scorer} if same else {}))
             self._built = self._setup, selector
         return selector
 
@@ -85,24 +122,40 @@ class ChatCappy(BaseChatModel):
     def _llm_type(self) -> str:
         return "cappy"
 
+    @classmethod
+    def is_lc_serializable(cls) -> bool:
+        """`langchain_core.load.dumps` writes its configuration, without the key."""
+        return True
+
+    @property
+    def lc_secrets(self) -> dict[str, str]:
+        """The key is read from the first named model's own variable when it is loaded again."""
+        named = next((model for model in self.models if isinstance(model, str)), "openai")
+        vendor = "openai" if named.startswith("openai:") else named.partition("/")[0]
+        return {"api_key": f"{vendor.upper()}_API_KEY"}
+
     @property
     def _identifying_params(self) -> dict[str, Any]:
-        """What makes two instances answer differently; LangChain's cache keys on it."""
+        """What makes two instances answer differently."""
         return {
-            "models": [model if isinstance(model, str) else model.model for model in self.models],
+            "models": [_name(model) for model in self.models],
             "api_base": self.api_base,
-            "samples": self.samples,
+            "plan": self._selector.plan.model_dump(mode="json"),
             "min_usable": self.min_usable,
             "timeout": self.timeout,
             "scorer": str(self._selector.scorer.bundle),
             **self._params(None, {}),
         }
 
+    def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
+        """What LangChain's cache keys on; its own way knows no scorer's digest, and a copy's fields from before."""
+        return f"{super()._get_llm_string(stop, **kwargs)}---{json.dumps(self._identifying_params, default=str)}"
+
     def _params(self, stop: list[str] | None, kwargs: dict[str, Any]) -> dict[str, Any]:
         """Parameters of one call: the fields', then the caller's."""
         fields = {"temperature": self.temperature, "max_tokens": self.max_tokens, "stop": stop or self.stop}
         given = {name: value for name, value in fields.items() if value is not None}
-        return {**given, **self.model_kwargs, **kwargs}
+        return {**given, **self.model_kwargs, **{name: value for name, value in kwargs.items() if name != "stream"}}
 
     def get_num_tokens(self, text: str) -> int:
         """Tokens as the scorer counts them; LangChain's default would fetch a tokenizer from a hub."""
@@ -111,7 +164,7 @@ class ChatCappy(BaseChatModel):
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         """What tracing shows; there is no one model, so the name lists them."""
         params = super()._get_ls_params(stop=stop, **kwargs)
-        params["ls_model_name"] = kwargs.get("model") or "+".join(self._identifying_params["models"])
+        params["ls_model_name"] = kwargs.get("model") or "+".join(map(_name, self.models))
         return params
 
     def _generate(
@@ -121,7 +174,9 @@ class ChatCappy(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        return _as_result(self._selector.select(_as_openai(messages), **self._params(stop, kwargs)))
+        with langchains_own():
+            selection = self._selector.select(as_openai(messages), **self._params(stop, kwargs))
+        return ChatResult(generations=[ChatGeneration(message=as_message(selection))])
 
     async def _agenerate(
         self,
@@ -130,52 +185,131 @@ class ChatCappy(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        return _as_result(await self._selector.aselect(_as_openai(messages), **self._params(stop, kwargs)))
+        with langchains_own():
+            selection = await self._selector.aselect(as_openai(messages), **self._params(stop, kwargs))
+        return ChatResult(generations=[ChatGeneration(message=as_message(selection))])
 
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        with langchains_own():
+            for piece in self._selector.stream(as_openai(messages), **self._params(stop, kwargs)):
+                chunk = as_chunk(piece) if isinstance(piece, Delta) else last_chunk(piece)
+                yield ChatGenerationChunk(message=chunk)
 
-def _as_openai(messages: list[BaseMessage]) -> list[dict[str, Any]]:
-    converted = convert_to_openai_messages(messages)
-    return converted if isinstance(converted, list) else [converted]
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        with langchains_own():
+            async for piece in self._selector.astream(as_openai(messages), **self._params(stop, kwargs)):
+                chunk = as_chunk(piece) if isinstance(piece, Delta) else last_chunk(piece)
+                yield ChatGenerationChunk(message=chunk)
 
+    def bind_tools(
+        self,
+        tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool],
+        *,
+        tool_choice: str | dict[str, Any] | bool | None = None,
+        strict: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, AIMessage]:
+        """Tools that the models may call.
 
-def _as_result(selection: Selection) -> ChatResult:
-    best, usage, instruction = selection.best, selection.usage, selection.instruction
-    tool_calls, invalid_tool_calls = _tool_calls(best.message)
-    answer = AIMessage(
-        content=best.message.get("content") or "",
-        additional_kwargs={k: v for k, v in best.message.items() if k not in ("role", "content", "tool_calls")},
-        tool_calls=tool_calls,
-        invalid_tool_calls=invalid_tool_calls,
-        usage_metadata={
-            "input_tokens": usage.prompt_tokens,
-            "output_tokens": usage.completion_tokens,
-            "total_tokens": usage.total_tokens,
-        },
-        response_metadata={
-            "model_name": best.model,
-            "score": best.score,
-            "finish_reason": best.finish_reason,
-            "cost": selection.cost,
-            "tokens_cut": {"instruction": instruction.tokens_cut, "answer": best.tokens_cut},
-            "candidates": [
-                {"model": candidate.model, "score": candidate.score, "rejected": candidate.rejected}
-                for candidate in selection.candidates
-            ],
-            "failures": [failure.model_dump(mode="json") for failure in selection.failures],
-        },
-    )
-    return ChatResult(generations=[ChatGeneration(message=answer)])
+        Args:
+            tools: As `convert_to_openai_tool` takes them: functions, pydantic classes, LangChain tools, dicts.
+            tool_choice: `auto`, `none`, `any` (also `required`), a tool's name, OpenAI's dict, or True for the only
+                tool.
+            strict: Ask OpenAI to keep to the schema.
+            **kwargs: Further parameters of every call (`parallel_tool_calls`, ...).
+        """
+        offered = [convert_to_openai_tool(tool, strict=strict) for tool in tools]
+        if tool_choice:
+            kwargs["tool_choice"] = _choice(tool_choice, offered)
+        return self.bind(tools=offered, **kwargs)
 
+    def with_structured_output(
+        self,
+        schema: dict[str, Any] | type,
+        *,
+        include_raw: bool = False,
+        method: Method = "function_calling",
+        strict: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, Any]:
+        """Answers as objects of a schema; candidates that break it can't win.
 
-def _tool_calls(message: dict[str, Any]) -> tuple[list[ToolCall], list[InvalidToolCall]]:
-    """Tool calls whose arguments are JSON, and those whose are not (an answer cut off at its token limit)."""
-    valid, invalid = [], []
-    for call in message.get("tool_calls") or ():
-        try:
-            parsed = parse_tool_call(call, return_id=True)
-        except OutputParserException as error:
-            invalid.append(make_invalid_tool_call(call, str(error)))
+        Args:
+            schema: A pydantic class, a TypedDict, a JSON Schema, or an OpenAI tool.
+            include_raw: Give `{"raw": message, "parsed": object or None, "parsing_error": error or None}`.
+            method: `function_calling` works with the most models. `json_schema` is OpenAI's structured output, which
+                LiteLLM translates for some others. `json_mode`: only JSON; the prompt must say of what kind.
+            strict: Ask OpenAI to keep to the schema.
+        """
+        tool = convert_to_openai_tool(schema, strict=strict)
+        name, is_class = tool["function"]["name"], isinstance(schema, type) and is_basemodel_subclass(schema)
+        shown = {"kwargs": {"method": method}, "schema": convert_to_json_schema(schema)}
+        parser: Any = PydanticOutputParser(pydantic_object=schema) if is_class else JsonOutputParser()
+        if method == "function_calling":
+            asked = self.bind_tools(
+                [schema], tool_choice=name, strict=strict, ls_structured_output_format=shown, **kwargs
+            )
+            parser = JsonOutputKeyToolsParser(key_name=name, first_tool_only=True)
+            if is_class:
+                parser = PydanticToolsParser(tools=[schema], first_tool_only=True)
+        elif method == "json_schema":
+            wanted = {"name": name, "schema": tool["function"]["parameters"]}
+            wanted |= {} if strict is None else {"strict": strict}
+            asked = self.bind(
+                response_format={"type": "json_schema", "json_schema": wanted},
+                ls_structured_output_format=shown,
+                **kwargs,
+            )
+        elif method == "json_mode":
+            if strict is not None:
+                raise InputError("strict is for schemas, and json_mode sends none")
+            asked = self.bind(response_format={"type": "json_object"}, ls_structured_output_format=shown, **kwargs)
         else:
-            if parsed is not None:
-                valid.append(tool_call(name=parsed["name"], args=parsed["args"], id=parsed["id"]))
-    return valid, invalid
+            raise InputError(f"method must be function_calling, json_schema or json_mode, got {method!r}")
+        if not include_raw:
+            found: Runnable[LanguageModelInput, Any] = asked | parser
+            return found
+        parsed = RunnablePassthrough.assign(parsed=itemgetter("raw") | parser, parsing_error=lambda _: None)
+        none = RunnablePassthrough.assign(parsed=lambda _: None)
+        return RunnableMap(raw=asked) | parsed.with_fallbacks([none], exception_key="parsing_error")
+
+
+def _selector_of(setup: Mapping[str, Any]) -> Selector:
+    models = [LangChainProvider(m) if isinstance(m, BaseChatModel) else m for m in setup["models"]]
+    return Selector(**{**setup, "models": models})
+
+
+def _name(model: Any) -> str:
+    if isinstance(model, BaseChatModel):
+        return name_of(model)
+    return model if isinstance(model, str) else str(model.model)
+
+
+def _choice(choice: str | dict[str, Any] | bool, offered: Sequence[Mapping[str, Any]]) -> str | dict[str, Any]:
+    """In OpenAI's words. Raises InputError for a tool that is not offered."""
+    if isinstance(choice, dict):
+        return choice
+    names = [tool["function"]["name"] for tool in offered if "function" in tool]
+    if choice is True:
+        if len(names) != 1:
+            raise InputError(f"tool_choice=True is for one tool, got {len(names)}: name the one, or 'any'")
+        choice = names[0]
+    if choice in names:
+        return {"type": "function", "function": {"name": choice}}
+    if choice in ("any", "required"):
+        return "required"
+    if choice in ("auto", "none"):
+        return str(choice)
+    raise InputError(f"tool_choice must be auto, none, any or one of {', '.join(names)}, got {choice!r}")

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import aclosing
+from pathlib import Path
 from typing import Any
 
-from cappy_select import CappyError, InputError, Selection, Selector
-
-os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # no network at LiteLLM's import
-
 import litellm
-from litellm.llms.custom_llm import CustomLLM, CustomLLMError
-from litellm.types.utils import Choices, Message, ModelResponse, Usage
+from litellm.exceptions import NotFoundError
+from litellm.llms.custom_llm import CustomLLM
+from litellm.types.utils import GenericStreamingChunk, ModelResponse
+
+from cappy_select import CappyError, InputError, Selector
+from litellm_cappy.errors import as_litellm_error
+from litellm_cappy.presets import load_presets
+from litellm_cappy.responses import Chunks, fill
 
 
 class CappyLLM(CustomLLM):
     """Answers `cappy/<preset>` with the selector of that name.
 
-    The response's usage counts all calls. Its `_hidden_params` carry LiteLLM's `response_cost` (dollars over
-    all calls, absent when a price is unknown) and `cappy_score`, the winner's raw score.
+    The response is the winner's. Its usage and `response_cost` are those of all calls together; its field `cappy`
+    says what was weighed (score, model, candidates, failures), and so does `_hidden_params["cappy"]`. In a stream
+    the last chunk with a delta has it.
+
+    A caller's `timeout`, `num_retries`, `api_key` and `api_base` are not used: the selector has its own.
     """
 
     def __init__(self, presets: Mapping[str, Selector]) -> None:
@@ -29,31 +35,96 @@ class CappyLLM(CustomLLM):
                 raise InputError(f"the preset {name!r} must be a Selector, got {type(selector).__name__}")
         self._presets = dict(presets)
 
+    @classmethod
+    def load(cls, path: str | Path) -> CappyLLM:
+        """A handler for the presets of a YAML file. Raises InputError that names the file and the place."""
+        return cls(load_presets(path))
+
     def completion(  # type: ignore[override]
         self, model: str, messages: list[Any], model_response: ModelResponse, optional_params: dict[str, Any], **_: Any
     ) -> ModelResponse:
         """`litellm.completion`; the other arguments of the seam carry nothing for a fan-out."""
+        selector, name = self._preset(model)
         try:
-            selection = self._preset(model).select(messages, **_params(optional_params))
+            selection = selector.select(_history(messages), **_params(optional_params))
         except CappyError as error:
-            raise _as_litellm_error(error) from error
-        return _fill(model_response, f"cappy/{model}", selection)
+            raise as_litellm_error(error, name) from error
+        return fill(model_response, name, selection)
 
     async def acompletion(  # type: ignore[override]
         self, model: str, messages: list[Any], model_response: ModelResponse, optional_params: dict[str, Any], **_: Any
     ) -> ModelResponse:
         """`litellm.acompletion`."""
+        selector, name = self._preset(model)
         try:
-            selection = await self._preset(model).aselect(messages, **_params(optional_params))
+            selection = await selector.aselect(_history(messages), **_params(optional_params))
         except CappyError as error:
-            raise _as_litellm_error(error) from error
-        return _fill(model_response, f"cappy/{model}", selection)
+            raise as_litellm_error(error, name) from error
+        return fill(model_response, name, selection)
 
-    def _preset(self, name: str) -> Selector:
-        if name not in self._presets:
-            known = ", ".join(f"cappy/{preset}" for preset in sorted(self._presets))
-            raise CustomLLMError(404, f"there is no preset 'cappy/{name}'; there is {known}")
-        return self._presets[name]
+    def streaming(  # type: ignore[override]
+        self, model: str, messages: list[Any], optional_params: dict[str, Any], **_: Any
+    ) -> Iterator[GenericStreamingChunk]:
+        """`litellm.completion(stream=True)`; raises before the first chunk as `completion` does."""
+        selector, name = self._preset(model)
+
+        def chunks() -> Iterator[GenericStreamingChunk]:
+            made = Chunks()
+            try:
+                for piece in selector.stream(_history(messages), **_params(optional_params)):
+                    yield from made.of(piece)
+            except CappyError as error:
+                raise as_litellm_error(error, name) from error
+
+        following = chunks()
+        return _led_by(next(following), following)
+
+    def astreaming(  # type: ignore[override]
+        self, model: str, messages: list[Any], optional_params: dict[str, Any], **_: Any
+    ) -> AsyncIterator[GenericStreamingChunk]:
+        """`litellm.acompletion(stream=True)`; what a call meets is raised at the first chunk, not before."""
+        selector, name = self._preset(model)
+
+        async def chunks() -> AsyncIterator[GenericStreamingChunk]:
+            made = Chunks()
+            try:
+                async with aclosing(selector.astream(_history(messages), **_params(optional_params))) as pieces:
+                    async for piece in pieces:
+                        for chunk in made.of(piece):
+                            yield chunk
+            except CappyError as error:
+                raise as_litellm_error(error, name) from error
+
+        return chunks()
+
+    def _preset(self, model: str) -> tuple[Selector, str]:
+        name = f"cappy/{model}"
+        if model not in self._presets:
+            known = ", ".join(f"cappy/{preset}" for preset in sorted(self._presets)) or "none"
+            raise NotFoundError(f"there is no preset {name!r}; there is {known}", name, "cappy")
+        return self._presets[model], name
+
+
+def register(presets: Mapping[str, Selector] | str | Path) -> CappyLLM:
+    """Make `litellm.completion(model="cappy/<name>", ...)` ask these selectors.
+
+    Replaces an earlier registration; other custom providers stay.
+
+    Args:
+        presets: Selectors by name, or a YAML file of them (see `load_presets`).
+
+    Raises InputError for a preset that is none, or a fault in the file.
+    """
+    handler = CappyLLM.load(presets) if isinstance(presets, str | Path) else CappyLLM(presets)
+    others = [item for item in litellm.custom_provider_map if item["provider"] != "cappy"]
+    litellm.custom_provider_map = [*others, {"provider": "cappy", "custom_handler": handler}]
+    litellm.utils.custom_llm_setup()
+    return handler
+
+
+def _led_by(first: GenericStreamingChunk, others: Iterator[GenericStreamingChunk]) -> Iterator[GenericStreamingChunk]:
+    yield first
+    yield from others
 
 
 def _params(optional_params: Mapping[str, Any]) -> dict[str, Any]:
@@ -65,43 +136,20 @@ def _params(optional_params: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-_LITELLMS_OWN = {"max_retries", "num_retries", "timeout", "request_timeout"}
-_DEFAULTS = [("n", 1), ("n", None), ("stream", False), ("stream", None)]
+_LITELLMS_OWN = {"max_retries", "num_retries", "timeout", "request_timeout", "stream", "stream_options"}
+_DEFAULTS = [("n", 1), ("n", None)]
 
 
-def register(presets: Mapping[str, Selector]) -> CappyLLM:
-    """Make `litellm.completion(model="cappy/<name>", ...)` ask these selectors.
-
-    Replaces an earlier registration; other custom providers stay.
-    """
-    handler = CappyLLM(presets)
-    others = [item for item in litellm.custom_provider_map if item["provider"] != "cappy"]
-    litellm.custom_provider_map = [*others, {"provider": "cappy", "custom_handler": handler}]
-    litellm.utils.custom_llm_setup()
-    return handler
+def _history(messages: Sequence[Any]) -> list[Any]:
+    """The messages without our own summary, which comes back with an answer that was put together of chunks."""
+    return [_without_summary(message) for message in messages]
 
 
-def _fill(response: ModelResponse, model: str, selection: Selection) -> ModelResponse:
-    response.model = model
-    response.choices = [
-        Choices(
-            index=0,
-            finish_reason=selection.best.finish_reason or "stop",
-            message=Message(**selection.best.message),
-        )
-    ]
-    usage = selection.usage
-    response.usage = Usage(  # type: ignore[attr-defined]
-        prompt_tokens=usage.prompt_tokens,
-        completion_tokens=usage.completion_tokens,
-        total_tokens=usage.total_tokens,
+def _without_summary(message: Any) -> Any:
+    fields = message.get("provider_specific_fields") if isinstance(message, Mapping) else None
+    if not isinstance(fields, Mapping) or "cappy" not in fields:
+        return message
+    left = {name: value for name, value in fields.items() if name != "cappy"}
+    return {name: value for name, value in message.items() if name != "provider_specific_fields"} | (
+        {"provider_specific_fields": left} if left else {}
     )
-    response._hidden_params["cappy_score"] = selection.best.score
-    if selection.cost is not None:
-        response._hidden_params["response_cost"] = selection.cost
-    return response
-
-
-def _as_litellm_error(error: CappyError) -> CustomLLMError:
-    ours = isinstance(error, InputError)  # the caller's doing
-    return CustomLLMError(400 if ours else 502, str(error))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from cappy_select.errors import InputError
@@ -10,7 +10,7 @@ from cappy_select.providers.litellm import LiteLLMProvider
 from cappy_select.providers.openai import OpenAIProvider
 from cappy_select.providers.replay import ReplayProvider
 from cappy_select.providers.transformers import TransformersProvider
-from cappy_select.types import Candidate, Message, Request, Usage
+from cappy_select.types import Candidate, Delta, Message, Request, Usage
 
 __all__ = [
     "Declaring",
@@ -19,6 +19,7 @@ __all__ = [
     "Priced",
     "Provider",
     "ReplayProvider",
+    "Streaming",
     "TransformersProvider",
     "Windowed",
     "as_providers",
@@ -38,6 +39,15 @@ class Provider(Protocol):
         Usage and cost of the call are divided among the candidates, so that they add up. Raises
         ProviderError; must not swallow `asyncio.CancelledError`.
         """
+        ...
+
+
+@runtime_checkable
+class Streaming(Protocol):
+    """A provider that can give an answer in pieces, as they come."""
+
+    def stream(self, request: Request) -> AsyncGenerator[Delta | Candidate, None]:
+        """`complete` for one answer: its pieces, then the whole of it. Raises ProviderError."""
         ...
 
 

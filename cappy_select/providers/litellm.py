@@ -7,15 +7,23 @@ an explicit timeout (LiteLLM's default is 6000 s).
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from contextlib import aclosing
 from copy import deepcopy
 from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
 from cappy_select.errors import InputError
-from cappy_select.providers.openai_format import COMMON, TokenPrices, candidates_of, failure_of, refuse_seed
-from cappy_select.types import Candidate, Message, Request, Usage
+from cappy_select.providers.openai_format import (
+    COMMON,
+    TokenPrices,
+    candidates_of,
+    failure_of,
+    refuse_seed,
+    streamed,
+)
+from cappy_select.types import Candidate, Delta, Message, Request, Usage
 
 # Beyond OpenAI's parameters, which LiteLLM lists by model.
 _TOP_K = frozenset(
@@ -98,13 +106,24 @@ class LiteLLMProvider:
 
     async def complete(self, request: Request) -> list[Candidate]:
         """One `litellm.acompletion` call."""
-        params = {**self._params, **request.params}
-        if request.n > 1:
-            params["n"] = request.n
+        response = await self._completion(request, {"n": request.n} if request.n > 1 else {})
+        return candidates_of(response, request, model=self._model, cost_of=lambda usage: self._cost(response, usage))
+
+    async def stream(self, request: Request) -> AsyncGenerator[Delta | Candidate, None]:
+        """One streamed call, for one answer."""
+        response = await self._completion(request, {"stream": True, "stream_options": {"include_usage": True}})
+        async with aclosing(
+            streamed(response, request, model=self._model, api_key=self._api_key, cost_of=self.price)
+        ) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def _completion(self, request: Request, more: Mapping[str, Any]) -> Any:
+        params = {**self._params, **request.params, **more}
         if "tools" in params:
             params |= _without_mcp()
         try:
-            response = await self._litellm.acompletion(
+            return await self._litellm.acompletion(
                 model=self._model,
                 messages=deepcopy(list(request.messages)),  # LiteLLM may change them, and calls share them
                 api_key=self._api_key,
@@ -117,7 +136,6 @@ class LiteLLMProvider:
         except Exception as error:  # LiteLLM also passes on what its HTTP layers raise
             # Without its cause, whose text may hold the key.
             raise failure_of(error, model=self._model, api_key=self._api_key) from None
-        return candidates_of(response, request, model=self._model, cost_of=lambda usage: self._cost(response, usage))
 
     def prompt_room(self, max_tokens: int | None) -> int | None:
         """Tokens that a prompt may have, by LiteLLM's list, which counts answers apart; None for a model not on it."""

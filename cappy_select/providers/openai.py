@@ -10,14 +10,22 @@ import asyncio
 import inspect
 import os
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from contextlib import aclosing
 from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
 from cappy_select.errors import InputError
-from cappy_select.providers.openai_format import COMMON, TokenPrices, candidates_of, failure_of, refuse_seed
-from cappy_select.types import Candidate, Message, Request, Usage, content_text
+from cappy_select.providers.openai_format import (
+    COMMON,
+    TokenPrices,
+    candidates_of,
+    failure_of,
+    refuse_seed,
+    streamed,
+)
+from cappy_select.types import Candidate, Delta, Message, Request, Usage, content_text
 
 _OPENAI = "api.openai.com"
 
@@ -95,9 +103,19 @@ class OpenAIProvider:
 
     async def complete(self, request: Request) -> list[Candidate]:
         """One `chat.completions.create` call."""
-        params = {**self._params, **request.params}
-        if request.n > 1:
-            params["n"] = request.n
+        response = await self._create(request, {"n": request.n} if request.n > 1 else {})
+        return candidates_of(response, request, model=self._model, cost_of=self.price)
+
+    async def stream(self, request: Request) -> AsyncGenerator[Delta | Candidate, None]:
+        """One streamed call, for one answer."""
+        response = await self._create(request, {"stream": True, "stream_options": {"include_usage": True}})
+        key = self._options["api_key"]
+        async with aclosing(streamed(response, request, model=self._model, api_key=key, cost_of=self.price)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def _create(self, request: Request, more: Mapping[str, Any]) -> Any:
+        params = {**self._params, **request.params, **more}
         if "max_tokens" in params:
             params[self._limit] = params.pop("max_tokens")
         known = _known_parameters()
@@ -105,13 +123,12 @@ class OpenAIProvider:
         if others:
             params["extra_body"] = {**others, **params.get("extra_body", {})}
         try:
-            response = await self._client().chat.completions.create(
+            return await self._client().chat.completions.create(
                 model=self._model, messages=list(request.messages), timeout=request.timeout_s, **params
             )
         except Exception as error:  # the client also passes on what its HTTP and JSON layers raise
             # Without its cause, whose text may hold the key.
             raise failure_of(error, model=self._model, api_key=self._options["api_key"]) from None
-        return candidates_of(response, request, model=self._model, cost_of=self.price)
 
     def price(self, usage: Usage) -> float | None:
         """Dollars by the prices given at construction; None without them."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from email.utils import parsedate_to_datetime
+from inspect import isawaitable
 from typing import Any, NamedTuple
 
 from cappy_select.errors import FailureKind, InputError, ProviderError
-from cappy_select.types import Candidate, Request, Usage, estimated_usage
+from cappy_select.types import Candidate, Delta, Request, Usage, estimated_usage
 
 # By class name, most specific class first along each exception's own ancestry.
 _KINDS: dict[str, FailureKind] = {
@@ -118,6 +119,89 @@ def candidates_of(response: Any, request: Request, *, model: str, cost_of: Cost)
             )
         )
     return candidates
+
+
+async def streamed(
+    response: Any, request: Request, *, model: str, api_key: str | None, cost_of: Cost
+) -> AsyncGenerator[Delta | Candidate, None]:
+    """A streamed response of one choice: its deltas as they come, then the candidate that they make.
+
+    Raises ProviderError, also for a stream that ends before its answer does.
+    """
+    whole = _Whole()
+    try:
+        async for chunk in response:
+            if delta := whole.add(chunk.model_dump(exclude_none=True, mode="json")):
+                yield Delta(message=delta)
+    except Exception as error:
+        raise failure_of(error, model=model, api_key=api_key) from None
+    finally:
+        closing = (getattr(response, "aclose", None) or response.close)()
+        if isawaitable(closing):
+            await closing
+    if whole.broke_off:
+        raise ProviderError("the stream ended before the answer did", kind="connection", model=model)
+    (candidate,) = candidates_of(whole.response(), request, model=model, cost_of=cost_of)
+    yield candidate
+
+
+class _Whole:
+    """The chunks of a stream, put together."""
+
+    def __init__(self) -> None:
+        self._response: dict[str, Any] = {}
+        self._message: dict[str, Any] = {}
+        self._choice: dict[str, Any] = {}
+        self._logprobs: dict[str, list[Any]] = {}
+        self._calls: dict[int, dict[str, Any]] = {}
+
+    def add(self, chunk: dict[str, Any]) -> dict[str, Any]:
+        """Take a chunk in; its delta, without what is empty."""
+        choices = chunk.pop("choices", ())
+        self._response |= chunk
+        for choice in choices[:1]:
+            delta = choice.pop("delta", None) or {}
+            for name, tokens in (choice.pop("logprobs", None) or {}).items():
+                self._logprobs.setdefault(name, []).extend(tokens)
+            self._choice |= choice
+            self._add_delta(delta)
+            return {name: value for name, value in delta.items() if value not in (None, "", [])}
+        return {}
+
+    @property
+    def broke_off(self) -> bool:
+        """There was a choice, and nobody said why it ended."""
+        return bool(self._choice or self._message or self._calls) and self._choice.get("finish_reason") is None
+
+    def _add_delta(self, delta: Mapping[str, Any]) -> None:
+        for name, value in delta.items():
+            known: Any = self._message.get(name)
+            if name == "tool_calls":
+                for call in value:
+                    self._add_call(call)
+            elif name != "role" and type(known) is type(value) and type(known) in (str, list):
+                self._message[name] = known + value
+            else:
+                self._message[name] = value
+
+    def _add_call(self, piece: Mapping[str, Any]) -> None:
+        call = self._calls.setdefault(int(piece.get("index", len(self._calls))), {"type": "function", "function": {}})
+        call |= {name: value for name, value in piece.items() if name not in ("index", "function")}
+        function = piece.get("function") or {}
+        call["function"] |= {name: value for name, value in function.items() if name != "arguments"}
+        call["function"]["arguments"] = call["function"].get("arguments", "") + (function.get("arguments") or "")
+
+    def response(self) -> Any:
+        """As OpenAI's client gives a response that was not streamed."""
+        from openai.types.chat import ChatCompletion
+
+        message = {"role": "assistant", "content": None} | self._message
+        if self._calls:
+            message["tool_calls"] = [call for _, call in sorted(self._calls.items())]
+        choice = {"index": 0, "finish_reason": None} | self._choice | {"message": message}
+        choice["logprobs"] = self._logprobs or None
+        choices = [choice] if self._choice or self._message or self._calls else []
+        return ChatCompletion.construct(**self._response | {"object": "chat.completion", "choices": choices})
 
 
 def likelihood(logprobs: dict[str, Any] | None) -> tuple[float | None, float | None]:

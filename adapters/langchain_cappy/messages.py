@@ -1,0 +1,175 @@
+"""Between LangChain's messages and ours, which are OpenAI's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from langchain_core.exceptions import OutputParserException
+from langchain_core.messages import (
+    AIMessage,
+    AIMessageChunk,
+    BaseMessage,
+    InvalidToolCall,
+    ToolCall,
+    convert_to_openai_messages,
+)
+from langchain_core.messages.ai import UsageMetadata
+from langchain_core.messages.tool import tool_call, tool_call_chunk
+from langchain_core.output_parsers.openai_tools import make_invalid_tool_call, parse_tool_call
+
+from cappy_select import Candidate, Delta, Selection, Usage
+
+_SAID = ("text", "refusal")
+_ORIGINAL = "langchain_message"  # where a candidate keeps the message that it was made of
+
+
+def as_openai(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
+    """Messages as the models given by name read them."""
+    converted = convert_to_openai_messages(list(messages))
+    found = converted if isinstance(converted, list) else [converted]
+    for message in found:
+        content = message.get("content")
+        if message["role"] == "assistant" and isinstance(content, list):
+            # What was thought, and tool calls that stand beside themselves: the API refuses them.
+            kept = [part for part in content if part.get("type") in _SAID]
+            message["content"] = kept or (None if message.get("tool_calls") else "")
+    return found
+
+
+def as_candidate(
+    message: AIMessage, *, model: str, usage: Usage, cost: float | None = None, **fields: Any
+) -> Candidate:
+    """A LangChain model's answer as a candidate; it keeps the message, and what else is given."""
+    content = [block if isinstance(block, str) else dict(block) for block in message.content]
+    calls = as_openai([message.model_copy(update={"content": ""})])[0].get("tool_calls") or []
+    calls += [
+        {"id": call["id"], "type": "function", "function": {"name": call["name"], "arguments": call["args"]}}
+        for call in message.invalid_tool_calls
+    ]
+    ours: dict[str, Any] = {
+        "role": "assistant",
+        "content": message.content if isinstance(message.content, str) else content,
+    }
+    if calls:
+        ours["tool_calls"] = calls
+    if refusal := message.additional_kwargs.get("refusal"):
+        ours["refusal"] = refusal
+    said = message.response_metadata
+    return Candidate(
+        model=model,
+        message=ours,
+        finish_reason=said.get("finish_reason") or said.get("stop_reason"),
+        usage=usage,
+        cost=cost,
+        logprobs=said.get("logprobs"),
+        response_fields={_ORIGINAL: message, **fields},
+    )
+
+
+def usage_of(message: AIMessage) -> Usage | None:
+    """What a model said of its tokens; None when it said nothing."""
+    said = message.usage_metadata
+    return None if said is None else Usage(prompt_tokens=said["input_tokens"], completion_tokens=said["output_tokens"])
+
+
+def as_message(selection: Selection) -> AIMessage:
+    """The winner: the message of a LangChain model as it was, with usage and metadata of the whole selection."""
+    best = selection.best
+    usage, metadata = _usage(selection), summary(selection)
+    if (original := best.response_fields.get(_ORIGINAL)) is not None:
+        metadata = original.response_metadata | metadata
+        kept: AIMessage = original.model_copy(update={"usage_metadata": usage, "response_metadata": metadata})
+        return kept
+    tool_calls, invalid_tool_calls = _tool_calls(best.message)
+    return AIMessage(
+        content=best.message.get("content") or "",
+        additional_kwargs={k: v for k, v in best.message.items() if k not in ("role", "content", "tool_calls")},
+        tool_calls=tool_calls,
+        invalid_tool_calls=invalid_tool_calls,
+        usage_metadata=usage,
+        response_metadata=metadata,
+    )
+
+
+def as_chunk(delta: Delta) -> AIMessageChunk:
+    """A piece of an answer."""
+    return AIMessageChunk(
+        content=delta.message.get("content") or "",
+        additional_kwargs={k: v for k, v in delta.message.items() if k not in ("role", "content", "tool_calls")},
+        tool_call_chunks=[
+            tool_call_chunk(
+                name=(call.get("function") or {}).get("name"),
+                args=(call.get("function") or {}).get("arguments"),
+                id=call.get("id"),
+                index=call.get("index"),
+            )
+            for call in delta.message.get("tool_calls") or ()
+        ],
+    )
+
+
+def as_delta(chunk: AIMessageChunk) -> Delta:
+    """A piece of a LangChain model's answer."""
+    message: dict[str, Any] = {}
+    if chunk.content:
+        message["content"] = chunk.content
+    if chunk.tool_call_chunks:
+        message["tool_calls"] = [
+            {
+                "index": call["index"],
+                "id": call["id"],
+                "type": "function",
+                "function": {"name": call["name"], "arguments": call["args"]},
+            }
+            for call in chunk.tool_call_chunks
+        ]
+    return Delta(message=message)
+
+
+def last_chunk(selection: Selection) -> AIMessageChunk:
+    """What ends a stream: usage and metadata."""
+    return AIMessageChunk(
+        content="",
+        usage_metadata=_usage(selection),
+        response_metadata=summary(selection),
+        chunk_position="last",
+    )
+
+
+def summary(selection: Selection) -> dict[str, Any]:
+    """`response_metadata`: the winner's model, score and finish reason, what all calls cost, what was weighed."""
+    best = selection.best
+    return {
+        "model_name": best.model,
+        "score": best.score,
+        "finish_reason": best.finish_reason,
+        "cost": selection.cost,
+        "tokens_cut": {"instruction": selection.instruction.tokens_cut, "answer": best.tokens_cut},
+        "candidates": [
+            {"model": candidate.model, "score": candidate.score, "rejected": candidate.rejected}
+            for candidate in selection.candidates
+        ],
+        "failures": [failure.model_dump(mode="json") for failure in selection.failures],
+    }
+
+
+def _usage(selection: Selection) -> UsageMetadata:
+    usage = selection.usage
+    return UsageMetadata(
+        input_tokens=usage.prompt_tokens, output_tokens=usage.completion_tokens, total_tokens=usage.total_tokens
+    )
+
+
+def _tool_calls(message: dict[str, Any]) -> tuple[list[ToolCall], list[InvalidToolCall]]:
+    """Tool calls whose arguments are JSON, and those whose are not."""
+    valid, invalid = [], []
+    for call in message.get("tool_calls") or ():
+        try:
+            parsed = parse_tool_call(call, return_id=True)
+        except OutputParserException as error:
+            invalid.append(make_invalid_tool_call(call, str(error)))
+        else:
+            if parsed is not None:
+                valid.append(tool_call(name=parsed["name"], args=parsed["args"], id=parsed["id"]))
+    return valid, invalid

@@ -1,0 +1,250 @@
+"""`CappyMiddleware`: best of N for every model call of an agent.
+
+The agent's own model call is made several times, through whatever middleware lies within; each answer is a
+candidate. Langgraph streams what models say unless they are marked: candidates are marked, and the winner is what the
+agent's model node returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextvars import copy_context
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse
+from langchain.agents.middleware.internal_call_transformer import InternalCallTransformer, internal_call_metadata
+from langchain.agents.structured_output import AutoStrategy, ToolStrategy
+from langchain.chat_models import init_chat_model
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage
+from langchain_core.utils.function_calling import convert_to_openai_tool
+from langgraph.constants import TAG_NOSTREAM
+from langgraph.errors import GraphBubbleUp
+
+from cappy_select import Candidate, Gate, InputError, NoCandidates, Request, Scorer, Selection, Selector, Strategy
+from cappy_select.types import InstructionPolicy, estimated_usage
+from langchain_cappy.entrants import in_thread
+from langchain_cappy.errors import langchains_own
+from langchain_cappy.messages import as_candidate, as_openai, summary, usage_of
+from langchain_cappy.provider import failure_in, name_of
+
+
+class CappyMiddleware(AgentMiddleware[Any, Any, Any]):
+    """Asks the agent's model several times at each step and goes on with the best answer.
+
+    Example:
+        >>> from langchain.agents import create_agent
+        >>> from langchain_cappy import CappyMiddleware
+        >>> agent = create_agent("openai:gpt-5-mini", tools, middleware=[CappyMiddleware(samples=3)])  # doctest: +SKIP
+
+    A candidate that calls a tool which is not there, with arguments that the tool's schema forbids, or whose
+    structured response does not fit, can't win. When all are like that the agent goes on with the first, as it would
+    have without this middleware; when all calls failed the first error is raised, with all of them as its cause.
+
+    The winner is the model's message as it was; its `response_metadata["cappy_select"]` says what it was chosen from.
+    Losing candidates are in no stream of the agent, so the winner arrives whole. Callbacks see every call, so usage
+    handlers count them all. Put it last in the agent's list: what lies within it runs for every candidate.
+
+    Args:
+        models: Chat models, or names for `init_chat_model`, that are asked at each step; default the agent's own.
+        samples: Answers to ask of each.
+        temperature: Of the candidates; default the model's own, which must not be 0 for samples to differ.
+        scorer: A `Scorer`, or what `Scorer.load` takes; None for the embedded default.
+        instruction: How the scorer's instruction is made of the conversation, as `Selector` takes it.
+        strategy: How the winner is found; default `Argmax()`.
+        gates: What an answer must be beyond fitting its tools.
+        timeout: Seconds for the candidates of one step together.
+        grace_s: Seconds for the others once an answer can win.
+        max_retries: Of one call; the models have retries of their own.
+
+    Raises InputError for an argument out of its range.
+    """
+
+    transformers = (InternalCallTransformer,)
+
+    def __init__(
+        self,
+        models: Sequence[str | BaseChatModel] | None = None,
+        *,
+        samples: int = 4,
+        temperature: float | None = None,
+        scorer: Scorer | str | Path | None = None,
+        instruction: InstructionPolicy | None = None,
+        strategy: Strategy | None = None,
+        gates: Iterable[Gate | Callable[[Candidate], object]] = (),
+        timeout: float = 120.0,
+        grace_s: float | None = None,
+        max_retries: int = 0,
+    ) -> None:
+        super().__init__()
+        if models is not None and (isinstance(models, str) or not models):
+            raise InputError(f"models must be a non-empty list of chat models or names, got {models!r}")
+        self._models = None if models is None else [_chat_model(model) for model in models]
+        self._settings = {} if temperature is None else {"temperature": temperature}
+        self._options: dict[str, Any] = {
+            "samples": samples,
+            "scorer": scorer if isinstance(scorer, Scorer) else Scorer.load(scorer),
+            "instruction": instruction,
+            "strategy": strategy,
+            "gates": (_fits_its_format, *gates),
+            "deadline_s": timeout,
+            "grace_s": grace_s,
+            "max_retries": max_retries,
+        }
+        Selector([_Branch("checked now", _nothing)], **self._options)
+
+    def wrap_model_call(
+        self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]
+    ) -> ModelResponse[Any]:
+        """The best of several calls of `handler`, each in a thread."""
+        context = copy_context()  # langgraph's config is in it, and the calls are made in other threads
+
+        def ask(marked: ModelRequest[Any]) -> Awaitable[ModelResponse[Any]]:
+            return in_thread(partial(context.copy().run, handler, marked))
+
+        step = _Step(request, [_Branch(name, partial(ask, marked)) for name, marked in self._branches(request)])
+        try:
+            selection = self._selector(step).select(step.messages, **step.params)
+        except NoCandidates as error:
+            return step.without_winner(error)
+        return step.winner(selection)
+
+    async def awrap_model_call(
+        self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
+    ) -> ModelResponse[Any]:
+        """The best of several calls of `handler`, at the same time."""
+        step = _Step(request, [_Branch(name, partial(handler, marked)) for name, marked in self._branches(request)])
+        try:
+            selection = await self._selector(step).aselect(step.messages, **step.params)
+        except NoCandidates as error:
+            return step.without_winner(error)
+        return step.winner(selection)
+
+    def _selector(self, step: _Step) -> Selector:
+        return Selector(step.branches, **self._options)
+
+    def _branches(self, request: ModelRequest[Any]) -> list[tuple[str, ModelRequest[Any]]]:
+        """The request for each model, marked so that nothing of it is streamed or cached."""
+        found = []
+        for model in self._models or [request.model]:
+            marked = model.model_copy(
+                update={
+                    "tags": [*(model.tags or ()), TAG_NOSTREAM],
+                    "metadata": {**(model.metadata or {}), **internal_call_metadata()},
+                    "disable_streaming": True,
+                    "cache": False,
+                }
+            )
+            settings = {**request.model_settings, **self._settings}
+            found.append((name_of(model), request.override(model=marked, model_settings=settings)))
+        return found
+
+
+class _Branch:
+    """One model of a step, as a provider of candidates."""
+
+    def __init__(self, model: str, ask: Callable[[], Awaitable[ModelResponse[Any]]]) -> None:
+        self._model, self._ask = model, ask
+        self.arrived: list[tuple[Candidate, ModelResponse[Any]]] = []
+        self.errors: list[Exception] = []
+
+    @property
+    def model(self) -> str:
+        return self._model
+
+    async def complete(self, request: Request) -> list[Candidate]:
+        try:
+            response = await self._ask()
+        except Exception as error:
+            self.errors.append(error)
+            raise failure_in(error, model=self._model) from error
+        message = next((m for m in response.result if isinstance(m, AIMessage)), None)
+        if message is None:
+            raise TypeError(f"the model call returned no AIMessage but {response.result!r:.80}")
+        usage = usage_of(message) or estimated_usage(request.messages, as_openai([message]))
+        candidate = as_candidate(message, model=self._model, usage=usage, response=response)
+        self.arrived.append((candidate, response))
+        return [candidate]
+
+
+class _Step:
+    """One step of the agent: what is asked, and what becomes of it."""
+
+    def __init__(self, request: ModelRequest[Any], branches: list[_Branch]) -> None:
+        self.branches = branches
+        system = [] if request.system_message is None else [request.system_message]
+        self.messages = as_openai([*system, *request.messages])
+        self.params = _offered(request)
+
+    def winner(self, selection: Selection) -> ModelResponse[Any]:
+        self._bubble_up()
+        return _noted(selection.best.response_fields["response"], summary(selection))
+
+    def without_winner(self, error: NoCandidates) -> ModelResponse[Any]:
+        """The first answer, unfit as it is, for the agent to deal with; else the first error."""
+        self._bubble_up()
+        for branch in self.branches:
+            for _, response in branch.arrived:
+                return _noted(response, {"no_usable_answer": str(error)})
+        for branch in self.branches:
+            for first in branch.errors:
+                raise first from error
+        with langchains_own():
+            raise error
+
+    def _bubble_up(self) -> None:
+        """An interrupt of the graph is no failure of a candidate."""
+        for branch in self.branches:
+            for error in branch.errors:
+                if isinstance(error, GraphBubbleUp):
+                    raise error
+
+
+def _offered(request: ModelRequest[Any]) -> dict[str, Any]:
+    """The tools that a candidate may call, those of the structured response too, for the gates."""
+    tools = [convert_to_openai_tool(tool) for tool in request.tools]
+    shape = request.response_format
+    if isinstance(shape, AutoStrategy):
+        if isinstance(shape.schema, dict) and "title" not in shape.schema:
+            return {}  # the agent made up a name for it, which is not known here
+        shape = ToolStrategy(shape.schema)
+    if isinstance(shape, ToolStrategy):
+        tools += [
+            {"type": "function", "function": {"name": spec.name, "parameters": spec.json_schema}}
+            for spec in shape.schema_specs
+        ]
+    return {"tools": tools} if tools else {}
+
+
+def _fits_its_format(candidate: Candidate) -> str | None:
+    """The agent adds a tool message that has no structured response beside it when it could not read one."""
+    response: ModelResponse[Any] = candidate.response_fields["response"]
+    if len(response.result) > 1 and response.structured_response is None:
+        return f"its structured response does not fit: {response.result[-1].text[:200]}"
+    return None
+
+
+def _noted(response: ModelResponse[Any], note: Mapping[str, Any]) -> ModelResponse[Any]:
+    """The response, with our note in its message's metadata."""
+    result = [
+        message.model_copy(update={"response_metadata": message.response_metadata | {"cappy_select": dict(note)}})
+        if isinstance(message, AIMessage)
+        else message
+        for message in response.result
+    ]
+    return ModelResponse(result=result, structured_response=response.structured_response)
+
+
+def _chat_model(model: str | BaseChatModel) -> BaseChatModel:
+    if isinstance(model, str):
+        made: BaseChatModel = init_chat_model(model)
+        return made
+    if not isinstance(model, BaseChatModel):
+        raise InputError(f"a model is a chat model or a name for init_chat_model, got {type(model).__name__}")
+    return model
+
+
+async def _nothing() -> ModelResponse[Any]:
+    raise NotImplementedError

@@ -1,0 +1,68 @@
+"""An answer in pieces: passed on as they come when only one was asked for, else the winner's after the selection."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+
+from cappy_select.calls import Call, price_of
+from cappy_select.errors import ProviderError
+from cappy_select.providers import Provider, Streaming
+from cappy_select.types import Candidate, Delta, Message, Request, Usage
+
+Emit = Callable[[Delta], None]
+
+
+def passed_on(calls: Sequence[Call], emit: Emit) -> Sequence[Call]:
+    """The calls, with what comes of an only one handed to `emit`, where its provider streams."""
+    if len(calls) != 1 or calls[0].request.n != 1 or not isinstance(calls[0].provider, Streaming):
+        return calls
+    return [replace(calls[0], provider=_PassingOn(calls[0].provider, calls[0].provider, emit))]
+
+
+def pieces_of(message: Message) -> Iterator[Delta]:
+    """A whole message as deltas: its text word by word, its tool calls one at a time."""
+    others = {name: value for name, value in message.items() if name not in ("content", "tool_calls")}
+    yield Delta(message={"role": "assistant"} | others)
+    content = message.get("content")
+    if isinstance(content, str):
+        yield from (Delta(message={"content": word}) for word in re.findall(r"\s*\S+\s*|\s+", content))
+    elif content:
+        yield Delta(message={"content": content})
+    for index, call in enumerate(message.get("tool_calls") or ()):
+        yield Delta(message={"tool_calls": [{"index": index} | dict(call)]})
+
+
+class _PassingOn:
+    """A provider whose answer's pieces are handed on as they come."""
+
+    def __init__(self, provider: Provider, streaming: Streaming, emit: Emit) -> None:
+        self._provider, self._streaming, self._emit = provider, streaming, emit
+
+    @property
+    def model(self) -> str:
+        return self._provider.model
+
+    def price(self, usage: Usage) -> float | None:
+        return price_of(self._provider, usage)
+
+    async def complete(self, request: Request) -> list[Candidate]:
+        begun = False
+        try:
+            async with aclosing(self._streaming.stream(request)) as pieces:
+                async for piece in pieces:
+                    if isinstance(piece, Candidate):
+                        return [piece]
+                    begun = True
+                    self._emit(piece)
+        except ProviderError as error:
+            if not begun:
+                raise
+            # What was handed on can't be taken back, so this is no failure to try again after.
+            message = f"the stream broke off: {error.kind}: {error.message}"
+            raise ProviderError(
+                message, kind="invalid_response", model=error.model, usage=error.usage, cost=error.cost
+            ) from None
+        raise ProviderError("the stream ended without an answer", kind="invalid_response", model=self.model)

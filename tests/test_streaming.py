@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+
+import pytest
+from loopback import Reply
+
+from cappy_select import Candidate, Delta, InputError, Matches, NoCandidates, NoGoodAnswer, Selection, Selector
+from cappy_select.streaming import pieces_of
+
+QUESTION = "The Marañón and the Ucayali meet near Nauta. Which rivers meet near Nauta?"
+RIGHT, WRONG = "The Marañón and  the Ucayali.\n", "Peru has many rivers."
+CALL = {"id": "1", "type": "function", "function": {"name": "find", "arguments": '{"river": "Ucayali"}'}}
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "find",
+        "parameters": {"type": "object", "properties": {"river": {"type": "string"}}, "required": ["river"]},
+    },
+}
+
+
+def text_of(pieces):
+    return "".join(piece.message.get("content") or "" for piece in pieces if isinstance(piece, Delta))
+
+
+@pytest.fixture(params=["litellm", "openai"])
+def one(request, provider, direct, default):
+    """A selector that asks for one answer, through either client."""
+    make = {"litellm": provider, "openai": direct}[request.param]
+    return lambda **options: Selector([make("a")], samples=1, scorer=default, **options)
+
+
+def test_the_only_answer_passes_through_as_it_is_written(loopback, one):
+    loopback.replies["a"] = [Reply(text=RIGHT, pieces_delay_s=0.1)]
+    seen = [(time.perf_counter(), piece) for piece in one().stream(QUESTION)]
+    *pieces, selection = (piece for _, piece in seen)
+    assert text_of(pieces) == RIGHT == selection.text
+    assert seen[-1][0] - seen[0][0] > 0.2  # the first ones were there before the last was written
+    assert isinstance(selection, Selection)
+    assert selection.best.score is not None
+    assert selection.best.finish_reason == "stop"
+    assert (selection.usage.prompt_tokens, selection.usage.completion_tokens) == (10, 4)
+    assert not selection.usage.estimated
+    assert selection.cost == pytest.approx(18e-6)
+    assert loopback.requests[0]["stream"] is True
+
+
+def test_a_tool_call_passes_through_in_pieces_and_comes_out_whole(loopback, one):
+    message = {"role": "assistant", "content": None, "tool_calls": [CALL, CALL | {"id": "2"}]}
+    loopback.replies["a"] = [Reply(message=message, finish_reason="tool_calls")]
+    *pieces, selection = one().stream(QUESTION, tools=[TOOL])
+    assert [call["id"] for call in selection.best.message["tool_calls"]] == ["1", "2"]
+    assert selection.best.message["tool_calls"][0]["function"] == CALL["function"]
+    arguments = ["", ""]
+    for piece in pieces:
+        for call in piece.message.get("tool_calls", ()):
+            arguments[call["index"]] += call["function"].get("arguments") or ""
+    assert [json.loads(text) for text in arguments] == [{"river": "Ucayali"}] * 2
+
+
+def test_of_several_answers_only_the_winner_is_streamed(loopback, provider, default):
+    loopback.replies["a"], loopback.replies["b"] = [Reply(text=WRONG)], [Reply(text=RIGHT)]
+    selector = Selector([provider("a"), provider("b")], samples=1, scorer=default)
+    *pieces, selection = selector.stream(QUESTION)
+    assert text_of(pieces) == RIGHT
+    assert len(pieces) > 3
+    assert len(selection.candidates) == 2
+    assert not any(request.get("stream") for request in loopback.requests)
+
+
+async def test_asynchronously_too(loopback, one, no_leaks):
+    loopback.replies["a"] = [Reply(text=RIGHT)]
+    *pieces, selection = [piece async for piece in one().astream(QUESTION)]
+    assert text_of(pieces) == selection.text == RIGHT
+
+
+async def test_who_stops_listening_stops_the_call(loopback, one, no_leaks):
+    loopback.replies["a"] = [Reply(text=RIGHT, pieces_delay_s=5)]
+    pieces = one().astream(QUESTION)
+    await anext(pieces)
+    began = time.perf_counter()
+    await pieces.aclose()
+    assert time.perf_counter() - began < 3
+
+
+def test_a_failed_call_is_tried_again_while_nothing_was_handed_on(loopback, one):
+    loopback.replies["a"] = [Reply(status=500), Reply(text=RIGHT)]
+    *pieces, selection = one().stream(QUESTION)
+    assert text_of(pieces) == selection.text == RIGHT
+    assert len(loopback.requests) == 2
+
+
+def test_a_stream_that_breaks_off_is_an_error_and_not_an_answer(loopback, one):
+    loopback.replies["a"] = [Reply(text=RIGHT, hang_up="mid-body"), Reply(text=RIGHT)]
+    seen = []
+    with pytest.raises(NoCandidates) as caught:
+        for piece in one().stream(QUESTION):
+            seen.append(piece)  # noqa: PERF402 - what came before the error is looked at
+    assert "the stream broke off" in str(caught.value)
+    assert RIGHT.startswith(text_of(seen))
+    assert text_of(seen) != RIGHT
+    assert len(loopback.requests) == 1  # what was handed on can't be taken back, so it is not tried again
+    assert caught.value.usage.prompt_tokens > 0
+
+
+def test_what_decides_after_the_answer_holds_its_pieces_back(loopback, one):
+    loopback.replies["a"] = [Reply(text=WRONG)]
+    for options, error in (({"gates": [Matches("Ucayali")]}, NoCandidates), ({"abstain_below": 9.0}, NoGoodAnswer)):
+        seen = []
+        with pytest.raises(error):
+            for piece in one(**options).stream(QUESTION):
+                seen.append(piece)  # noqa: PERF402
+        assert seen == []
+
+
+def test_a_bad_prompt_is_said_before_anything_is_asked(loopback, one):
+    with pytest.raises(InputError):
+        next(one().stream([]))
+    assert loopback.requests == []
+
+
+def test_streams_of_several_threads_do_not_mix(loopback, provider, default):
+    selector = Selector([provider("a")], samples=1, scorer=default)
+    texts = [f"answer number {number}" for number in range(8)]
+    loopback.replies["a"] = [Reply(text=text) for text in texts] + [Reply()]
+
+    async def follow():
+        return [piece async for piece in selector.astream(QUESTION)]
+
+    async def all_at_once():
+        return await asyncio.gather(*(follow() for _ in texts))
+
+    streams = asyncio.run(all_at_once())
+    assert sorted(text_of(pieces) for pieces in streams) == texts
+    assert all(text_of(pieces) == pieces[-1].text for pieces in streams)
+
+
+def test_a_whole_message_in_pieces_makes_the_same_message():
+    message = {"role": "assistant", "content": "  two\n\nlines \t here ", "tool_calls": [CALL], "refusal": None}
+    first, *words, call = pieces_of(message)
+    assert first.message == {"role": "assistant", "refusal": None}
+    assert "".join(word.message["content"] for word in words) == message["content"]
+    assert call.message == {"tool_calls": [{"index": 0} | CALL]}
+    assert [piece.message for piece in pieces_of({"role": "assistant", "content": None})] == [{"role": "assistant"}]
+
+
+def test_a_provider_that_does_not_stream_is_asked_whole(default):
+    class Whole:
+        model = "whole"
+
+        async def complete(self, request):
+            return [Candidate(model=self.model, message={"role": "assistant", "content": RIGHT})]
+
+    *pieces, selection = Selector([Whole()], samples=1, scorer=default).stream(QUESTION)
+    assert text_of(pieces) == selection.text == RIGHT
