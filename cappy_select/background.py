@@ -15,8 +15,10 @@ import asyncio
 import atexit
 import os
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 _T = TypeVar("_T")
@@ -25,26 +27,64 @@ _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
 _thread: threading.Thread | None = None
 _workers: dict[str, ThreadPoolExecutor] = {}
+_exiting = False
 
 
 def run(coroutine: Coroutine[Any, Any, _T]) -> _T:
     """Run a coroutine on the background loop and wait for it; an interrupt here cancels it there."""
-    loop = _running_loop()
-    try:
-        on_it = asyncio.get_running_loop() is loop
-    except RuntimeError:
-        on_it = False
-    if on_it:
+    if is_own_loop():
         coroutine.close()
-        raise RuntimeError(
-            "a synchronous call from inside a provider or policy would wait for itself: use the async one"
-        )
-    future = asyncio.run_coroutine_threadsafe(coroutine, loop)
+        raise RuntimeError(_WAITS_FOR_ITSELF)
+    if _exiting:
+        coroutine.close()
+        raise RuntimeError(_EXITING)
+    future = asyncio.run_coroutine_threadsafe(coroutine, _running_loop())
     try:
         return future.result()
     except BaseException:
         future.cancel()
         raise
+
+
+def iterate(make: Callable[[], AsyncGenerator[_T, None]]) -> Iterator[_T]:
+    """What an asynchronous generator gives, which runs on the background loop from the first item on.
+
+    Who stops listening, or is interrupted, cancels it there and does not wait: at the exit nobody would answer.
+    """
+    if is_own_loop():
+        raise RuntimeError(_WAITS_FOR_ITSELF)
+    if _exiting:
+        raise RuntimeError(_EXITING)
+    process = os.getpid()
+    coming: SimpleQueue[tuple[_T] | None] = SimpleQueue()
+
+    async def follow() -> None:
+        async with aclosing(make()) as items:
+            async for item in items:
+                coming.put((item,))
+
+    future = asyncio.run_coroutine_threadsafe(follow(), _running_loop())
+    future.add_done_callback(lambda _: coming.put(None))
+    try:
+        while (found := coming.get()) is not None:
+            yield found[0]
+            if os.getpid() != process:
+                raise RuntimeError("a stream that was begun before a fork can only be followed by the parent")
+        future.result()
+    finally:
+        future.cancel()
+
+
+def is_own_loop() -> bool:
+    """Whether the caller runs on the background loop: it must not wait for it, and what it opens stays there."""
+    try:
+        return asyncio.get_running_loop() is _loop
+    except RuntimeError:
+        return False
+
+
+_EXITING = "the interpreter is exiting: no answer would come any more"
+_WAITS_FOR_ITSELF = "a synchronous call from inside a provider or policy would wait for itself: use the async one"
 
 
 async def work(task: Callable[[], _T]) -> _T:
@@ -94,6 +134,8 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
 
 def _close() -> None:
     """At exit: end what is left on the loop (LiteLLM keeps a logging task there) before it is destroyed."""
+    global _exiting
+    _exiting = True
     loop = _loop
     if loop is None or not loop.is_running():
         return

@@ -85,13 +85,13 @@ def price_of(provider: Provider, usage: Usage) -> float | None:
 def highest_price(call: Call) -> float:
     """Dollars of a call at most, if `max_tokens` bounds its answers; else those of its prompt."""
     request, params = call.request, call.request.params
-    most = params.get("max_tokens") or params.get("max_completion_tokens") or 0
-    usage = Usage(prompt_tokens=_most_prompt_tokens(call), completion_tokens=request.n * int(most))
+    most = max(int(params.get(name) or 0) for name in ("max_tokens", "max_completion_tokens"))
+    usage = Usage(prompt_tokens=_most_prompt_tokens(call), completion_tokens=request.n * most)
     return price_of(call.provider, usage) or 0.0
 
 
 def _most_prompt_tokens(call: Call) -> int:
     """A bound: no token is shorter than a byte. Content that is not text is not counted."""
     texts = "".join(response_text(message) for message in call.request.messages)
-    tools = json.dumps(call.request.params.get("tools") or "", default=str)
-    return len((texts + tools).encode(errors="replace"))
+    schemas = [call.request.params.get(name) or "" for name in ("tools", "functions", "response_format")]
+    return len((texts + "".join(json.dumps(schema, default=str) for schema in schemas)).encode(errors="replace"))

@@ -102,6 +102,8 @@ class ToolArguments:
         calls = candidate.message.get("tool_calls") or ()
         if not calls:
             return "no tool call" if self._required or forced or choice in ("required", "any") else None
+        if choice == "none":
+            return "calls a tool, and was asked not to"
         schemas = {
             tool["function"]["name"]: tool["function"].get("parameters") or {}
             for tool in request.params.get("tools") or ()
@@ -116,7 +118,7 @@ class ToolArguments:
                 return f"calls the tool {name!r}, which was not offered"
             if forced and name != forced:
                 return f"calls the tool {name!r}, not {forced!r}"
-            fault = _json_fault(arguments, _validator(schemas[name], name), f"the arguments of {name}")
+            fault = _fault_by(schemas[name], arguments, f"the arguments of {name}")
             if fault:
                 return fault
         return None
@@ -134,11 +136,10 @@ class ResponseFormat:
         if not isinstance(asked, Mapping) or candidate.message.get("tool_calls"):
             return None
         if asked.get("type") == "json_object":
-            return _json_fault(candidate.text, _validator({"type": "object"}, "json_object"), "the answer")
+            return _fault_by({"type": "object"}, candidate.text, "the answer")
         if asked.get("type") != "json_schema" or not isinstance(asked.get("json_schema"), Mapping):
             return None
-        schema = asked["json_schema"].get("schema") or {}
-        return _json_fault(candidate.text, _validator(schema, "the response_format"), "the answer")
+        return _fault_by(asked["json_schema"].get("schema") or {}, candidate.text, "the answer")
 
 
 AS_ASKED: tuple[Gate, ...] = (ToolArguments(), ResponseFormat())
@@ -208,6 +209,15 @@ def _compiled(text: str, name: str) -> Any:
     except SchemaError as error:
         raise InputError(f"{name} is no JSON Schema: {error.message}") from error
     return kind(schema, registry=Registry())  # an empty one: a $ref must not fetch anything
+
+
+def _fault_by(schema: Mapping[str, Any], text: str, what: str) -> str | None:
+    """By a request's own schema. One that can't be read here (a pattern of another language's, a $ref to elsewhere)
+    is no fault of the answer, which must be JSON all the same."""
+    try:
+        return _json_fault(text, _validator(schema, what), what)
+    except Exception:
+        return _json_fault(text, _validator({}, what), what)
 
 
 def _json_fault(text: str, validator: Any, what: str) -> str | None:

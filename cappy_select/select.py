@@ -133,7 +133,7 @@ class Selector:
             )
         except ValidationError as error:
             raise InputError(validation_message(error)) from error
-        _refuse_fixed(params)
+        params = _checked(params)
         check_policy(instruction)
         asked = as_plan(samples, plan)
         cut_off = asked.accept_cut_off if accept_cut_off is None else accept_cut_off
@@ -195,16 +195,7 @@ class Selector:
 
         Raises: as `select` does, and after the pieces if the one answer turns out unusable.
         """
-        pieces = self.astream(prompt, **params)
-
-        async def following() -> Delta | Selection | None:
-            return await anext(pieces, None)
-
-        try:
-            while (piece := background.run(following())) is not None:
-                yield piece
-        finally:
-            background.run(pieces.aclose())
+        return background.iterate(lambda: self.astream(prompt, **params))
 
     async def astream(self, prompt: Prompt, **params: Any) -> AsyncGenerator[Delta | Selection, None]:
         """`stream` for async callers."""
@@ -228,7 +219,7 @@ class Selector:
     async def _select(self, prompt: Prompt, params: dict[str, Any], emit: Emit | None = None) -> Selection:
         """Ask, score, choose; the pieces of an only answer are handed to `emit` as they come."""
         started = time.perf_counter()
-        _refuse_fixed(params)
+        params = _checked(params)
         messages = as_messages(prompt)
         asked = await background.work(lambda: self._asking.ask(messages, {**self._params, **params}))
         examples = self._asking.examples
@@ -445,6 +436,13 @@ class Selector:
         return instruction, [by_index.get(candidate.index, candidate) for candidate in gathered.candidates]
 
 
-def _refuse_fixed(params: dict[str, Any]) -> None:
-    if fixed := sorted(FIXED & params.keys()):
+def _checked(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters of a call; what is in an `extra_body` is one like any other. Raises InputError for one that is set
+    elsewhere."""
+    extra = params.get("extra_body") or {}
+    if not isinstance(extra, Mapping):
+        raise InputError(f"extra_body must be a mapping, got {type(extra).__name__}")
+    found = {**extra, **{name: value for name, value in params.items() if name != "extra_body"}}
+    if fixed := sorted(FIXED & found.keys()):
         raise InputError(f"{', '.join(fixed)} can't be a call parameter: set it when making the Selector or provider")
+    return found

@@ -6,11 +6,12 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from typing import Any
 
 from cappy_select.calls import Call, price_of
 from cappy_select.errors import ProviderError
 from cappy_select.providers import Provider, Streaming
-from cappy_select.types import Candidate, Delta, Message, Request, Usage
+from cappy_select.types import Candidate, Delta, Message, Request, Usage, estimated_usage
 
 Emit = Callable[[Delta], None]
 
@@ -24,13 +25,11 @@ def passed_on(calls: Sequence[Call], emit: Emit) -> Sequence[Call]:
 
 def pieces_of(message: Message) -> Iterator[Delta]:
     """A whole message as deltas: its text word by word, its tool calls one at a time."""
-    others = {name: value for name, value in message.items() if name not in ("content", "tool_calls")}
-    yield Delta(message={"role": "assistant"} | others)
     content = message.get("content")
+    apart = ("tool_calls", "content") if isinstance(content, str) or not content else ("tool_calls",)
+    yield Delta(message={"role": "assistant"} | {name: value for name, value in message.items() if name not in apart})
     if isinstance(content, str):
         yield from (Delta(message={"content": word}) for word in re.findall(r"\s*\S+\s*|\s+", content))
-    elif content:
-        yield Delta(message={"content": content})
     for index, call in enumerate(message.get("tool_calls") or ()):
         yield Delta(message={"tool_calls": [{"index": index} | dict(call)]})
 
@@ -49,20 +48,28 @@ class _PassingOn:
         return price_of(self._provider, usage)
 
     async def complete(self, request: Request) -> list[Candidate]:
-        begun = False
+        begun: list[Message] = []
+        waiting: dict[str, Any] = {}
         try:
             async with aclosing(self._streaming.stream(request)) as pieces:
                 async for piece in pieces:
                     if isinstance(piece, Candidate):
                         return [piece]
-                    begun = True
-                    self._emit(piece)
+                    waiting |= piece.message
+                    if waiting.keys() != {"role"}:  # which says nothing: a call that ends now can be made again
+                        begun.append(waiting)
+                        self._emit(Delta(message=waiting))
+                        waiting = {}
         except ProviderError as error:
             if not begun:
                 raise
-            # What was handed on can't be taken back, so this is no failure to try again after.
-            message = f"the stream broke off: {error.kind}: {error.message}"
+            # What was handed on can't be taken back, so this is no failure to try again after; and it was written.
+            usage = error.usage or estimated_usage(request.messages, begun, request.params.get("tools"))
             raise ProviderError(
-                message, kind="invalid_response", model=error.model, usage=error.usage, cost=error.cost
+                f"the stream broke off: {error.kind}: {error.message}",
+                kind="invalid_response",
+                model=error.model,
+                usage=usage,
+                cost=error.cost if error.usage else self.price(usage),
             ) from None
         raise ProviderError("the stream ended without an answer", kind="invalid_response", model=self.model)

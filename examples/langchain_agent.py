@@ -33,9 +33,11 @@ def main() -> None:
     parser.add_argument("question")
     parser.add_argument("-m", "--model", required=True)
     parser.add_argument("--api-base", help="an OpenAI-compatible server")
+    parser.add_argument("--temperature", type=float, help="of the candidates; not every model takes one")
     options = parser.parse_args()
     model = init_chat_model(options.model, **({"base_url": options.api_base} if options.api_base else {}))
-    agent = create_agent(model, [population, add], middleware=[CappyMiddleware(samples=3, temperature=0.9)])
+    best_of_three = CappyMiddleware(samples=3, temperature=options.temperature)
+    agent = create_agent(model, [population, add], middleware=[best_of_three])
     for message in agent.invoke({"messages": [{"role": "user", "content": options.question}]})["messages"]:
         print(f"{message.type}: {message.text}")
         if isinstance(message, AIMessage):

@@ -11,6 +11,7 @@ import argparse
 
 import litellm
 import litellm_cappy
+import openai
 
 from cappy_select import Selector
 
@@ -25,9 +26,12 @@ def main() -> None:
     litellm_cappy.register({"panel": Selector(options.model, samples=2, api_base=options.api_base)})
     messages = [{"role": "user", "content": options.question}]
     weighed = {}
-    for chunk in litellm.completion(model="cappy/panel", messages=messages, stream=True):
-        print(chunk.choices[0].delta.content or "", end="", flush=True)
-        weighed = getattr(chunk, "cappy", weighed)
+    try:
+        for chunk in litellm.completion(model="cappy/panel", messages=messages, stream=True):
+            print(chunk.choices[0].delta.content or "", end="", flush=True)
+            weighed = getattr(chunk, "cappy", weighed)
+    except openai.APIError as error:  # LiteLLM's errors are OpenAI's too
+        raise SystemExit(f"no answer: {error}") from None
     print(f"\n{weighed['model']}, score {weighed['score']:.3f}, best of {len(weighed['candidates'])}")
 
 

@@ -51,6 +51,25 @@ def test_the_examples_of_selecting_run(monkeypatch, tmp_path):
     assert names["examples"].k == 4
 
 
+def test_the_examples_of_langchain_run(loopback, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "k")
+    monkeypatch.setenv("OPENAI_API_BASE", loopback.base)
+    loopback.replies["gpt-5-mini"] = [Reply(text="The Ucayali.")]
+    page = (ROOT / "docs/langchain.md").read_text(encoding="utf-8")
+    names: dict[str, object] = {}
+    for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(code.replace(', "anthropic/claude-haiku-4-5"', ""), names)
+        if "agent" not in names:
+            assert names["chain"].invoke({"country": "Peru"}) == "The Ucayali."
+    asked = {"messages": [{"role": "user", "content": "Name a river."}]}
+    assert names["agent"].invoke(asked)["messages"][-1].text == "The Ucayali."
+    assert names["race"].invoke({"question": "Name a river."}) == "The Ucayali."
+    found = names["compressor"].compress_documents(names["documents"], "How high is Lake Titicaca?")
+    assert found[0].page_content == "Lake Titicaca lies at 3,812 metres."
+    assert not [request for request in loopback.requests if "temperature" in request]
+
+
 def test_the_scorer_example_runs_and_says_what_it_says():
     names: dict[str, object] = {}
     exec(block("Scorer.load()"), names)

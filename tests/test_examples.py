@@ -101,7 +101,7 @@ def test_langchain_rag(loopback):
 
 def test_langchain_agent(loopback):
     loopback.replies["a"] = list(STEPS)
-    out = run("langchain_agent.py", QUESTION, "-m", "openai:a", "--api-base", loopback.base)
+    out = run("langchain_agent.py", QUESTION, "-m", "openai:a", "--api-base", loopback.base, "--temperature", "0.9")
     assert "not taken: calls the tool 'weather', which was not offered" in out
     assert "    population({'city': 'Iquitos'})" in out
     assert f"ai: {RIGHT}" in out

@@ -102,6 +102,7 @@ def asking(**params):
     [
         ("auto", answer("none"), None),
         ("none", answer("none"), None),
+        ("none", call("a", "{}"), "calls a tool, and was asked not to"),
         ("required", answer("none"), "no tool call"),
         ("any", answer("none"), "no tool call"),
         ({"type": "function", "function": {"name": "b"}}, answer("none"), "no tool call"),
@@ -113,6 +114,17 @@ def asking(**params):
 def test_a_tool_choice_is_kept(choice, candidate, reason):
     tools = [{"type": "function", "function": {"name": name, "parameters": {}}} for name in "ab"]
     assert ToolArguments().reason(candidate, asking(tools=tools, tool_choice=choice)) == reason
+
+
+def test_a_schema_that_can_not_be_read_here_is_no_fault_of_the_answer():
+    elsewhere = {"type": "object", "properties": {"a": {"$ref": "https://elsewhere.example/a.json"}}}
+    letters = {"type": "object", "properties": {"a": {"type": "string", "pattern": r"^\p{L}+$"}}}  # ECMA-262
+    for schema in (elsewhere, letters):
+        tools = [{"type": "function", "function": {"name": "a", "parameters": schema}}]
+        assert ToolArguments().reason(call("a", '{"a": "x"}'), asking(tools=tools)) is None
+        assert "is not JSON" in str(ToolArguments().reason(call("a", "{"), asking(tools=tools)))
+        wanted = {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}
+        assert ResponseFormat().reason(answer('{"a": "x"}'), asking(response_format=wanted)) is None
 
 
 NUMBER = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}

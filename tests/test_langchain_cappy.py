@@ -3,21 +3,23 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import time
+from typing import ClassVar
 
 import pytest
 from langchain_cappy import ChatCappy, LangChainProvider
 from langchain_core.caches import InMemoryCache
-from langchain_core.callbacks import BaseCallbackHandler, UsageMetadataCallbackHandler
+from langchain_core.callbacks import BaseCallbackHandler, UsageMetadataCallbackHandler, get_usage_metadata_callback
 from langchain_core.exceptions import ModelAuthenticationError, ModelRateLimitError
 from langchain_core.language_models import FakeMessagesListChatModel
 from langchain_core.load import dumps, loads
-from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, SystemMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate, HumanMessagePromptTemplate, PromptTemplate
 from langchain_core.runnables import RunnableSequence
 from langchain_openai import ChatOpenAI
 from loopback import Reply
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, SecretStr, ValidationError
 
 from cappy_select import InputError, NoCandidates, NoGoodAnswer, Vote
 
@@ -142,7 +144,8 @@ def test_what_is_scored_of_a_tool_call_is_its_name_and_arguments(loopback, chat,
     ],
 )
 def test_a_tool_choice_is_sent_in_openais_words(loopback, chat, choice, sent):
-    loopback.replies["a"] = loopback.replies["b"] = [call('{"river": "Nile"}')]
+    reply = Reply(text=RIGHT) if choice == "none" else call('{"river": "Nile"}')
+    loopback.replies["a"] = loopback.replies["b"] = [reply]
     chat().bind_tools([find], tool_choice=choice, parallel_tool_calls=False).invoke("Find the Nile.")
     assert loopback.requests[0].get("tool_choice") == sent
     assert loopback.requests[0]["parallel_tool_calls"] is False
@@ -333,6 +336,95 @@ def test_a_langchain_model_that_fails_is_a_failure_among_others(loopback, chat, 
     ]
 
 
+def test_context_managers_count_langchain_models_once_too(loopback, chat, other):
+    loopback.replies["c"] = [Reply(text=RIGHT)]
+    with get_usage_metadata_callback() as counted:
+        chat(models=[other], samples=2).invoke(QUESTION)
+    assert {row["total_tokens"] for row in counted.usage_metadata.values()} == {28}
+
+
+def test_one_langchain_model_serves_synchronous_and_asynchronous_callers(loopback, chat, other):
+    loopback.replies["c"] = [Reply(text=RIGHT)]
+    model = chat(models=[other], samples=2, max_retries=0)
+    assert model.invoke(QUESTION).response_metadata["failures"] == []
+    assert asyncio.run(other.ainvoke(QUESTION)).text == RIGHT  # its client is bound to this loop, which is closed now
+    assert model.invoke(QUESTION).response_metadata["failures"] == []
+    assert len(list(model.model_copy(update={"samples": 1}).stream(QUESTION))) > 3
+
+
+class Recording(FakeMessagesListChatModel):
+    seen: ClassVar[list] = []
+
+    def _generate(self, messages, stop=None, run_manager=None, **kwargs):
+        self.seen.append(messages)
+        return super()._generate(messages, stop, run_manager, **kwargs)
+
+
+def test_langchain_models_see_the_callers_own_messages(chat):
+    history = [
+        HumanMessage("Hi"),
+        AIMessage(content=[{"type": "thinking", "thinking": "…", "signature": "s"}, {"type": "text", "text": "Hello"}]),
+        HumanMessage(QUESTION),
+    ]
+    model = chat(models=[Recording(responses=[AIMessage(RIGHT)])], samples=1)
+    model.invoke(history)
+    list(model.stream(history))
+    asyncio.run(model.ainvoke(history))
+    assert [messages[1].content for messages in Recording.seen] == [history[1].content] * 3
+
+
+def test_what_a_langchain_model_said_is_in_its_stream_too(chat):
+    said = AIMessage(
+        [{"type": "text", "text": RIGHT}],
+        additional_kwargs={"reasoning_content": "…"},
+        response_metadata={"service": "x", "finish_reason": "stop"},
+    )
+    for samples in (1, 2):
+        whole = None
+        for chunk in chat(models=[FakeMessagesListChatModel(responses=[said])], samples=samples).stream(QUESTION):
+            whole = chunk if whole is None else whole + chunk
+        assert whole.content == said.content
+        assert whole.additional_kwargs == said.additional_kwargs
+        assert whole.response_metadata["service"] == "x"
+
+
+def test_calls_that_could_not_be_read_go_back_with_their_answers(loopback, chat):
+    answers(loopback)
+    unread = {"name": "find", "args": "{", "id": "7", "error": "?", "type": "invalid_tool_call"}
+    history = [
+        HumanMessage("Find."),
+        AIMessage("", invalid_tool_calls=[unread]),
+        ToolMessage("not JSON", tool_call_id="7"),
+        HumanMessage(QUESTION),
+    ]
+    assert chat().invoke(history).text == RIGHT
+    assert loopback.requests[0]["messages"][1]["tool_calls"][0]["id"] == "7"
+
+
+def test_a_hanging_langchain_model_holds_no_other_up(loopback, chat):
+    class Hanging(FakeMessagesListChatModel):
+        def _generate(self, messages, stop=None, run_manager=None, **kwargs):
+            time.sleep(20)
+
+    answers(loopback)
+    began = time.monotonic()
+    with pytest.raises(NoCandidates):
+        chat(models=[Hanging(responses=[AIMessage("x")])], samples=40, timeout=0.5).invoke("q")
+    assert chat().invoke(QUESTION).text == RIGHT
+    assert time.monotonic() - began < 15
+
+
+def test_a_key_of_a_langchain_model_is_in_no_message(loopback, chat, other):
+    other.openai_api_key = SecretStr("quite-another-form")
+    loopback.replies["c"] = [Reply(status=401, error="no such key: quite-another-form")]
+    with pytest.raises(NoCandidates) as caught:
+        chat(models=[other]).invoke("q")
+    assert "no such key: ***" in str(caught.value)
+    with pytest.raises(ValidationError) as wrong:
+        ChatCappy(api_key="quite-another-form")
+    assert "quite" not in str(wrong.value)
+
+
 def test_a_langchain_model_may_have_prices(loopback, chat, other):
     priced = LangChainProvider(other, input_cost_per_token=1e-6, output_cost_per_token=2e-6)
     assert chat(models=[priced], samples=2).invoke(QUESTION).response_metadata["cost"] == pytest.approx(36e-6)
@@ -353,6 +445,10 @@ def test_its_own_answers_can_be_cached(loopback, chat):
     assert len(loopback.requests) == 2
     model.model_copy(update={"samples": 2}).invoke(QUESTION)
     assert len(loopback.requests) == 6
+    with pytest.raises(NoGoodAnswer):
+        model.model_copy(update={"abstain_below": 9.0}).invoke(QUESTION)
+    with pytest.raises(NoCandidates):
+        model.model_copy(update={"gates": [lambda candidate: False]}).invoke(QUESTION)
 
 
 def test_the_selectors_options_are_fields(loopback, chat):
@@ -371,8 +467,12 @@ def test_the_selectors_options_are_fields(loopback, chat):
 
 
 @pytest.mark.parametrize(
-    "options", [{"models": []}, {"samples": 0}, {"timeout": 0}, {"plan": "quick", "samples": 3}, {"temprature": 1}]
-)
+    "options",
+    [
+        {"models": []}, {"model_kwargs": {"timeout": 3}}, {"model_kwargs": {"samples": 3}}, {"samples": 0},
+        {"timeout": 0}, {"plan": "quick", "samples": 3}, {"temprature": 1},
+    ],
+)  # fmt: skip
 def test_bad_options_are_said_at_construction(chat, options):
     with pytest.raises((InputError, ValidationError)):
         chat(**options)

@@ -4,9 +4,11 @@ import json
 
 import pytest
 from langchain.agents import create_agent
+from langchain.agents.middleware import wrap_model_call
 from langchain.agents.structured_output import ToolStrategy
 from langchain_cappy import CappyMiddleware
 from langchain_core.callbacks import UsageMetadataCallbackHandler
+from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, ToolMessage
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
@@ -151,12 +153,69 @@ class Answer(BaseModel):
     people: int
 
 
+ANSWER = {"type": "object", "properties": {"people": {"type": "integer"}}, "required": ["people"]}
+
+
 def test_a_structured_response_that_does_not_fit_can_not_win(loopback, model, default):
     loopback.replies["a"] = [calls("Answer", {"people": "lots"}), calls("Answer", {"people": 797_000})]
     middleware = CappyMiddleware(samples=2, scorer=default)
     agent = create_agent(model, [], middleware=[middleware], response_format=ToolStrategy(Answer))
     assert agent.invoke(ASKED)["structured_response"] == Answer(people=797_000)
     assert len(loopback.requests) == 2
+
+
+@pytest.mark.parametrize("shape", [ToolStrategy(Answer), Answer, ANSWER])
+def test_text_can_not_win_where_a_structured_response_is_wanted(loopback, model, default, shape):
+    def answer(request):
+        (name,) = [tool["function"]["name"] for tool in request.get("tools", ())] or [None]
+        first = len(loopback.requests) % 2
+        right = Reply(text='{"people": 797000}') if name is None else calls(name, {"people": 797_000})
+        return Reply(text=RIGHT) if first else right
+
+    loopback.answer = answer
+    agent = create_agent(model, [], middleware=[CappyMiddleware(samples=2, scorer=default)], response_format=shape)
+    found = agent.invoke(ASKED)["structured_response"]
+    assert (found if isinstance(found, dict) else found.model_dump()) == {"people": 797_000}
+    assert len(loopback.requests) == 2
+
+
+def test_tools_are_checked_beside_a_schema_without_a_name(loopback, model, default):
+    loopback.replies["a"] = [STEPS[0], STEPS[2], Reply(text='{"people": 797000}')]
+    middleware = CappyMiddleware(samples=2, scorer=default)
+    agent = create_agent(model, [population], middleware=[middleware], response_format=ANSWER)
+    first = next(m for m in agent.invoke(ASKED)["messages"] if isinstance(m, AIMessage))
+    assert [call["name"] for call in first.tool_calls] == ["population", "population"]
+    rejected = [candidate["rejected"] for candidate in first.response_metadata["cappy_select"]["candidates"]]
+    assert rejected == [None, "calls the tool 'weather', which was not offered"]
+
+
+def test_nothing_leaks_of_a_model_that_is_bound_either(loopback, model, default):
+    loopback.replies["a"] = [Reply(text=WRONG[0]), Reply(text=RIGHT)]
+
+    @wrap_model_call
+    def bound(request, handler):
+        return handler(request.override(model=model.with_config(tags=["x"]).bind(temperature=0.9)))
+
+    agent = create_agent(model, [], middleware=[bound, CappyMiddleware(samples=2, scorer=default)])
+    nothing_leaked(shown(message for message, _ in agent.stream(ASKED, stream_mode="messages")))
+    assert loopback.requests[0]["temperature"] == 0.9
+
+
+def test_content_that_is_not_text_is_for_the_model_and_not_for_the_scorer(loopback, default):
+    class Seeing(GenericFakeChatModel):
+        def bind_tools(self, tools, **kwargs):
+            return self
+
+    video = {"role": "user", "content": [{"type": "video", "file_id": "1"}, {"type": "text", "text": QUESTION}]}
+    model = Seeing(messages=iter([AIMessage(WRONG[0]), AIMessage(RIGHT)]))
+    middleware = CappyMiddleware(samples=2, scorer=default)
+    agent = create_agent(model, [{"google_search": {}}], middleware=[middleware])
+    assert agent.invoke({"messages": [video]})["messages"][-1].content == RIGHT
+
+
+async def test_the_older_event_stream_can_leave_the_losers_out(agent):
+    events = [event async for event in agent().astream_events(ASKED, version="v2", exclude_tags=["nostream"])]
+    assert not [word for word in WRONG if word in str(events)]
 
 
 def test_when_no_candidate_fits_the_agent_deals_with_the_first(loopback, agent):

@@ -292,3 +292,20 @@ def test_registering_again_replaces_and_keeps_other_providers(panel):
     assert [item["provider"] for item in litellm.custom_provider_map] == ["other", "cappy"]
     with pytest.raises(InputError, match="'x' must be a Selector, got str"):
         register({"x": "openai/gpt-5-mini"})
+
+
+def test_an_answer_of_one_vendor_goes_back_to_all_models_as_its_text(panel, loopback):
+    said = {"role": "assistant", "content": RIGHT, "reasoning_content": "Nauta ..."}
+    loopback.replies["b"] = [Reply(message=said), Reply(text=RIGHT)]
+    message = litellm.completion(model="cappy/two", messages=ASK).choices[0].message
+    assert message.reasoning_content == "Nauta ..."
+    again = [*ASK, message.model_dump(exclude_none=True), {"role": "user", "content": "Again."}]
+    assert litellm.completion(model="cappy/two", messages=again).choices[0].message.content == RIGHT
+    assert loopback.requests[-1]["messages"][1] == {"role": "assistant", "content": RIGHT}
+
+
+@pytest.mark.parametrize("extra", [{"model": "c"}, {"n": 3}, {"messages": []}, {"timeout": 9}])
+def test_an_extra_body_goes_past_no_limit(panel, loopback, extra):
+    with pytest.raises(litellm.BadRequestError, match="can't be a call parameter"):
+        litellm.completion(model="cappy/two", messages=ASK, extra_body=extra)
+    assert loopback.requests == []

@@ -155,6 +155,30 @@ def test_a_client_gets_the_winner_in_pieces(client):
     assert fields["cappy"]["model"] == "openai/gpt-5-nano"
 
 
+def test_what_a_reasoning_model_is_told_reaches_it(client, upstream):
+    answer = client.chat.completions.create(model="panel", messages=ASK, reasoning_effort="low")
+    assert answer.choices[0].message.content == RIGHT
+    assert {request["reasoning_effort"] for request in upstream.requests} == {"low"}
+
+
+@pytest.mark.parametrize("extra", [{"model": "gpt-5-pro"}, {"n": 3}, {"messages": []}])
+def test_a_client_can_not_say_who_is_asked_or_how_often(client, upstream, extra):
+    with pytest.raises(openai.BadRequestError):
+        client.chat.completions.create(model="panel", messages=ASK, extra_body={"extra_body": extra})
+    assert not upstream.requests
+
+
+def test_the_health_check_lets_a_model_think(running, upstream):
+    upstream.answer = lambda request: Reply(
+        text="OK", finish_reason="length" if request["max_tokens"] < 100 else "stop"
+    )
+    try:
+        said = httpx.get(f"{running[0]}/health", headers={"Authorization": f"Bearer {MASTER}"}, timeout=60).json()
+    finally:
+        upstream.answer = None
+    assert (said["healthy_count"], said["unhealthy_count"]) == (2, 0), said
+
+
 def test_another_preset_votes(client, upstream):
     upstream.replies["gpt-5-nano"] = [Reply(text=f"{number} rivers") for number in (3, 2, 2)]
     assert client.chat.completions.create(model="numbers", messages=ASK).choices[0].message.content == "2 rivers"

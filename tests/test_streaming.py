@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 import time
 
 import pytest
@@ -106,6 +108,59 @@ def test_a_stream_that_breaks_off_is_an_error_and_not_an_answer(loopback, one):
     assert caught.value.usage.prompt_tokens > 0
 
 
+def events(*chunks):
+    """A stream as a server sends it, word for word."""
+    lines = [f"data: {json.dumps(chunk)}\n\n" for chunk in chunks]
+    return Reply(body="".join([*lines, "data: [DONE]\n\n"]).encode(), content_type="text/event-stream")
+
+
+def chunk(delta, finish=None, index=0):
+    choice = {"index": index, "delta": delta, "finish_reason": finish}
+    return {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "a", "choices": [choice]}
+
+
+def test_only_the_answer_that_was_asked_for_is_read(loopback, direct, default):
+    loopback.replies["a"] = [
+        events(
+            chunk({"content": "The "}), chunk({"content": "No"}, index=1), chunk({}, "length", 1),
+            chunk({"content": "Ucayali."}), chunk({}, "stop"),
+        )
+    ]  # fmt: skip
+    *pieces, selection = Selector([direct("a")], samples=1, scorer=default).stream(QUESTION)
+    assert text_of(pieces) == selection.text == "The Ucayali."
+    assert selection.best.finish_reason == "stop"
+
+
+def test_tool_calls_of_careless_servers_come_out_whole(loopback, direct, default):
+    def call(**piece):
+        return chunk({"tool_calls": [piece]})
+
+    loopback.replies["a"] = [
+        events(
+            call(id="1", type="function", function={"name": "find", "arguments": ""}),
+            call(function={"arguments": '{"river":'}),  # no index
+            call(id="", function={"name": "", "arguments": ' "Nile"}'}),
+            call(id="2", type="function", function={"name": "find", "arguments": '{"river": "Po"}'}),
+            chunk({}, "tool_calls"),
+        )
+    ]
+    *pieces, selection = Selector([direct("a")], samples=1, scorer=default).stream(QUESTION, tools=[TOOL])
+    calls = selection.best.message["tool_calls"]
+    assert [(c["id"], json.loads(c["function"]["arguments"])) for c in calls] == [
+        ("1", {"river": "Nile"}),
+        ("2", {"river": "Po"}),
+    ]
+    assert [c["index"] for piece in pieces for c in piece.message.get("tool_calls", ())] == [0, 0, 0, 1]
+
+
+def test_a_stream_that_fails_behind_its_role_is_tried_again(loopback, one):
+    busy = {"error": {"message": "busy", "type": "error", "code": 503}}
+    loopback.replies["a"] = [events(chunk({"role": "assistant", "content": ""}), busy), Reply(text=RIGHT)]
+    *pieces, selection = one().stream(QUESTION)
+    assert text_of(pieces) == selection.text == RIGHT
+    assert len(loopback.requests) == 2
+
+
 def test_what_decides_after_the_answer_holds_its_pieces_back(loopback, one):
     loopback.replies["a"] = [Reply(text=WRONG)]
     for options, error in (({"gates": [Matches("Ucayali")]}, NoCandidates), ({"abstain_below": 9.0}, NoGoodAnswer)):
@@ -122,7 +177,7 @@ def test_a_bad_prompt_is_said_before_anything_is_asked(loopback, one):
     assert loopback.requests == []
 
 
-def test_streams_of_several_threads_do_not_mix(loopback, provider, default):
+def test_streams_at_the_same_time_do_not_mix(loopback, provider, default):
     selector = Selector([provider("a")], samples=1, scorer=default)
     texts = [f"answer number {number}" for number in range(8)]
     loopback.replies["a"] = [Reply(text=text) for text in texts] + [Reply()]
@@ -156,3 +211,29 @@ def test_a_provider_that_does_not_stream_is_asked_whole(default):
 
     *pieces, selection = Selector([Whole()], samples=1, scorer=default).stream(QUESTION)
     assert text_of(pieces) == selection.text == RIGHT
+
+
+SCRIPT = """
+import signal, sys, threading
+from cappy_select import OpenAIProvider, Selector
+selector = Selector([OpenAIProvider("a", api_base=sys.argv[1], api_key="k")], samples=1)
+pieces = selector.stream("q")
+next(pieces)
+print("begun", flush=True)
+if sys.argv[2] == "interrupt":
+    threading.Timer(0.5, signal.raise_signal, [signal.SIGINT]).start()
+    try:
+        list(pieces)
+    except KeyboardInterrupt:
+        print("interrupted")
+"""
+
+
+@pytest.mark.parametrize(("how", "said"), [("interrupt", ["begun", "interrupted"]), ("leave", ["begun"])])
+def test_a_stream_that_is_left_or_interrupted_holds_nobody_up(loopback, how, said):
+    loopback.replies["a"] = [Reply(text="word " * 60, pieces_delay_s=1)]
+    command = [sys.executable, "-c", SCRIPT, loopback.base, how]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=25)
+    assert done.stdout.split() == said
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""

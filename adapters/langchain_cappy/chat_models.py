@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
 from operator import itemgetter
 from typing import Any, Literal
 
@@ -19,9 +20,9 @@ from langchain_core.utils.function_calling import convert_to_json_schema, conver
 from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import ConfigDict, Field, PrivateAttr, SecretStr
 
-from cappy_select import Delta, InputError, Selector
+from cappy_select import Delta, InputError, Selection, Selector
 from langchain_cappy.errors import langchains_own
-from langchain_cappy.messages import as_chunk, as_message, as_openai, last_chunk
+from langchain_cappy.messages import ORIGINALS, as_chunk, as_message, as_openai, last_chunk
 from langchain_cappy.provider import LangChainProvider, name_of
 
 Method = Literal["function_calling", "json_schema", "json_mode"]
@@ -49,7 +50,7 @@ class ChatCappy(BaseChatModel):
     `ModelTimeoutError`, ...) when all calls failed alike.
     """
 
-    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", hide_input_in_errors=True)
 
     models: list[Any] = Field(min_length=1)
     """Names as `cappy_select.Selector` takes them (LiteLLM's), LangChain chat models, or `cappy_select` providers."""
@@ -67,7 +68,7 @@ class ChatCappy(BaseChatModel):
     """How the scorer's instruction is made of the messages: `paper`, `chat` (default), `last_user`, or a callable."""
     temperature: float | None = None
     max_tokens: int | None = None
-    stop: list[str] | None = None
+    stop: list[str] | str | None = None
     timeout: float = Field(60.0, gt=0)
     """Seconds for all calls of one answer together."""
     grace_s: float | None = Field(None, ge=0)
@@ -102,11 +103,17 @@ class ChatCappy(BaseChatModel):
     def _setup(self) -> dict[str, Any]:
         same = ("models", "samples", "plan", "scorer", "strategy", "gates", "instruction", "grace_s", "max_retries")
         more = ("min_usable", "max_cost", "stop_when", "abstain_below", "api_base")
-        return {
+        setup = {
             **{name: getattr(self, name) for name in same + more},
             "deadline_s": self.timeout,
             "api_key": self.api_key.get_secret_value() if self.api_key else None,
         }
+        if taken := sorted(self.model_kwargs.keys() & setup.keys()):
+            raise InputError(f"model_kwargs go to the models; {', '.join(taken)}: set the field instead")
+        # Copies: what is appended to a list later is a change.
+        return {
+            name: list(value) if isinstance(value, list) else value for name, value in setup.items()
+        } | self._params(None, {})
 
     @property
     def _selector(self) -> Selector:
@@ -144,6 +151,8 @@ class ChatCappy(BaseChatModel):
             "min_usable": self.min_usable,
             "timeout": self.timeout,
             "scorer": str(self._selector.scorer.bundle),
+            "chosen_by": [_identity(part) for part in (self.strategy, self.instruction, *self.gates)],
+            "limits": [self.grace_s, self.stop_when, self.abstain_below, self.max_cost],
             **self._params(None, {}),
         }
 
@@ -153,7 +162,8 @@ class ChatCappy(BaseChatModel):
 
     def _params(self, stop: list[str] | None, kwargs: dict[str, Any]) -> dict[str, Any]:
         """Parameters of one call: the fields', then the caller's."""
-        fields = {"temperature": self.temperature, "max_tokens": self.max_tokens, "stop": stop or self.stop}
+        own = [self.stop] if isinstance(self.stop, str) else self.stop
+        fields = {"temperature": self.temperature, "max_tokens": self.max_tokens, "stop": stop or own}
         given = {name: value for name, value in fields.items() if value is not None}
         return {**given, **self.model_kwargs, **{name: value for name, value in kwargs.items() if name != "stream"}}
 
@@ -174,7 +184,7 @@ class ChatCappy(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        with langchains_own():
+        with langchains_own(), _originals(messages):
             selection = self._selector.select(as_openai(messages), **self._params(stop, kwargs))
         return ChatResult(generations=[ChatGeneration(message=as_message(selection))])
 
@@ -185,7 +195,7 @@ class ChatCappy(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        with langchains_own():
+        with langchains_own(), _originals(messages):
             selection = await self._selector.aselect(as_openai(messages), **self._params(stop, kwargs))
         return ChatResult(generations=[ChatGeneration(message=as_message(selection))])
 
@@ -196,10 +206,13 @@ class ChatCappy(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
+        pieces = self._selector.stream(as_openai(messages), **self._params(stop, kwargs))
         with langchains_own():
-            for piece in self._selector.stream(as_openai(messages), **self._params(stop, kwargs)):
-                chunk = as_chunk(piece) if isinstance(piece, Delta) else last_chunk(piece)
-                yield ChatGenerationChunk(message=chunk)
+            with _originals(messages):  # until the calls are under way: a generator's caller shares its context
+                piece = next(pieces, None)
+            while piece is not None:
+                yield _generation(piece)
+                piece = next(pieces, None)
 
     async def _astream(
         self,
@@ -208,10 +221,13 @@ class ChatCappy(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        with langchains_own():
-            async for piece in self._selector.astream(as_openai(messages), **self._params(stop, kwargs)):
-                chunk = as_chunk(piece) if isinstance(piece, Delta) else last_chunk(piece)
-                yield ChatGenerationChunk(message=chunk)
+        async with aclosing(self._selector.astream(as_openai(messages), **self._params(stop, kwargs))) as pieces:
+            with langchains_own():
+                with _originals(messages):
+                    piece = await anext(pieces, None)
+                while piece is not None:
+                    yield _generation(piece)
+                    piece = await anext(pieces, None)
 
     def bind_tools(
         self,
@@ -230,10 +246,15 @@ class ChatCappy(BaseChatModel):
             strict: Ask OpenAI to keep to the schema.
             **kwargs: Further parameters of every call (`parallel_tool_calls`, ...).
         """
-        offered = [convert_to_openai_tool(tool, strict=strict) for tool in tools]
+        try:
+            offered = [convert_to_openai_tool(tool, strict=strict) for tool in tools]
+        except ValueError as error:
+            raise InputError(f"a tool can't be put in OpenAI's form: {error}") from error
         if tool_choice:
             kwargs["tool_choice"] = _choice(tool_choice, offered)
-        return self.bind(tools=offered, **kwargs)
+        if offered:
+            kwargs["tools"] = offered
+        return self.bind(**kwargs)
 
     def with_structured_output(
         self,
@@ -286,9 +307,29 @@ class ChatCappy(BaseChatModel):
         return RunnableMap(raw=asked) | parsed.with_fallbacks([none], exception_key="parsing_error")
 
 
+@contextmanager
+def _originals(messages: Sequence[BaseMessage]) -> Iterator[None]:
+    token = ORIGINALS.set(messages)
+    try:
+        yield
+    finally:
+        ORIGINALS.reset(token)
+
+
+def _generation(piece: Delta | Selection) -> ChatGenerationChunk:
+    return ChatGenerationChunk(message=as_chunk(piece) if isinstance(piece, Delta) else last_chunk(piece))
+
+
 def _selector_of(setup: Mapping[str, Any]) -> Selector:
     models = [LangChainProvider(m) if isinstance(m, BaseChatModel) else m for m in setup["models"]]
     return Selector(**{**setup, "models": models})
+
+
+def _identity(part: Any) -> str:
+    """A strategy or gate by its kind and settings; a function by itself."""
+    if part is None or isinstance(part, str):
+        return str(part)
+    return repr(part) if callable(part) else f"{type(part).__qualname__} {getattr(part, '__dict__', '')}"
 
 
 def _name(model: Any) -> str:

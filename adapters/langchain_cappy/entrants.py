@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-import threading
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from contextlib import suppress
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
@@ -152,33 +150,12 @@ def _failure(error: BaseException, model: str) -> ProviderError:
     name = type(error).__name__
     if not isinstance(error, Exception):
         return ProviderError(name, kind="cancelled", model=model)
-    failure = failure_in(error, model=model)
+    failure = failure_in(error, None, model=model)
     if isinstance(error, NoCandidates | ProviderError):  # of a ChatCappy in it: named and priced already
         message, usage, cost = " ".join(str(error).split())[:500], error.usage, error.cost
         kind = error.kind if isinstance(error, ProviderError) else failure.kind
         return ProviderError(message, kind=kind, model=model, usage=usage, cost=cost)
     return ProviderError(f"{name}: {failure.message}", kind=failure.kind, model=model)
-
-
-async def in_thread(task: Callable[[], Any]) -> Any:
-    """The task's result, from a thread of its own: in a pool, a few that hang would stop all others, and the exit."""
-    loop = asyncio.get_running_loop()
-    ended: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
-
-    def run() -> None:
-        end: tuple[Any, BaseException | None]
-        try:
-            end = task(), None
-        except BaseException as error:
-            end = None, error
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(lambda: None if ended.done() else ended.set_result(end))
-
-    threading.Thread(target=run, name="cappy-runnable", daemon=True).start()
-    output, error = await ended
-    if error is not None:
-        raise error
-    return output
 
 
 def cached_apart(part: Any, sample: int) -> Any:

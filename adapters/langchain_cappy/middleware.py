@@ -8,6 +8,7 @@ agent's model node returns.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
 from pathlib import Path
@@ -19,16 +20,19 @@ from langchain.agents.structured_output import AutoStrategy, ToolStrategy
 from langchain.chat_models import init_chat_model
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage
+from langchain_core.runnables import RunnableBinding
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from langgraph.constants import TAG_NOSTREAM
 from langgraph.errors import GraphBubbleUp
 
 from cappy_select import Candidate, Gate, InputError, NoCandidates, Request, Scorer, Selection, Selector, Strategy
 from cappy_select.types import InstructionPolicy, estimated_usage
-from langchain_cappy.entrants import in_thread
 from langchain_cappy.errors import langchains_own
-from langchain_cappy.messages import as_candidate, as_openai, summary, usage_of
+from langchain_cappy.messages import as_candidate, readable, summary, usage_of
 from langchain_cappy.provider import failure_in, name_of
+from langchain_cappy.threads import in_thread
+
+_UNTITLED = "response_format"  # the agent makes up a name with this beginning for a schema without a title
 
 
 class CappyMiddleware(AgentMiddleware[Any, Any, Any]):
@@ -44,8 +48,8 @@ class CappyMiddleware(AgentMiddleware[Any, Any, Any]):
     have without this middleware; when all calls failed the first error is raised, with all of them as its cause.
 
     The winner is the model's message as it was; its `response_metadata["cappy_select"]` says what it was chosen from.
-    Losing candidates are in no stream of the agent, so the winner arrives whole. Callbacks see every call, so usage
-    handlers count them all. Put it last in the agent's list: what lies within it runs for every candidate.
+    No losing candidate is in the agent's stream of messages, and the winner arrives whole. Callbacks see every call,
+    tagged `nostream`, so usage handlers count them all. Put it last in the agent's list: what lies within it runs for every candidate.
 
     Args:
         models: Chat models, or names for `init_chat_model`, that are asked at each step; default the agent's own.
@@ -93,7 +97,7 @@ class CappyMiddleware(AgentMiddleware[Any, Any, Any]):
             "grace_s": grace_s,
             "max_retries": max_retries,
         }
-        Selector([_Branch("checked now", _nothing)], **self._options)
+        Selector([_Branch("checked now", _nothing, None)], **self._options)
 
     def wrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]
@@ -104,7 +108,7 @@ class CappyMiddleware(AgentMiddleware[Any, Any, Any]):
         def ask(marked: ModelRequest[Any]) -> Awaitable[ModelResponse[Any]]:
             return in_thread(partial(context.copy().run, handler, marked))
 
-        step = _Step(request, [_Branch(name, partial(ask, marked)) for name, marked in self._branches(request)])
+        step = _Step(request, [_Branch(name, partial(ask, marked), marked) for name, marked in self._branches(request)])
         try:
             selection = self._selector(step).select(step.messages, **step.params)
         except NoCandidates as error:
@@ -115,7 +119,9 @@ class CappyMiddleware(AgentMiddleware[Any, Any, Any]):
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
     ) -> ModelResponse[Any]:
         """The best of several calls of `handler`, at the same time."""
-        step = _Step(request, [_Branch(name, partial(handler, marked)) for name, marked in self._branches(request)])
+        step = _Step(
+            request, [_Branch(name, partial(handler, marked), marked) for name, marked in self._branches(request)]
+        )
         try:
             selection = await self._selector(step).aselect(step.messages, **step.params)
         except NoCandidates as error:
@@ -129,24 +135,18 @@ class CappyMiddleware(AgentMiddleware[Any, Any, Any]):
         """The request for each model, marked so that nothing of it is streamed or cached."""
         found = []
         for model in self._models or [request.model]:
-            marked = model.model_copy(
-                update={
-                    "tags": [*(model.tags or ()), TAG_NOSTREAM],
-                    "metadata": {**(model.metadata or {}), **internal_call_metadata()},
-                    "disable_streaming": True,
-                    "cache": False,
-                }
-            )
             settings = {**request.model_settings, **self._settings}
-            found.append((name_of(model), request.override(model=marked, model_settings=settings)))
+            found.append((name_of(model), request.override(model=_marked(model), model_settings=settings)))
         return found
 
 
 class _Branch:
     """One model of a step, as a provider of candidates."""
 
-    def __init__(self, model: str, ask: Callable[[], Awaitable[ModelResponse[Any]]]) -> None:
-        self._model, self._ask = model, ask
+    def __init__(
+        self, model: str, ask: Callable[[], Awaitable[ModelResponse[Any]]], of: ModelRequest[Any] | None
+    ) -> None:
+        self._model, self._ask, self._of = model, ask, of
         self.arrived: list[tuple[Candidate, ModelResponse[Any]]] = []
         self.errors: list[Exception] = []
 
@@ -159,12 +159,16 @@ class _Branch:
             response = await self._ask()
         except Exception as error:
             self.errors.append(error)
-            raise failure_in(error, model=self._model) from error
+            raise failure_in(error, self._of and self._of.model, model=self._model) from error
         message = next((m for m in response.result if isinstance(m, AIMessage)), None)
         if message is None:
             raise TypeError(f"the model call returned no AIMessage but {response.result!r:.80}")
-        usage = usage_of(message) or estimated_usage(request.messages, as_openai([message]))
-        candidate = as_candidate(message, model=self._model, usage=usage, response=response)
+        usage = usage_of(message) or estimated_usage(request.messages, readable([message]))
+        shaped = self._of is not None and self._of.response_format is not None
+        candidate = as_candidate(message, model=self._model, usage=usage, response=response, shaped=shaped)
+        for call in candidate.message.get("tool_calls") or ():
+            if call["function"]["name"].startswith(f"{_UNTITLED}_"):
+                call["function"]["name"] = _UNTITLED
         self.arrived.append((candidate, response))
         return [candidate]
 
@@ -175,7 +179,7 @@ class _Step:
     def __init__(self, request: ModelRequest[Any], branches: list[_Branch]) -> None:
         self.branches = branches
         system = [] if request.system_message is None else [request.system_message]
-        self.messages = as_openai([*system, *request.messages])
+        self.messages = readable([*system, *request.messages])
         self.params = _offered(request)
 
     def winner(self, selection: Selection) -> ModelResponse[Any]:
@@ -202,28 +206,53 @@ class _Step:
                     raise error
 
 
+def _marked(model: Any) -> Any:
+    """The model, so that what it says is neither streamed nor cached; within bindings too."""
+    if isinstance(model, RunnableBinding):
+        return model.model_copy(update={"bound": _marked(model.bound)})
+    return model.model_copy(
+        update={
+            "tags": [*(model.tags or ()), TAG_NOSTREAM],
+            "metadata": {**(model.metadata or {}), **internal_call_metadata()},
+            "disable_streaming": True,
+            "cache": False,
+        }
+    )
+
+
 def _offered(request: ModelRequest[Any]) -> dict[str, Any]:
-    """The tools that a candidate may call, those of the structured response too, for the gates."""
-    tools = [convert_to_openai_tool(tool) for tool in request.tools]
-    shape = request.response_format
+    """What a candidate may call and must call, the tools of the structured response too, for the gates."""
+    tools = []
+    for tool in request.tools:
+        with suppress(ValueError):  # a vendor's own tool, which no tool call of ours names
+            tools.append(convert_to_openai_tool(tool))
+    shape, choice = request.response_format, request.tool_choice
+    if isinstance(shape, ToolStrategy):
+        choice = "required"
     if isinstance(shape, AutoStrategy):
-        if isinstance(shape.schema, dict) and "title" not in shape.schema:
-            return {}  # the agent made up a name for it, which is not known here
-        shape = ToolStrategy(shape.schema)
+        untitled = isinstance(shape.schema, dict) and "title" not in shape.schema
+        named: Any = {"title": _UNTITLED, **shape.schema} if untitled else shape.schema  # type: ignore[dict-item]
+        shape = ToolStrategy(named)
     if isinstance(shape, ToolStrategy):
         tools += [
             {"type": "function", "function": {"name": spec.name, "parameters": spec.json_schema}}
             for spec in shape.schema_specs
         ]
-    return {"tools": tools} if tools else {}
+    if not tools:
+        return {}
+    if isinstance(choice, str) and choice not in ("auto", "none", "any", "required"):
+        choice = {"type": "function", "function": {"name": choice}}
+    return {"tools": tools} | ({} if choice is None else {"tool_choice": choice})
 
 
 def _fits_its_format(candidate: Candidate) -> str | None:
-    """The agent adds a tool message that has no structured response beside it when it could not read one."""
+    """Where a structured response is wanted, the agent has read it out of the answer, unless other tools come first."""
     response: ModelResponse[Any] = candidate.response_fields["response"]
-    if len(response.result) > 1 and response.structured_response is None:
+    if not candidate.response_fields["shaped"] or response.structured_response is not None:
+        return None
+    if len(response.result) > 1:  # the agent's note of what it could not read
         return f"its structured response does not fit: {response.result[-1].text[:200]}"
-    return None
+    return None if candidate.message.get("tool_calls") else "no structured response"
 
 
 def _noted(response: ModelResponse[Any], note: Mapping[str, Any]) -> ModelResponse[Any]:

@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing
-from typing import Any
+from contextvars import Context, ContextVar, copy_context
+from functools import partial
+from typing import Any, TypeVar
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, AIMessageChunk, convert_to_messages, message_chunk_to_message
-from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.messages import (
+    AIMessage,
+    AIMessageChunk,
+    BaseMessage,
+    convert_to_messages,
+    message_chunk_to_message,
+)
+from langchain_core.runnables import Runnable, RunnableBinding, RunnableConfig
+from langchain_core.runnables.config import var_child_runnable_config
+from langchain_core.tracers.context import _configure_hooks
+from pydantic import SecretStr
 
-from cappy_select import Candidate, Delta, ProviderError, Request, Usage
+from cappy_select import Candidate, Delta, ProviderError, Request, Usage, background
 from cappy_select.providers.openai_format import TokenPrices, failure_of
 from cappy_select.types import estimated_usage
 from langchain_cappy.errors import KINDS
-from langchain_cappy.messages import as_candidate, as_delta, usage_of
+from langchain_cappy.messages import ORIGINALS, as_candidate, as_delta, as_openai, usage_of
+from langchain_cappy.threads import in_thread, iterate_in_thread
+
+T = TypeVar("T")
+_END: Any = object()
 
 
 class LangChainProvider:
@@ -53,30 +69,55 @@ class LangChainProvider:
         return None if self._prices is None else self._prices.of(usage)
 
     async def complete(self, request: Request) -> list[Candidate]:
-        """One `ainvoke`."""
+        """One `invoke` or `ainvoke`."""
         runnable, params = self._prepared(request, streaming=False)
+        messages, context = self._messages(request), _apart()
         try:
-            message = await runnable.ainvoke(convert_to_messages(list(request.messages)), _ALONE, **params)
+            if self._is_for_threads():
+                call = partial(runnable.invoke, messages, _ALONE, **params)
+                message = await in_thread(partial(context.run, call))
+            else:
+                asked = runnable.ainvoke(messages, _ALONE, **params)
+                message = await asyncio.get_running_loop().create_task(asked, context=context)
         except Exception as error:
-            raise failure_in(error, model=self._name) from None
+            raise failure_in(error, self._chat, model=self._name) from None
         return [self._candidate(message, request)]
 
     async def stream(self, request: Request) -> AsyncGenerator[Delta | Candidate, None]:
-        """One `astream`."""
+        """One `stream` or `astream`."""
         runnable, params = self._prepared(request, streaming=True)
+        messages, context = self._messages(request), _apart()
         whole: AIMessageChunk | None = None
-        chunks: Any = runnable.astream(convert_to_messages(list(request.messages)), _ALONE, **params)
+        if self._is_for_threads():
+            chunks = iterate_in_thread(lambda: _each_in(context, runnable.stream(messages, _ALONE, **params)))
+        else:
+            chunks = _aeach_in(context, runnable.astream(messages, _ALONE, **params))
         try:
             async with aclosing(chunks):
                 async for chunk in chunks:
+                    if not isinstance(chunk, AIMessageChunk):  # of a model that does not stream
+                        yield self._candidate(chunk, request)
+                        return
                     whole = chunk if whole is None else whole + chunk
                     if (delta := as_delta(chunk)).message:
                         yield delta
         except Exception as error:
-            raise failure_in(error, model=self._name) from None
+            raise failure_in(error, self._chat, model=self._name) from None
         if whole is None:
             raise ProviderError("the stream had no chunks", kind="invalid_response", model=self._name)
         yield self._candidate(message_chunk_to_message(whole), request)
+
+    def _is_for_threads(self) -> bool:
+        """Whether it is called as a synchronous caller would: its asynchronous client belongs to the user's loop, and
+        a model without one would fill the loop's own threads."""
+        return background.is_own_loop() or type(self._chat)._agenerate is BaseChatModel._agenerate
+
+    def _messages(self, request: Request) -> list[BaseMessage]:
+        """The caller's own messages, where they are what is asked: OpenAI's form has no place for all of them."""
+        originals = ORIGINALS.get()
+        if originals is not None and as_openai(originals) == list(request.messages):
+            return list(originals)
+        return convert_to_messages(list(request.messages))
 
     def _prepared(self, request: Request, *, streaming: bool) -> tuple[Runnable[Any, Any], dict[str, Any]]:
         """The model, with the request's tools, and the other parameters."""
@@ -112,8 +153,54 @@ def name_of(model: BaseChatModel) -> str:
     return "/".join(part for part in parts if part) or type(model).__name__
 
 
-def failure_in(error: Exception, *, model: str) -> ProviderError:
-    """What went wrong in a LangChain model, in our words and without secrets."""
+def failure_in(error: Exception, chat: Any, *, model: str) -> ProviderError:
+    """What went wrong in a LangChain model, in our words and without its secrets."""
     failure = failure_of(error, model=model, api_key=None)
     kind = next((kind for known, kind in KINDS.items() if isinstance(error, known)), failure.kind)
-    return ProviderError(failure.message, kind=kind, model=model, retry_after_s=failure.retry_after_s)
+    message = failure.message
+    for secret in _secrets_of(chat):
+        message = message.replace(secret, "***")
+    return ProviderError(message, kind=kind, model=model, retry_after_s=failure.retry_after_s)
+
+
+def _secrets_of(chat: Any) -> list[str]:
+    while isinstance(chat, RunnableBinding):
+        chat = chat.bound
+    fields = getattr(chat, "__dict__", {}).values()
+    secrets = [field.get_secret_value() for field in fields if isinstance(field, SecretStr)]
+    return [secret for secret in secrets if len(secret) >= _SHORTEST_SECRET]
+
+
+_SHORTEST_SECRET = 6  # a shorter one is a placeholder, and would mask parts of words
+
+
+def _apart() -> Context:
+    """The caller's context without what reports LangChain's runs: this run is part of another, which is reported."""
+    context = copy_context()
+    reporting: list[ContextVar[Any]] = [var_child_runnable_config, *(hook[0] for hook in _configure_hooks)]
+    for variable in reporting:
+        context.run(variable.set, None)
+    return context
+
+
+def _each_in(context: Context, items: Iterator[T]) -> Iterator[T]:
+    while (found := context.run(next, items, _END)) is not _END:
+        yield found
+
+
+async def _aeach_in(context: Context, items: AsyncIterator[T]) -> AsyncGenerator[T, None]:
+    loop = asyncio.get_running_loop()
+
+    async def following() -> Any:
+        return await anext(items, _END)
+
+    try:
+        while (found := await loop.create_task(following(), context=context)) is not _END:
+            yield found
+    finally:
+        if isinstance(items, AsyncGenerator):
+            await loop.create_task(_close(items), context=context)
+
+
+async def _close(items: AsyncGenerator[Any, None]) -> None:
+    await items.aclose()

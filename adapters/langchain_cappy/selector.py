@@ -32,9 +32,10 @@ from cappy_select import (
 from cappy_select.errors import validation_message
 from cappy_select.sampling import MAX_SAMPLES
 from cappy_select.types import Prompt
-from langchain_cappy.entrants import Entrant, Given, Race, candidate_of, in_thread, output_of
+from langchain_cappy.entrants import Entrant, Given, Race, candidate_of, output_of
 from langchain_cappy.errors import langchains_own
 from langchain_cappy.messages import as_openai, summary
+from langchain_cappy.threads import in_thread
 
 _KEYS = ("instruction", "question", "input", "query", "messages")
 _NOSTREAM = "nostream"  # langgraph's TAG_NOSTREAM: what runs under it is not in stream_mode="messages"

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -109,6 +110,9 @@ class Preset(_Strict):
     max_retries: int | None = None
     max_concurrency: int | None = None
     max_candidates: int | None = None
+    accept_cut_off: bool | None = Field(None, description="answers that ended at their token limit can win")
+    cool_down_after: int | None = None
+    cool_down_s: float | None = None
     params: dict[str, Any] = Field(default_factory=dict)
 
     def selector(self, folder: Path, scorers: dict[str | None, Scorer]) -> Selector:
@@ -176,7 +180,7 @@ def load_presets(path: str | Path) -> dict[str, Selector]:
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise InputError(f"{path}{line}: {error.problem}") from None
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise InputError(f"{path} can't be read: {error}") from error
     try:
         presets = _File.model_validate(content).presets
@@ -206,7 +210,8 @@ class _Loader(yaml.SafeLoader):
 
 def _fault(error: ValidationError) -> str:
     """The first fault and its place, and the value unless it may hold a secret."""
-    first = error.errors()[0]
+    faults = sorted(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")  # a typo leaves one missing
+    first = faults[0]
     place, value = ".".join(map(str, first["loc"])), first["input"]
     if first["type"] == "extra_forbidden":
         if place.endswith(".api_key"):
@@ -218,6 +223,8 @@ def _fault(error: ValidationError) -> str:
         return f"{place} is missing"
     got = repr(value) if isinstance(value, bool | int | float) else type(value).__name__
     expected = "must be a mapping" if first["type"] == "model_type" else first["msg"]
+    if first["type"] == "float_type" and isinstance(value, str) and re.fullmatch(r"\d+e-?\d+", value):
+        expected, got = f"write {value.replace('e', '.0e')}", "what YAML takes for text"
     return f"{place or 'the whole'}: {expected}, got {got}"
 
 
@@ -227,7 +234,7 @@ def _refuse(params: Mapping[str, Any], names: Collection[str]) -> None:
 
 
 def _key(variable: str) -> str:
-    if not variable.isidentifier():  # it may be a key, so it is not shown
+    if not re.fullmatch("[A-Z][A-Z0-9_]*", variable):  # it may be a key, so it is not shown
         raise InputError("api_key_env must be the name of an environment variable, such as OPENAI_API_KEY")
     if not (key := os.environ.get(variable)):
         raise InputError(f"api_key_env: the environment variable {variable} is not set")

@@ -141,15 +141,13 @@ _DEFAULTS = [("n", 1), ("n", None)]
 
 
 def _history(messages: Sequence[Any]) -> list[Any]:
-    """The messages without our own summary, which comes back with an answer that was put together of chunks."""
-    return [_without_summary(message) for message in messages]
+    """The messages without what only one vendor or this one says of an answer: the next turn goes to all models."""
+    return [
+        {name: value for name, value in message.items() if name not in _OF_ONE_VENDOR}
+        if isinstance(message, Mapping) and message.get("role") == "assistant"
+        else message
+        for message in messages
+    ]
 
 
-def _without_summary(message: Any) -> Any:
-    fields = message.get("provider_specific_fields") if isinstance(message, Mapping) else None
-    if not isinstance(fields, Mapping) or "cappy" not in fields:
-        return message
-    left = {name: value for name, value in fields.items() if name != "cappy"}
-    return {name: value for name, value in message.items() if name != "provider_specific_fields"} | (
-        {"provider_specific_fields": left} if left else {}
-    )
+_OF_ONE_VENDOR = {"provider_specific_fields", "reasoning_content", "thinking_blocks"}

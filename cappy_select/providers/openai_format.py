@@ -159,7 +159,9 @@ class _Whole:
         """Take a chunk in; its delta, without what is empty."""
         choices = chunk.pop("choices", ())
         self._response |= chunk
-        for choice in choices[:1]:
+        for choice in choices:
+            if choice.get("index"):  # more answers than were asked for
+                continue
             delta = choice.pop("delta", None) or {}
             for name, tokens in (choice.pop("logprobs", None) or {}).items():
                 self._logprobs.setdefault(name, []).extend(tokens)
@@ -184,12 +186,15 @@ class _Whole:
             else:
                 self._message[name] = value
 
-    def _add_call(self, piece: Mapping[str, Any]) -> None:
-        call = self._calls.setdefault(int(piece.get("index", len(self._calls))), {"type": "function", "function": {}})
-        call |= {name: value for name, value in piece.items() if name not in ("index", "function")}
+    def _add_call(self, piece: dict[str, Any]) -> None:
+        if piece.get("index") is None:  # some servers leave it out: a new id is a new call
+            begins = not self._calls or (piece.get("id") and piece["id"] != self._calls[max(self._calls)].get("id"))
+            piece["index"] = len(self._calls) if begins else max(self._calls)
+        call = self._calls.setdefault(int(piece["index"]), {"type": "function", "function": {"arguments": ""}})
+        call |= {name: value for name, value in piece.items() if value and name not in ("index", "function")}
         function = piece.get("function") or {}
-        call["function"] |= {name: value for name, value in function.items() if name != "arguments"}
-        call["function"]["arguments"] = call["function"].get("arguments", "") + (function.get("arguments") or "")
+        call["function"] |= {name: value for name, value in function.items() if value and name != "arguments"}
+        call["function"]["arguments"] += function.get("arguments") or ""
 
     def response(self) -> Any:
         """As OpenAI's client gives a response that was not streamed."""
@@ -256,6 +261,10 @@ def _as_dict(value: Any) -> dict[str, Any] | None:
 def _kind(error: Exception) -> FailureKind:
     kind = next((_KINDS[base.__name__] for base in type(error).__mro__ if base.__name__ in _KINDS), None)
     status = getattr(error, "status_code", None)
+    code = getattr(error, "code", None)
+    if status is None and str(code).isdecimal():  # an error object in a stream has no status of its own
+        status = int(code)  # type: ignore[arg-type]
+        kind = None
     if kind is None and isinstance(status, int):
         by_status: dict[int, FailureKind] = {401: "auth", 403: "auth", 408: "timeout", 429: "rate_limit"}
         kind = by_status.get(status) or ("server" if status >= 500 else "bad_request")
