@@ -5,17 +5,9 @@
         --validation 0.01 --against zeroshot-dev.jsonl.gz --against bigbench-dev.jsonl.gz --out pairs
     cappy train recipes/mini.py --set pairs=pairs
 
-Then the same from there, with more of what was still at chance (the shipped one is runs/mini-2/model):
-
-    cappy build train-recross.jsonl.gz train-selfinstruct.jsonl.gz --mixture recipes/mini_mixture_2.json --rows 192424 \
-        --validation 0.01 --against zeroshot-dev.jsonl.gz --against bigbench-dev.jsonl.gz --out pairs-2
-    cappy train recipes/mini.py --set pairs=pairs-2 --set checkpoint=runs/mini/model --set updates=950 \
-        --set learning_rate=1.5e-4 --set warmup=0.04 --set seed=22222 --out runs/mini-2
-
-An hour and a quarter, and an hour, on two CPU cores. First each task has about as many tokens as any other: 215,000 a
-task with choices, 60,000 a generation task. An update compares a right answer with a wrong one to 48 instructions; both
-losses are on, the ranking one at four times the difference, which the L2 loss keeps near 1. On held-out rows of 29
-choice tasks: 53.2 % after the first run, 56.4 % after the second. All it measures: docs/cappy-mini.md.
+An hour and a half on two CPU cores. Each task has about as many tokens as any other: 215,000 a task with choices,
+60,000 a generation task. An update compares a right answer with a wrong one to 48 instructions; both losses are on, the
+ranking one at four times the difference, which the L2 loss keeps near 1. What it measures: docs/cappy-mini.md.
 """
 
 from importlib.util import find_spec

@@ -169,9 +169,11 @@ def test_a_client_can_not_say_who_is_asked_or_how_often(client, upstream, extra)
 
 
 def test_the_health_check_lets_a_model_think(running, upstream):
-    upstream.answer = lambda request: Reply(
-        text="OK", finish_reason="length" if request["max_tokens"] < 100 else "stop"
-    )
+    def answer(request):
+        most = request.get("max_completion_tokens") or request["max_tokens"]
+        return Reply(text="OK", finish_reason="stop" if most > 100 else "length")
+
+    upstream.answer = answer
     try:
         said = httpx.get(f"{running[0]}/health", headers={"Authorization": f"Bearer {MASTER}"}, timeout=60).json()
     finally:

@@ -49,7 +49,8 @@ class CappyMiddleware(AgentMiddleware[Any, Any, Any]):
 
     The winner is the model's message as it was; its `response_metadata["cappy_select"]` says what it was chosen from.
     No losing candidate is in the agent's stream of messages, and the winner arrives whole. Callbacks see every call,
-    tagged `nostream`, so usage handlers count them all. Put it last in the agent's list: what lies within it runs for every candidate.
+    tagged `nostream`, so usage handlers count them all. Put it last in the agent's list: what lies within it runs for
+    every candidate.
 
     Args:
         models: Chat models, or names for `init_chat_model`, that are asked at each step; default the agent's own.
