@@ -8,22 +8,26 @@ import pytest
 from adapting import QUICK, answer, examples, right_answers, toy_scorer
 
 from cappy_select import InputError
-from cappy_select.adapt.ablation import AblationReport, ablation
+from cappy_select.adapt.ablation import AblationReport, Variant, ablation
 from cappy_select.adapt.config import AdaptConfig
 from cappy_select.data.folder import read_manifest
-from cappy_select.evaluate.report import write_report
+from cappy_select.evaluate.intervals import Interval
+from cappy_select.evaluate.report import markdown, write_report
 from cappy_select.export import export_checkpoint
 
 
-def answers(file):
-    """Recorded samples of the task, which nobody judged."""
+def answers(file, *, judged=False):
+    """Recorded samples of the task, which somebody judged or nobody."""
     asked = right_answers(examples(file.with_suffix(".examples.jsonl"), 120))
     rows = [
         {
             "id": str(number),
             "instruction": prompt,
             "references": [right],
-            "candidates": [{"model": "m", "response": answer(asked, prompt, seed)} for seed in range(4)],
+            "candidates": [
+                {"model": "m", "response": said} | ({"correct": said == right} if judged else {})
+                for said in (answer(asked, prompt, seed) for seed in range(4))
+            ],
         }
         for number, (prompt, right) in enumerate(asked.items())
     ]
@@ -34,7 +38,7 @@ def answers(file):
 @pytest.mark.slow
 def test_each_variant_lacks_what_its_name_says_and_is_compared_on_the_same_examples(tmp_path):
     toy = export_checkpoint(toy_scorer(tmp_path / "checkpoint"), tmp_path / "toy").path
-    file = answers(tmp_path / "answers.jsonl")
+    file = answers(tmp_path / "answers.jsonl", judged=True)  # of themselves, those would be trained on alone
     config = AdaptConfig(scorer=str(toy), label="exact", held_out=0.4, settings=(*QUICK[:1], "updates=12", *QUICK[2:]))
     found = ablation([], tmp_path / "out", config, recorded=[file])
     assert isinstance(found, AblationReport)
@@ -47,7 +51,7 @@ def test_each_variant_lacks_what_its_name_says_and_is_compared_on_the_same_examp
         name: set(read_manifest(tmp_path / "out" / name / "pairs")["rows"]["train"]["kinds"])
         for name in ("full", "without_augmentation")
     }
-    assert kinds["full"] - kinds["without_augmentation"] == {"augmented"}
+    assert kinds["without_augmentation"] == kinds["full"] - {"labelled"} != kinds["full"]
     runs = {
         name: json.loads((tmp_path / "out" / name / "training/run.json").read_text())["config"]["fresh"]
         for name in ("full", "without_pretraining", "without_augmentation")
@@ -63,3 +67,40 @@ def test_each_variant_lacks_what_its_name_says_and_is_compared_on_the_same_examp
 def test_without_samples_there_is_nothing_to_compare(tmp_path):
     with pytest.raises(InputError, match="give recorded samples"):
         ablation([], tmp_path / "out", AdaptConfig(), recorded=[])
+
+
+def rows_of(file, **more):
+    """Judged samples of 20 questions."""
+    rows = [
+        {
+            "id": str(number), "instruction": f"question {number}", "references": ["a"],
+            "candidates": [{"model": "m", "response": text, "correct": text == "a"} for text in "ab"],
+        } | more
+        for number in range(20)
+    ]  # fmt: skip
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+@pytest.mark.slow
+def test_what_the_last_training_would_lack_is_said_before_the_first(tmp_path):
+    toy = export_checkpoint(toy_scorer(tmp_path / "checkpoint"), tmp_path / "toy").path
+    config = AdaptConfig(scorer=str(toy), label="exact", held_out=0.4, settings=QUICK)
+    file = rows_of(tmp_path / "rows.jsonl")
+    with pytest.raises(InputError, match="no checkpoint at nowhere"):
+        ablation([], tmp_path / "out", config, recorded=[file], encoder="nowhere")
+    with pytest.raises(InputError, match="has references, and they are all that is trained on"):
+        ablation([], tmp_path / "out", config, recorded=[rows_of(tmp_path / "bare.jsonl", references=[])])
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_report_says_what_quality_is_by_and_what_was_trained_on():
+    interval = Interval(mean=0.1, low=None, high=None)
+    found = AblationReport(
+        n=9, groups=3, quality_by="recorded", random=0.1, longest=0.2, oracle=0.9, encoder=None,
+        variants=(Variant(name="full", quality=0.5, over_full=interval),),
+    )  # fmt: skip
+    text = markdown(found.report())
+    assert "quality is by what was recorded of each answer" in text
+    assert "had references and mismatches to train on" in text
+    assert "as few as 3 examples" in text

@@ -158,5 +158,11 @@ def test_the_command_has_them_as_columns_and_in_the_json(checkpoints, t5, tmp_pa
     assert report["baselines"][2]["mean"] == pytest.approx(accuracy)
     assert report["baselines"][2]["difference"] == pytest.approx(report["cappy"] - accuracy)
     assert {row["name"] for row in report["paper"]["ours"]} == {f"cappy-mini {default.bundle.manifest.version}", *names}
+    copies = [shutil.copytree(checkpoints["bert"], tmp_path / folder / "tiny") for folder in "ab"]
+    both = ("eval", "zeroshot", file, "--reward-model", copies[0], "--out", tmp_path / "out", "--reward-model")
+    found = json.loads(ok(*both, copies[1], "--json").stdout)
+    assert [each["scorer"] for each in found["baselines"]] == [str(copy) for copy in copies]
+    twice = cappy(*both, f"{copies[0]}/")
+    assert (twice.returncode, "--reward-model names a model twice" in twice.stderr) == (2, True)
     done = cappy("eval", "zeroshot", file, "--likelihood", "gpt2", "--out", tmp_path / "out")
     assert (done.returncode, "transformers:PATH" in done.stderr) == (2, True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -29,7 +30,7 @@ from cappy_select.evaluate.bigbench import (
     kind_of,
     recorded_answers,
 )
-from cappy_select.evaluate.report import markdown
+from cappy_select.evaluate.report import markdown, write_report
 from cappy_select.recorded import Recorded
 from cappy_select.sampling import Plan
 
@@ -116,8 +117,38 @@ def test_intervals_are_over_tasks_and_over_the_instances_of_each_task():
     assert difference.mean == difference.tasks.low == difference.tasks.high == pytest.approx(gain / 2)
     # The mean of 160 halves deviates by gain / 2 / sqrt(160).
     assert difference.instances.high - difference.mean == pytest.approx(1.96 * gain / 2 / 160**0.5, rel=0.05)
-    single = evaluate_bigbench({"m": rows[:1]}, Marks()).models[0].differences[0]
+    report = evaluate_bigbench({"m": rows[:1]}, Marks())
+    single = report.models[0].differences[0]
     assert (single.tasks, single.instances) == (None, None)
+    # A task with one instance adds no variance: there is none to tell.
+    lonely = evaluate_bigbench({"m": [*rows, Answered(instance(0, "lonely"), same)]}, Marks())
+    assert next(each for each in lonely.models[0].differences if each.minus == "self_sum").instances is None
+    text = markdown(bigbench_report(lonely))
+    assert "(no interval: one example)" in text
+    assert "as few as 1 tasks, or instances of a task" in text
+
+
+def test_tasks_of_one_instance_and_of_more_make_a_picture(tmp_path):
+    samples = seventeen(WORDS, MARKS, LIKELIHOODS)
+    rows = [Answered(instance(number, task), samples) for number, task in ((0, "one"), (0, "two"), (1, "two"))]
+    assert write_report(tmp_path, bigbench_report(evaluate_bigbench({"m": rows}, Marks())))
+    assert (tmp_path / "tasks.png").exists()
+
+
+def test_models_that_answered_different_instances_are_told_apart():
+    samples = seventeen(WORDS, MARKS)
+    rows = [Answered(instance(number), samples) for number in range(3)]
+    said = "The models answered different instances (m 3, n 2; 2 are common to all)"
+    assert said in markdown(bigbench_report(evaluate_bigbench({"m": rows, "n": rows[1:]}, Marks())))
+    same = evaluate_bigbench({"m": rows, "n": rows}, Marks())
+    assert same.common == 3
+    assert "different instances" not in markdown(bigbench_report(same))
+
+
+def test_an_instance_without_a_score_is_wrong_and_counted():
+    report = evaluate_bigbench({"m": [Answered(instance(0), seventeen([4] * 17, MARKS))]}, Marks(np.nan))
+    assert (report.models[0].quality["cappy"], report.models[0].unscored) == (0, 1)
+    assert "To 1 instances the scorer gave no number" in markdown(bigbench_report(report))
 
 
 def test_instances_without_all_kinds_are_left_out_and_what_did_not_come_is_counted():
@@ -175,6 +206,9 @@ def test_recorded_samples_come_from_files_and_stores(tmp_path):
     answers, left_out = recorded_answers([file, store], Problems(strict=True), instances=None, limit=5)
     (only,) = answers["m"]
     assert (only.instance.id, len(only.bare), len(only.in_context), left_out) == ("tense#0", 17, 17, 1)
+    shutil.copy(store, tmp_path / "copy.db")
+    (twice,) = recorded_answers([store, tmp_path / "copy.db"], Problems(strict=True), instances=None, limit=5)[0]["m"]
+    assert len(twice.in_context) == 17
     with SampleStore(store, write=True) as opened:
         opened.add(instance(0), [(Key("m", canonical({"prompt": "q"}), 0), seventeen(WORDS, MARKS)[0])])
     with pytest.raises(InputError, match="2 different prompts"):

@@ -32,6 +32,13 @@ class Lengths:
         return SimpleNamespace(scores=scores, cut=np.zeros(len(pairs), np.int32))
 
 
+class Scores(Lengths):
+    """One that can judge an empty one too."""
+
+    def score_detailed(self, pairs, on_progress=None):
+        return super().score_detailed([(instruction, response + ".") for instruction, response in pairs], on_progress)
+
+
 def row(number, right, lengths, **more):
     """Answers of these lengths, right or not."""
     answers = [{"model": "m", "response": "x" * n, "correct": bool(yes)} for n, yes in zip(lengths, right, strict=True)]
@@ -91,6 +98,52 @@ def test_a_fall_within_chance_is_no_over_optimisation(tmp_path):
     assert (found.peak, found.over_optimised) == (1, False)
     assert found.fall.low < 0 < found.fall.high
     assert "the interval includes 0" in found.verdict
+
+
+def test_a_fall_while_the_score_stands_still_is_no_over_optimisation_nor_within_chance(tmp_path):
+    # Answers of one length: the first of a tie is always wrong.
+    rows = [row(number, [0, 1], [2, 2]) for number in range(15)]
+    found = evaluate_scaling(write(tmp_path / "rows.jsonl", rows), Lengths())
+    assert (found.fall.high, found.over_optimised) == (-0.5, False)
+    assert found.verdict.startswith("No over-optimisation, for the score does not rise with it")
+    assert "-50.0 (-50.0 to -50.0)" in found.verdict
+    assert "includes 0" not in found.verdict
+    (only,) = (evaluate_scaling(write(tmp_path / "rows.jsonl", rows[:1]), Lengths()),)
+    assert (only.fall.high, only.over_optimised) == (None, False)
+    assert "one instance tells nothing" in only.verdict
+
+
+def test_answers_to_prompts_with_examples_are_left_out_and_models_that_are_pooled_counted(tmp_path):
+    store = tmp_path / "samples.db"
+    instance = Instance(id="1", task="t", instruction="q", references=("xxx",))
+    with SampleStore(store, write=True) as opened:
+        for place, params in enumerate([{}, {}, {}, {"prompt": "shown"}]):
+            for model in "mn":
+                sample = Recorded(model=model, response="x" * place, sampling=params)
+                opened.add(instance, [(Key(model, json.dumps(params), place), sample)])
+    with SampleStore(store) as opened:
+        assert len(next(opened.instances())[1]) == 8
+    found = evaluate_scaling(store, Scores())
+    assert (found.candidates, found.in_context, found.models) == (6, 2, 2)
+    text = markdown(scaling_report([found]))
+    assert "2 answers to prompts with examples were left out" in text
+    assert "Answers of 2 models are pooled" in text
+    assert evaluate_scaling(store, Scores(), models=["m"]).models == 1
+
+
+def test_references_that_the_label_can_not_read_are_counted_and_no_warning(tmp_path, recwarn):
+    rows = [
+        {
+            "id": text, "instruction": "q", "references": [text],
+            "candidates": [{"model": "m", "response": one} for one in ("x", "yy")],
+        }
+        for text in ("हाँ", "x")
+    ]  # fmt: skip
+    found = evaluate_scaling(write(tmp_path / "rows.jsonl", rows), Lengths())
+    assert found.unscorable == 1
+    assert "1 instances score 0 whatever is answered" in markdown(scaling_report([found]))
+    assert not recwarn.list
+    assert evaluate_scaling(write(tmp_path / "rows.jsonl", rows), Lengths(), label="rouge_l_unicode").unscorable == 0
 
 
 def test_a_stores_samples_are_measured_by_a_label_and_by_their_own_likelihood(tmp_path):

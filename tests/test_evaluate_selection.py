@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from test_cli import ok
+from typer.testing import CliRunner
 
 from cappy_select import InputError
-from cappy_select.evaluate.report import write_report
+from cappy_select.cli.eval import app
+from cappy_select.evaluate.report import markdown, write_report
 from cappy_select.evaluate.selection import COMPARED, evaluate_selection, selection_report
 from cappy_select.evaluate.ways import final_answer
 from cappy_select.recorded import Recorded
@@ -94,6 +97,26 @@ def test_the_scorer_is_audited_on_the_answers(file, tiny):
     assert [each.score for each in report.bins] == pytest.approx(sorted(scores), abs=1e-5)
 
 
+class Silent:
+    """A scorer that gives no number for some instructions."""
+
+    bundle = "silent"
+
+    def score_detailed(self, pairs, on_progress=None):
+        scores = np.array([np.nan if "17" in instruction else 1 for instruction, _ in pairs], np.float32)
+        return SimpleNamespace(scores=scores, cut=np.zeros(len(pairs), np.int32))
+
+
+def test_an_instance_without_a_score_is_wrong_and_counted(file):
+    right = ROWS[0] | {"candidates": ROWS[0]["candidates"][1:]}
+    report = evaluate_selection(file([right, ROWS[1]]), Silent(), strategies=["argmax"])
+    assert (report.first, report.cappy, report.strategies["argmax"], report.unscored) == (1.0, 0.5, 0.5, 1)
+    text = markdown(selection_report([report]))
+    assert "To 1 instances the scorer gave no number: its pick counts as wrong there." in text
+    assert "as few as 2 instances" in text
+    assert "where it has no answer it counts as wrong" in text
+
+
 @pytest.mark.parametrize("count", [1, 45])
 def test_one_report_for_all_files(file, tiny, tmp_path, count):
     found = evaluate_selection(file(ROWS), tiny, strategies=["vote", "quality_cost"])
@@ -114,6 +137,17 @@ def test_the_command_writes_what_it_prints(file, tmp_path):
     assert json.loads((tmp_path / "out" / "report.json").read_text()) == {"files": [printed]}
     assert set(printed["gains"]["first"]) == {"mean", "low", "high"}
     assert "report.html" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [["selection", "x"], ["zeroshot", "x"], ["scaling", "x"], ["bigbench", "-m", "x"], ["ablation", "--samples", "x"]],
+)
+def test_an_out_that_is_a_file_is_said_before_anything_else(tmp_path, verb):
+    (tmp_path / "out").write_text("mine")
+    done = CliRunner().invoke(app, [*verb, "--out", str(tmp_path / "out")])
+    assert isinstance(done.exception, InputError)
+    assert "out is a file; give another folder" in str(done.exception)
 
 
 def test_limit_and_progress(file, tiny):

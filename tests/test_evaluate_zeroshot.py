@@ -16,7 +16,7 @@ from cappy_select.data.readers.prompt_templates import FILE_NAME
 from cappy_select.data.records import Problems
 from cappy_select.data.sources import ZEROSHOT
 from cappy_select.evaluate.paper import PUBLISHED, TASKS, beside_paper, named_parameters, paper_task
-from cappy_select.evaluate.report import write_report
+from cappy_select.evaluate.report import markdown, write_report
 from cappy_select.evaluate.zeroshot import (
     evaluate_zeroshot,
     graph_parameters,
@@ -101,6 +101,40 @@ def test_a_better_scorer_has_an_interval_above_0_and_an_equal_one_has_not(tmp_pa
     same = evaluate_zeroshot(read_files([file]), Fixed(1), against=Fixed(1)).against
     assert same is not None
     assert (same.difference, same.low, same.high) == (0, 0, 0)
+
+
+def test_a_task_of_one_example_leaves_no_interval_and_few_are_said(tmp_path):
+    rows = [row(number, "t", "x", 0, [0.9, 0.1], [0.1, 0.9]) for number in range(9)]
+    file = written(tmp_path / "rows.jsonl", rows)
+    few = evaluate_zeroshot(read_files([file]), Fixed(), against=Fixed(2))
+    assert (few.fewest, few.against.low) == (9, 1)
+    text = markdown(zeroshot_report(few))
+    assert "as few as 9 examples of a task" in text
+    assert "| fixed 2" in text.replace("other", "")  # its column has its name
+    written(file, [*rows, row(1, "u", "x", 0, [0.9, 0.1]), row(1, "u", "y", 0, [0.9, 0.1])])
+    one = evaluate_zeroshot(read_files([file]), Fixed(), against=Fixed(2))
+    assert (one.fewest, one.against.low, one.against.high) == (1, None, None)
+    assert "(95 %: no interval: one example)" in markdown(zeroshot_report(one))
+    assert "as few as" not in markdown(zeroshot_report(evaluate_zeroshot(read_files([file]), Fixed())))
+
+
+def test_rows_without_a_score_are_wrong_and_counted(tmp_path):
+    rows = [row(1, "t", "x", 0, ["nan", "nan"]), row(2, "t", "x", 1, ["nan", -3.0])]
+    report = evaluate_zeroshot(read_files([written(tmp_path / "rows.jsonl", rows)]), Fixed())
+    assert (report.cappy, report.unscored) == (0.5, 1)
+    assert "To 1 rows the scorer gave no number" in markdown(zeroshot_report(report))
+
+
+def test_tasks_of_which_one_place_is_always_right_are_named(tmp_path):
+    rows = [row(number, task, "x", number % 2 if task == "fair" else 0, [0.9, 0.1]) for number in range(4) for task in ("fair", "fixed")]  # fmt: skip  # noqa: E501
+    text = markdown(zeroshot_report(evaluate_zeroshot(read_files([written(tmp_path / "r.jsonl", rows)]), Fixed())))
+    assert "One place is always the right one, which is what majority takes: fixed." in text
+
+
+def test_two_judges_of_one_name_are_an_error_and_none_is_dropped(tmp_path):
+    file = written(tmp_path / "rows.jsonl", [row(1, "t", "x", 0, [0.9, 0.1])])
+    with pytest.raises(InputError, match="two judges have the name 'fickle 7'"):
+        evaluate_zeroshot(read_files([file]), Fixed(), judges=[Fickle(7), Fickle(7)])
 
 
 class Fickle:

@@ -17,29 +17,13 @@ import openai
 import pytest
 from filelock import FileLock
 from loopback import Reply, serve
+from test_litellm_cappy import ASK, RIGHT, TOOL, WRONG, calling
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "examples" / "litellm_proxy"
 MASTER, UPSTREAM = "sk-master-1234", "sk-upstream-5678"
-ASK = [{"role": "user", "content": "The Marañón and the Ucayali meet near Nauta. Which rivers meet near Nauta?"}]
-WRONG, RIGHT = "Peru has many rivers.", "The Marañón and the Ucayali."
-TOOL = {
-    "type": "function",
-    "function": {
-        "name": "find",
-        "parameters": {"type": "object", "properties": {"river": {"type": "string"}}, "required": ["river"]},
-    },
-}
-
-
-def calling(*names, tool="find"):
-    calls = [
-        {"id": f"call_{name}", "type": "function", "function": {"name": tool, "arguments": json.dumps({"river": name})}}
-        for name in names
-    ]
-    return Reply(message={"role": "assistant", "content": None, "tool_calls": calls}, finish_reason="tool_calls")
 
 
 @pytest.fixture(scope="module")

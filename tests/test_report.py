@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 import subprocess
 import sys
@@ -12,9 +13,9 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from cappy_select import DataError
-from cappy_select.evaluate.intervals import Interval, paired, resampled
-from cappy_select.evaluate.report import Picture, Report, Table, markdown, shown, write_report
+from cappy_select import DataError, InputError
+from cappy_select.evaluate.intervals import Interval, of_few, paired, resampled, stratified
+from cappy_select.evaluate.report import Picture, Report, Table, check_folder, markdown, shown, write_report
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -37,7 +38,7 @@ def test_a_report_is_four_kinds_of_file(tmp_path):
     assert int.from_bytes(png[16:20], "big") == 8 * 120  # its width: 8 inches at 120 a inch
     assert json.loads((folder / "report.json").read_text()) == {"n": 2}
     text = (folder / "report.md").read_text()
-    assert "| a\\|b <script> | 50.0 % |" in text
+    assert "| a\\|b &lt;script> | 50.0 % |" in text
     assert '![A "line"](line.png)' in text
 
 
@@ -66,9 +67,66 @@ def test_a_second_report_replaces_the_first(tmp_path):
     write_report(tmp_path, Report("Another", data=Interval(mean=1, low=0, high=2)))
     assert json.loads((tmp_path / "report.json").read_text()) == {"mean": 1, "low": 0, "high": 2}
     assert (tmp_path / "report.md").read_text() == "# Another\n"
+    assert not (tmp_path / "line.png").exists()
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="can't be written"):
         write_report(tmp_path / "file", report())
+
+
+def test_a_second_report_leaves_pictures_that_are_not_the_firsts(tmp_path):
+    (tmp_path / "mine.png").write_bytes(b"mine")
+    write_report(tmp_path, report())
+    write_report(tmp_path, Report("![x](mine.png)", ["![x](mine.png)", "see ![x](mine.png)"]))
+    write_report(tmp_path, Report("Another"))
+    assert (tmp_path / "mine.png").read_bytes() == b"mine"
+
+
+def test_a_report_that_can_not_be_finished_leaves_no_older_json_beside_its_files(tmp_path):
+    write_report(tmp_path, report())
+    (tmp_path / "report.html").unlink()
+    (tmp_path / "report.html" / "in the way").mkdir(parents=True)
+    with pytest.raises(DataError):
+        write_report(tmp_path, report())
+    assert not (tmp_path / "report.json").exists()
+
+
+def test_a_folder_that_can_not_be_is_said_and_none_is_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(InputError, match="file is a file; give another folder"):
+            check_folder(folder)
+    if os.geteuid():  # root may write anywhere
+        (tmp_path / "shut").mkdir(0o500)
+        with pytest.raises(InputError, match="shut can't be written to"):
+            check_folder(tmp_path / "shut" / "folder")
+        (tmp_path / "shut").rmdir()
+    check_folder(tmp_path / "new" / "folder")
+    check_folder("relative")
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]
+
+
+def test_names_are_no_formulas_and_may_be_of_any_script(tmp_path, recwarn):
+    def named(figure):
+        figure.subplots().set_title(r"tasks of $\frac$.jsonl, 川 and हिन्दी")
+
+    assert write_report(tmp_path, Report("R", pictures=[Picture("p", "P", named)]))
+    assert (tmp_path / "p.png").read_bytes().startswith(PNG)
+    assert not recwarn.list
+
+
+def test_a_picture_that_can_not_be_drawn_is_said_and_costs_nothing_else(tmp_path):
+    def broken(figure):
+        raise ZeroDivisionError("by < 0")
+
+    found = report()
+    pictures = [Picture("broken", "B", broken), *found.pictures]
+    assert write_report(tmp_path, Report("R", tables=found.tables, pictures=pictures, data={"n": 2}))
+    assert json.loads((tmp_path / "report.json").read_text()) == {"n": 2}
+    assert (tmp_path / "line.png").exists()
+    text = (tmp_path / "report.md").read_text()
+    assert "The picture broken can't be drawn: ZeroDivisionError: by &lt; 0" in text
+    assert "50.0 %" in text
+    assert "broken.png" not in text
 
 
 def test_without_matplotlib_a_report_has_its_tables_and_says_so(tmp_path):
@@ -88,7 +146,14 @@ def test_without_matplotlib_a_report_has_its_tables_and_says_so(tmp_path):
 def test_cells():
     assert [shown(cell) for cell in (None, "x", 0.1234, 1, 0.0)] == ["–", "x", "12.3 %", "100.0 %", "0.0 %"]
     assert "|---|---:|" in markdown(report())
-    assert "line.png" not in markdown(report(), pictures=False)
+
+
+def test_nothing_that_is_said_is_markup_in_markdown():
+    said = r"a\|<img>&lt;"
+    table = Table(said, (said, "y"), [(said, None)], said)
+    text = markdown(Report(said, [said], [table], [Picture("p", said, line)]))
+    assert text.count(r"a\\\|&lt;img>&amp;lt;") == 7
+    assert "<" not in text
 
 
 def test_an_interval_is_as_wide_as_theory_says():
@@ -116,6 +181,36 @@ def test_intervals_of_nothing_and_of_the_same():
         paired([])
     assert paired([0.5, 0.5, 0.5]) == Interval(mean=0.5, low=0.5, high=0.5)
     assert str(Interval(mean=0.031, low=-0.012, high=0.05)) == "+3.1 (-1.2 to +5.0)"
+    assert str(Interval(mean=-0.0, low=-0.0001, high=0.0)) == "+0.0 (+0.0 to +0.0)"
+
+
+def test_one_thing_has_no_interval():
+    for found in (paired([0.2]), paired([0.1, 0.3], ["a", "a"])):
+        assert (found.mean, found.low, found.high) == (pytest.approx(0.2), None, None)
+        assert str(found) == "+20.0 (no interval: one example)"
+    one, many = (np.ones(count) / 4 for count in (1, 30))
+    found = stratified([(0.5, many, np.ones(30)), (0.5, one, np.ones(1))])
+    assert (found.mean, found.low, found.high) == (0.25, None, None)
+
+
+def test_intervals_over_small_strata_are_as_wide_as_over_one_of_all():
+    random = np.random.default_rng(1)
+    gains = random.normal(0, 1, 400)
+
+    def width(size):
+        strata = [(size / 400, part, np.ones(size)) for part in gains.reshape(-1, size)]
+        found = stratified(strata)
+        return found.high - found.low
+
+    # Strata of two without the correction: narrower by the root of a half.
+    assert width(400) == pytest.approx(2 * 1.96 / 20, rel=0.1)
+    assert width(2) == pytest.approx(width(400), rel=0.12)
+
+
+def test_intervals_of_few_are_said_to_be_narrow():
+    assert of_few(10) == []
+    (said,) = of_few(9, "instances")
+    assert "as few as 9 instances" in said
 
 
 def test_a_resample_is_weighed_and_does_not_depend_on_the_block(monkeypatch):

@@ -116,10 +116,15 @@ def test_self_scoring_takes_the_likeliest_where_all_likelihoods_are_known():
 
 @pytest.mark.parametrize(
     ("scores", "expected"),
-    [([0.1, 0.3, 0.2], 1), ([0.3, 0.3, 0.2], 0), ([NAN, -5, -3], 2), ([NAN, NAN, -9], 2), ([NAN, NAN, NAN], 0)],
+    [([0.1, 0.3, 0.2], 1), ([0.3, 0.3, 0.2], 0), ([NAN, -5, -3], 2), ([NAN, NAN, -9], 2)],
 )
 def test_the_highest_score_wins_the_first_of_a_tie_and_never_nan(scores, expected):
     assert taken("cappy", prompt("x", "y", "z"), scores=scores) == expected
+
+
+def test_a_scorer_without_a_number_picks_nothing_which_is_wrong_and_not_the_first_answer():
+    found = ways(prompt("no", "yes", "yes"), scores=[NAN, NAN, NAN], quality=[1, 1, 1])
+    assert (found["cappy"], found["cappy_vote"], found["first"]) == (0, 0, 1)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +136,6 @@ def test_the_highest_score_wins_the_first_of_a_tie_and_never_nan(scores, expecte
         (("no", "yes", "yes"), [-0.1, -0.5, -0.3], 2),  # all below 0: the more frequent, of it the best
         (("no", "yes", "yes"), [0.4, NAN, 0.3], 0),  # NaN adds nothing
         (("no", "yes", "yes"), [0.1, NAN, 0.3], 2),
-        (("no", "yes", "yes"), [NAN, NAN, NAN], 0),
         (("", "yes", "yes"), [9.0, 0.1, 0.2], 2),  # who gives no answer can't win,
         (("", "yes", "yes"), [9.0, NAN, NAN], 0),  # unless nobody with a score does
     ],

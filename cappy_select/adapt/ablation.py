@@ -5,17 +5,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from cappy_select.adapt.config import AdaptConfig
-from cappy_select.adapt.folder import BUNDLE
-from cappy_select.adapt.report import judged, scores_of
-from cappy_select.adapt.run import OnStep, adapt, base_bundle
-from cappy_select.adapt.sampling import held_out_of
+from cappy_select.adapt.folder import BUNDLE, STORE, TRAIN
+from cappy_select.adapt.report import RECORDED, judged, scores_of
+from cappy_select.adapt.run import OnStep, adapt, base_bundle, check
+from cappy_select.adapt.sampling import held_out_of, prepare
+from cappy_select.adapt.training import training_config
+from cappy_select.data.records import Problems
+from cappy_select.data.store import SampleStore
 from cappy_select.errors import InputError
-from cappy_select.evaluate.intervals import Interval, paired
+from cappy_select.evaluate.intervals import Interval, of_few, paired
 from cappy_select.evaluate.report import Cell, Picture, Report, Table
 from cappy_select.evaluate.ways import ways_of
 from cappy_select.scorer import Scorer
@@ -45,6 +49,7 @@ class AblationReport(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     n: int = Field(description="held-out examples")
+    groups: int = Field(description="of them that are independent")
     quality_by: str
     random: float
     longest: float
@@ -55,14 +60,18 @@ class AblationReport(BaseModel):
     def report(self) -> Report:
         """For people."""
         start = f"the encoder {self.encoder}" if self.encoder else "random weights"
+        by = self.quality_by.replace(RECORDED, "what was recorded of each answer")
         rows: list[list[Cell]] = [[_WORDS[each.name], each.quality, str(each.over_full)] for each in self.variants]
         rows += [["a random answer", self.random, None], ["the longest", self.longest, None]]
         rows.append(["the best that was sampled (oracle)", self.oracle, None])
         return Report(
             title="What each part of the adaptation is worth",
             remarks=[
-                f"{self.n} held-out examples; quality is by {self.quality_by}. Without pretraining: from {start}. "
-                "Intervals: paired bootstrap over examples, against the whole recipe."
+                f"{self.n} held-out examples; quality is by {by}. Without pretraining: from {start}. "
+                "Intervals: paired bootstrap over examples, against the whole recipe.",
+                "All that were trained had references and mismatches to train on, and all but the one without the "
+                "LLM's samples those too.",
+                *of_few(self.groups),
             ],
             tables=[
                 Table(
@@ -104,7 +113,8 @@ def ablation(
     """Adapt with everything, without pretraining and without the LLM's samples; compare with no adaptation at all.
 
     Args:
-        examples, config, recorded, fields, limit: As `adapt` takes them; nobody is asked, the samples are recorded.
+        examples, config, recorded, fields, limit: As `adapt` takes them; nobody is asked, the samples are recorded, and
+            references are trained on in every variant, so that a variant lacks one part and has no other instead.
         out: Each variant has a folder in it, which a killed run goes on from.
         encoder: A checkpoint that was never a scorer, for `without_pretraining`; None: the scorer's shape with random
             weights.
@@ -115,12 +125,14 @@ def ablation(
     """
     if not recorded:
         raise InputError("give recorded samples: a file, or the store of `cappy sample` or `cappy adapt`")
+    config = config.model_copy(update={"references": True})
     fresh = f"checkpoint={encoder}" if encoder is not None else "fresh=true"
     variants = {
         FULL: config,
         "without_pretraining": config.model_copy(update={"settings": (*config.settings, fresh)}),
-        "without_augmentation": config.model_copy(update={"augmentation": False, "references": True}),
+        "without_augmentation": config.model_copy(update={"augmentation": False}),
     }
+    _check(examples, variants, recorded, fields or {}, limit)
     scorers: dict[str, Scorer] = {}
     for name, variant in variants.items():
         on_stage(f"{_WORDS[name]}:")
@@ -136,6 +148,7 @@ def ablation(
     ways = ways_of(rows, quality, scores_of(rows, scorers))
     return AblationReport(
         n=len(rows),
+        groups=len(set(groups)),
         quality_by=by,
         random=float(ways["random"].mean()),
         longest=float(ways["longest"].mean()),
@@ -146,3 +159,29 @@ def ablation(
             for name in scorers
         ),
     )
+
+
+def _check(
+    examples: Sequence[str | Path],
+    variants: Mapping[str, AdaptConfig],
+    recorded: Sequence[str | Path],
+    fields: Mapping[str, str],
+    limit: int | None,
+) -> None:
+    """Raises what one of the three trainings would, before the first of them."""
+    for variant in variants.values():
+        check(examples, variant, recorded)
+    from cappy_select.train.start import starting_point  # imports JAX, which `check` looks for
+
+    with TemporaryDirectory() as name:
+        folder, whole = Path(name), variants[FULL]
+        with SampleStore(folder / STORE, write=True) as store:
+            side = prepare(whole, folder, store, examples, recorded, Problems(), fields=fields, limit=limit)[TRAIN]
+        if not side.references:
+            raise InputError(
+                f"none of the {side.examples} examples to learn from has references, and they are all that is trained "
+                "on without the LLM's samples"
+            )
+        base = base_bundle(whole, folder)
+        for variant in variants.values():
+            starting_point(training_config(variant, Path(), base.path, base.manifest.max_length, 1, 2))

@@ -249,10 +249,9 @@ def _draw(report: AdaptReport) -> Callable[[Any], None]:
         ]
         axes.barh([WORDS[way.name] for way in ways], values, color=colours)
         first = 100 * report.quality(FIRST)
-        errors = [
-            [100 * (w.over_first.mean - w.over_first.low), 100 * (w.over_first.high - w.over_first.mean)] for w in ways
-        ]
-        spread = np.maximum(np.array(errors).T, 0)  # a last digit can be below
+        means = np.array([w.over_first.mean for w in ways])
+        low, high = (np.array([getattr(w.over_first, side) for w in ways], float) for side in ("low", "high"))
+        spread = 100 * np.maximum([means - low, high - means], 0)  # a last digit can be below; no number: no bar
         axes.errorbar(values, range(len(ways)), xerr=spread, fmt="none", ecolor="black", capsize=3)
         axes.axvline(first, color="black", linestyle=":", linewidth=1)
         for place, (way, value) in enumerate(zip(ways, values, strict=True)):

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
-from cappy_select.evaluate.intervals import Interval, paired
+from cappy_select.evaluate.intervals import Interval, paired, signed
 from cappy_select.evaluate.report import Picture, Table
 
 Floats = npt.NDArray[np.float64]
@@ -188,8 +188,8 @@ def audit_tables(report: AuditReport, of: str = "") -> list[Table]:
                     ("the pick, and the best, is the shortest", length.shortest_picked, length.shortest_best),
                 ],
                 f"Spearman's correlation within a prompt, over the {length.prompts} prompts whose answers differ in "
-                f"score, length and quality. Bias, the difference: {length.bias.mean:+.2f} "
-                f"(95 %: {length.bias.low:+.2f} to {length.bias.high:+.2f}).",
+                f"score, length and quality. Bias, the difference: {_signed(length.bias.mean)} "
+                f"(95 %: {length.bias.range(2, 1)}).",
             )
         )
     tables.append(
@@ -220,7 +220,7 @@ def audit_tables(report: AuditReport, of: str = "") -> list[Table]:
 
 
 def _signed(value: float | None) -> str:
-    return "–" if value is None else f"{value:+.2f}"
+    return "–" if value is None else signed(value, 2)
 
 
 def _plain(value: float | None) -> str:

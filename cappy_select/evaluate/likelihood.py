@@ -23,15 +23,16 @@ class LikelihoodJudge:
 
     Args:
         model: `transformers:PATH`, a folder or a hub id. Instructions are cut at 512 tokens, on the right.
+        name: In reports; default: the path's last part.
 
     Raises InputError when it is not written so or can't be loaded, MissingExtra without transformers.
     """
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, name: str | None = None) -> None:
         if not model.startswith(PREFIX) or model == PREFIX:
             raise InputError(f"likelihoods are those of a local model, written {PREFIX}PATH; got {model!r}")
         self._provider = TransformersProvider(model.removeprefix(PREFIX), max_source_tokens=_SOURCE_TOKENS)
-        self.name = Path(model.removeprefix(PREFIX)).name
+        self.name = name or Path(model.removeprefix(PREFIX)).name
         self.parameters = named_parameters(self.name)
 
     def judge(

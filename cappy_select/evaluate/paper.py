@@ -151,7 +151,7 @@ def named_parameters(name: str) -> int | None:
     return None if found is None else round(float(found[1]) * (1e9 if found[2] == "b" else 1e6))
 
 
-def short_count(count: int) -> str:
+def short_count(count: float) -> str:
     """`22.7M`, `30B`."""
     value, unit = (count / 1e9, "B") if count >= 1e9 else (count / 1e6, "M")
     return f"{value:.3g}{unit}"
@@ -161,6 +161,8 @@ def paper_picture(found: PaperComparison) -> Picture:
     """The paper's figure 1, on the common tasks: accuracy against the number of parameters."""
 
     def draw(figure: Any) -> None:
+        from matplotlib.ticker import LogLocator
+
         axes = figure.subplots()
         own, *others = found.ours
         points = []
@@ -175,7 +177,9 @@ def paper_picture(found: PaperComparison) -> Picture:
                 axes.plot(x, y, marker, color=color, markersize=size, label=label)
                 points += known
         axes.axhline(100 * found.chance, color="grey", linestyle=":", label="chance")
-        axes.set_xscale("log")
+        axes.set_xscale("log", subs=())
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        axes.xaxis.set_major_formatter(lambda count, _: short_count(count))  # the default one writes formulas
         axes.margins(x=0.12, y=0.15)
         axes.set_xlabel("parameters")
         axes.set_ylabel(f"mean accuracy on {len(found.tasks)} tasks, %")

@@ -12,14 +12,17 @@ import base64
 import html
 import io
 import json
+import os
+import re
+import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
-from cappy_select.errors import DataError
+from cappy_select.errors import DataError, InputError
 
 DATA, TEXT, PAGE = "report.json", "report.md", "report.html"
 
@@ -58,29 +61,51 @@ class Report:
     data: BaseModel | dict[str, Any] = field(default_factory=dict)
 
 
-def write_report(folder: str | Path, report: Report) -> bool:
-    """Write a report; files of an older one are replaced. Returns whether there was matplotlib to draw the pictures.
+def check_folder(folder: str | Path) -> None:
+    """Raises InputError when no report could be written there; to be called before hours of work."""
+    folder = Path(folder)
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        why = "can't be written to" if there.is_dir() else "is a file"
+        raise InputError(f"no report can be written to {folder}: {there} {why}; give another folder")
 
-    Raises DataError when the folder can't be written.
+
+def write_report(folder: str | Path, report: Report) -> bool:
+    """Write a report; an older one is replaced. Returns whether there was matplotlib to draw the pictures.
+
+    A picture that can't be drawn is said in the report, which has the rest. Raises DataError when the folder can't be
+    written.
     """
     folder = Path(folder)
-    drawn = _drawn(report.pictures)
+    drawn, failed = _drawn(report.pictures)
+    report = replace(report, remarks=[*report.remarks, *failed])
     data = report.data.model_dump(mode="json") if isinstance(report.data, BaseModel) else report.data
     files: dict[str, bytes] = {
         **{f"{picture.name}.png": png for picture, png in drawn},
-        TEXT: markdown(report, pictures=bool(drawn)).encode(),
+        TEXT: markdown(replace(report, pictures=[picture for picture, _ in drawn])).encode(),
         PAGE: _html(report, drawn).encode(),
         DATA: (json.dumps(data, ensure_ascii=False, indent=2) + "\n").encode(),  # the last: it means a whole report
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        older = _pictures_in(folder / TEXT)
+        (folder / DATA).unlink(missing_ok=True)  # a kill from here on leaves no older one beside new files
+        for name in older - files.keys():
+            (folder / name).unlink(missing_ok=True)
         for name, content in files.items():
             partial = folder / f"{name}.partial"
             partial.write_bytes(content)
             partial.replace(folder / name)
     except OSError as error:
         raise DataError(f"{folder} can't be written: {error}") from error
-    return len(drawn) == len(report.pictures)
+    return len(drawn) + len(failed) == len(report.pictures)
+
+
+def _pictures_in(text: Path) -> set[str]:
+    """The pictures of an older report; others in the folder are not ours."""
+    if not text.is_file():
+        return set()
+    return set(re.findall(r"^!\[.*\]\(([\w-]+\.png)\)$", text.read_text("utf-8", "replace"), re.MULTILINE))
 
 
 def shown(cell: Cell) -> str:
@@ -90,41 +115,50 @@ def shown(cell: Cell) -> str:
     return cell if isinstance(cell, str) else f"{100 * cell:.1f} %"
 
 
-def markdown(report: Report, *, pictures: bool = True) -> str:
+def markdown(report: Report) -> str:
     """The report as Markdown; pictures are linked to."""
-    parts = [f"# {report.title}", *report.remarks]
+    parts = [f"# {_plain(report.title)}", *map(_plain, report.remarks)]
     for table in report.tables:
-        parts.append(f"## {table.title}")
+        parts.append(f"## {_plain(table.title)}")
         head = "| " + " | ".join(map(_plain, table.columns)) + " |"
         rule = "|" + "|".join(["---", *["---:"] * (len(table.columns) - 1)]) + "|"
         body = ["| " + " | ".join(_plain(shown(cell)) for cell in row) + " |" for row in table.rows]
         parts.append("\n".join([head, rule, *body]))
         if table.remark:
-            parts.append(table.remark)
-    if pictures:
-        parts += [f"![{_plain(picture.caption)}]({picture.name}.png)" for picture in report.pictures]
+            parts.append(_plain(table.remark))
+    parts += [f"![{_plain(picture.caption)}]({picture.name}.png)" for picture in report.pictures]
     return "\n\n".join(parts) + "\n"
 
 
 def _plain(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+    """On one line, and nothing in it is markup."""
+    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
+    return re.sub(r"[\\|\[]", r"\\\g<0>", text)
 
 
-def _drawn(pictures: Sequence[Picture]) -> list[tuple[Picture, bytes]]:
+def _drawn(pictures: Sequence[Picture]) -> tuple[list[tuple[Picture, bytes]], list[str]]:
+    """The pictures that can be drawn, and what is to be said of the others: both empty without matplotlib."""
+    drawn: list[tuple[Picture, bytes]] = []
+    failed: list[str] = []
     if not pictures:
-        return []
+        return drawn, failed
     try:
+        from matplotlib import rc_context
         from matplotlib.figure import Figure
     except ModuleNotFoundError:
-        return []
-    drawn = []
+        return drawn, failed
     for picture in pictures:
-        figure = Figure(figsize=picture.size, layout="constrained")
-        picture.draw(figure)
-        file = io.BytesIO()
-        figure.savefig(file, format="png", dpi=120)
-        drawn.append((picture, file.getvalue()))
-    return drawn
+        figure, file = Figure(figsize=picture.size, layout="constrained"), io.BytesIO()
+        # Names of files and tasks are no formulas, and may have letters that the font has not: those are boxes.
+        with warnings.catch_warnings(), rc_context({"text.parse_math": False}):
+            warnings.filterwarnings("ignore", "Glyph")
+            try:
+                picture.draw(figure)
+                figure.savefig(file, format="png", dpi=120)
+                drawn.append((picture, file.getvalue()))
+            except Exception as error:  # of any kind: it must not cost what was measured
+                failed.append(f"The picture {picture.name} can't be drawn: {type(error).__name__}: {error}")
+    return drawn, failed
 
 
 _STYLE = """

@@ -22,11 +22,12 @@ class RewardJudge:
     Args:
         source: A folder, or a hub id: `org/name`, with or without `hf://`. Code of a checkpoint is never run, and
             `.bin` files are read as weights only.
+        name: In reports; default: the source's last part.
 
     Raises InputError when there is none, it can't be loaded, or has not one label; MissingExtra without transformers.
     """
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, name: str | None = None) -> None:
         try:
             import torch
             import transformers
@@ -56,7 +57,7 @@ class RewardJudge:
         self._model = model.to(self._device).eval()
         positions = getattr(config, "max_position_embeddings", None) or _WINDOW
         self._window = min(_WINDOW, self._tokenizer.model_max_length, positions)
-        self.name = Path(source).name
+        self.name = name or Path(source).name
         self.parameters = sum(weights.numel() for weights in model.parameters())
 
     def judge(

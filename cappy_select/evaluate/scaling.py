@@ -6,6 +6,7 @@ The best of N answers is not drawn but computed, over all sets of N out of an in
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -20,8 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from cappy_select.data.labels import Label, label_named
 from cappy_select.data.records import is_rows
 from cappy_select.data.store import SampleStore
-from cappy_select.errors import InputError
-from cappy_select.evaluate.intervals import Interval, paired
+from cappy_select.errors import InputError, UnscorableWarning
+from cappy_select.evaluate.intervals import Interval, of_few, paired
 from cappy_select.evaluate.report import Picture, Report, Table
 from cappy_select.recorded import Recorded, RecordedInstance, read_recorded
 from cappy_select.scorer import Scorer
@@ -58,8 +59,11 @@ class ScalingReport(BaseModel):
     scorer: str
     quality: str = Field(description="`recorded` (correct, human), or the label's name")
     n: int = Field(description="instances")
+    models: int = Field(description="whose answers are pooled")
     candidates: int = Field(description="answers of each")
     left_out: int = Field(description="instances with another number of answers, or a score that is no number")
+    in_context: int = Field(description="answers to prompts with examples, left out: the others are to the bare one")
+    unscorable: int = Field(description="instances whose references have nothing that the label compares")
     points: tuple[Point, ...]
     peak: int = Field(description="the number of samples at which Cappy's pick is best")
     fall: Interval | None
@@ -89,8 +93,8 @@ def evaluate_scaling(
 
     Raises InputError when there is nothing to compare: no instance with two answers, or no references.
     """
-    rows, size, left_out = _same_size(path, models, limit)
-    quality, measured_by = _quality(rows, label_named(label), path)  # [instances, answers]
+    rows, size, left_out, in_context = _same_size(path, models, limit)
+    quality, measured_by, unscorable = _quality(rows, label_named(label), path)  # [instances, answers]
     pairs = [(row.instruction, answer.response) for row in rows for answer in row.candidates]
     scored = scorer.score_detailed(
         pairs, on_progress=(lambda done: on_progress(done, len(pairs))) if on_progress else None
@@ -119,14 +123,17 @@ def evaluate_scaling(
     )
     top = max(points, key=lambda point: (round(point.cappy, 12), -point.samples))
     fall = None if top.samples == size else paired(picked[size] - picked[top.samples])
-    over = fall is not None and fall.high < 0 and points[-1].score > top.score
+    over = fall is not None and _is_below_0(fall) and points[-1].score > top.score
     return ScalingReport(
         file=Path(path).name,
         scorer=str(scorer.bundle),
         quality=measured_by,
         n=len(rows),
+        models=len({answer.model for row in rows for answer in row.candidates}),
         candidates=size,
         left_out=left_out + int(np.count_nonzero(~known)),
+        in_context=in_context,
+        unscorable=unscorable,
         points=points,
         peak=top.samples,
         fall=fall,
@@ -155,21 +162,27 @@ def best_of(count: int, by: Floats, values: Floats) -> Floats:
     return found
 
 
-def _same_size(path: str | Path, models: Sequence[str], limit: int | None) -> tuple[list[RecordedInstance], int, int]:
-    """The instances with the number of answers that most have, that number, and how many other instances there are."""
+def _same_size(
+    path: str | Path, models: Sequence[str], limit: int | None
+) -> tuple[list[RecordedInstance], int, int, int]:
+    """The instances with the number of answers that most have, that number, how many other instances there are, and
+    how many answers to prompts with examples."""
     rows: list[RecordedInstance] = []
+    in_context = 0
     for row in _recorded(path):
         if limit is not None and len(rows) >= limit:
             break
         candidates = [answer for answer in row.candidates if not models or answer.model in models]
-        rows.append(row.model_copy(update={"candidates": candidates}))
+        bare = [answer for answer in candidates if "prompt" not in answer.sampling]
+        in_context += len(candidates) - len(bare)
+        rows.append(row.model_copy(update={"candidates": bare}))
     sizes = Counter(len(row.candidates) for row in rows if len(row.candidates) > 1)
     if not sizes:
         of = f" of {', '.join(models)}" if models else ""
         raise InputError(f"{path}: no instance has two answers{of}: there is nothing to pick among")
     size = max(sizes, key=lambda size: (sizes[size], size))
     same = [row for row in rows if len(row.candidates) == size]
-    return same, size, len(rows) - len(same)
+    return same, size, len(rows) - len(same), in_context
 
 
 def _recorded(path: str | Path) -> Iterator[RecordedInstance]:
@@ -187,13 +200,21 @@ def _recorded(path: str | Path) -> Iterator[RecordedInstance]:
             )
 
 
-def _quality(rows: Sequence[RecordedInstance], label: Label, path: str | Path) -> tuple[Floats, str]:
+def _quality(rows: Sequence[RecordedInstance], label: Label, path: str | Path) -> tuple[Floats, str, int]:
+    """Of every answer; what says so; and how many instances have references that it can't compare."""
     recorded = [[answer.quality for answer in row.candidates] for row in rows]
     if not any(None in row for row in recorded):
-        return np.array(recorded, np.float64), "recorded"
+        return np.array(recorded, np.float64), "recorded", 0
     if bare := next((row.id for row in rows if not row.references), None):
         raise InputError(f"{path}: instance {bare!r} has answers without 'correct' or 'human', and no references")
-    return np.array([label([a.response for a in row.candidates], row.references) for row in rows]), label.name
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnscorableWarning)  # the report counts them
+        quality = np.array([label([a.response for a in row.candidates], row.references) for row in rows])
+        return quality, label.name, sum(not any(label(row.references, row.references)) for row in rows)
+
+
+def _is_below_0(fall: Interval) -> bool:
+    return fall.high is not None and fall.high < 0
 
 
 def _verdict(top: Point, last: Point, fall: Interval | None, over: bool) -> str:
@@ -203,7 +224,10 @@ def _verdict(top: Point, last: Point, fall: Interval | None, over: bool) -> str:
     scores = f"while the pick's score goes from {top.score:.3f} to {last.score:.3f}"
     if over:
         return f"Over-optimisation: {change}, {scores}."
-    return f"No over-optimisation beyond chance: {change}, {scores}; the interval includes 0."
+    if _is_below_0(fall):
+        return f"No over-optimisation, for the score does not rise with it: {change}, {scores}."
+    why = "one instance tells nothing" if fall.high is None else "the interval includes 0"
+    return f"No over-optimisation beyond chance: {change}, {scores}; {why}."
 
 
 # ---------------------------------------------------------------- the report
@@ -246,7 +270,12 @@ def scaling_table(found: ScalingReport) -> Table:
 
 def _said(found: ScalingReport) -> str:
     how = "as recorded" if found.quality == "recorded" else f"by the label {found.quality}"
-    parts = [f"quality {how}."]
+    pooled = f" Answers of {found.models} models are pooled." if found.models > 1 else ""
+    parts = [f"quality {how}.{pooled}", *of_few(found.n, "instances")]
+    if found.in_context:
+        parts.append(f"{found.in_context} answers to prompts with examples were left out.")
+    if found.unscorable:
+        parts.append(f"{found.unscorable} instances score 0 whatever is answered: the label can't read the references.")
     if found.left_out:
         parts.append(f"{found.left_out} instances without exactly {found.candidates} scored answers were left out.")
     if found.cut_pairs:

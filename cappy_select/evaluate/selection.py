@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cappy_select.errors import InputError
 from cappy_select.evaluate.audits import Audited, AuditReport, audit, audit_picture, audit_tables
-from cappy_select.evaluate.intervals import Interval, paired
+from cappy_select.evaluate.intervals import Interval, of_few, paired
 from cappy_select.evaluate.report import Picture, Report, Table
 from cappy_select.evaluate.ways import best_model_of, final_answer, ways_of
 from cappy_select.recorded import RecordedInstance, read_recorded
@@ -49,6 +49,7 @@ class SelectionReport(BaseModel):
     gains: dict[str, Interval] = Field(description="cappy minus each other way, instance by instance, with 95 %")
     audit: AuditReport
     cut_pairs: int = Field(description="pairs that did not fit the scorer's window")
+    unscored: int = Field(description="instances of which no answer got a number from the scorer: its picks are wrong")
 
 
 def evaluate_selection(
@@ -98,6 +99,7 @@ def evaluate_selection(
         gains={way: paired(ways["cappy"] - ways[way]) for way in COMPARED if way in ways},
         audit=audit([Audited(s, each, q) for s, each, q in zip(per_instance, lengths, quality, strict=True)]),
         cut_pairs=int(np.count_nonzero(scored.cut)),
+        unscored=sum(bool(np.isnan(scores).all()) for scores in per_instance),
         **means,
     )
 
@@ -151,7 +153,7 @@ def _quality_of(
     if strategy.name == "quality_cost" and any(candidate.cost is None for candidate in everyone):
         return None
     able = [[candidate for candidate in row if candidate.score is not None] for row in candidates]
-    picks = [q[strategy.order(row)[0].index] if row else q[0] for row, q in zip(able, quality, strict=True)]
+    picks = [q[strategy.order(row)[0].index] if row else 0.0 for row, q in zip(able, quality, strict=True)]
     return float(np.mean(picks))
 
 
@@ -179,13 +181,27 @@ def selection_table(report: SelectionReport) -> Table:
         (f"strategy {name}", _unknown(name) if value is None else value, "")
         for name, value in report.strategies.items()
     ]
-    cut = f" {report.cut_pairs} pairs did not fit the scorer's window and were cut." if report.cut_pairs else ""
+    remarks = [
+        f"Scorer: {report.scorer}.",
+        "The best single model is known only afterwards; where it has no answer it counts as wrong.",
+        *notes(report),
+    ]
     return Table(
         f"{report.file}: {report.n} instances, {report.candidates:.1f} candidates each",
         ("picked by", "quality", "cappy's gain in points, 95 %"),
         rows,
-        f"Scorer: {report.scorer}. The best single model is known only afterwards.{cut}",
+        " ".join(remarks),
     )
+
+
+def notes(report: SelectionReport) -> list[str]:
+    """What to know before one reads the numbers."""
+    said = of_few(report.n, "instances")
+    if report.cut_pairs:
+        said.append(f"{report.cut_pairs} pairs did not fit the scorer's window and were cut.")
+    if report.unscored:
+        said.append(f"To {report.unscored} instances the scorer gave no number: its pick counts as wrong there.")
+    return said
 
 
 def _unknown(strategy: str) -> str:

@@ -72,9 +72,9 @@ def final_answer(answer: Recorded, references: Sequence[str]) -> str:
 
 
 def _picked(quality: Sequence[Floats], marks: Sequence[Sequence[float] | npt.NDArray[np.float32]]) -> Floats:
-    """The quality of the answer with the highest mark: the first of a tie; NaN never wins."""
-    best = (int(np.argmax(np.where(np.isnan(each), -np.inf, each))) for each in map(np.asarray, marks))
-    return np.array([values[place] for values, place in zip(quality, best, strict=True)])
+    """The quality of the answer with the highest mark: the first of a tie; NaN never wins, nothing but NaN is 0."""
+    best = [None if np.isnan(each).all() else int(np.nanargmax(each)) for each in map(np.asarray, marks)]
+    return np.array([0.0 if place is None else values[place] for values, place in zip(quality, best, strict=True)])
 
 
 def _of_model(rows: Sequence[RecordedInstance], quality: Sequence[Floats]) -> dict[str, Floats]:

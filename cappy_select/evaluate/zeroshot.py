@@ -21,7 +21,7 @@ from cappy_select.data.readers.promptsource import read_promptsource
 from cappy_select.data.records import Problems
 from cappy_select.data.sources import ZEROSHOT, HubData, load_hub
 from cappy_select.errors import DataError, InputError
-from cappy_select.evaluate.intervals import Interval, stratified
+from cappy_select.evaluate.intervals import Interval, of_few, signed, stratified
 from cappy_select.evaluate.paper import PaperComparison, beside_paper, paper_picture, paper_table
 from cappy_select.evaluate.report import Picture, Report, Table
 from cappy_select.scorer import Scorer
@@ -74,7 +74,7 @@ class TaskReport(Accuracy):
 
 class Difference(BaseModel):
     """How much better than another scorer, with a 95 % interval: a paired bootstrap over the examples of each task, an
-    example with all its templates at a time."""
+    example with all its templates at a time; None where a task has a single one."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -82,8 +82,8 @@ class Difference(BaseModel):
     parameters: int | None
     mean: float = Field(description="its mean over tasks")
     difference: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
 
 
 class ZeroshotReport(Accuracy):
@@ -97,6 +97,8 @@ class ZeroshotReport(Accuracy):
     paper: PaperComparison | None = Field(description="beside the paper's models, on the tasks that both have")
     left_out: int = Field(description="rows without at least two choices of which some, not all, are right")
     cut_pairs: int = Field(description="pairs that did not fit the scorer's window")
+    unscored: int = Field(description="rows of which no choice got a number from the scorer: they count as wrong")
+    fewest: int = Field(description="examples of the task with the fewest")
 
 
 def evaluate_zeroshot(
@@ -122,45 +124,39 @@ def evaluate_zeroshot(
         parameters: Of the scorer; default: about, from the size of its graph.
         on_progress: Called with (pairs that became known in this step, pairs in all).
 
-    Raises InputError when no row can be used.
+    Raises InputError when no row can be used, or two ways to judge have one name.
     """
     rows, left_out = _usable(instances, choices, limit)
+    marks = [_rightness(row) for row in rows]
     pairs = [(row.instruction, choice) for row in rows for choice in row.choices or ()]
     total = len(pairs) * (1 + (against is not None) + len(judges))
     advance = (lambda done: on_progress(done, total)) if on_progress else None
-    ends = np.cumsum([len(row.choices or ()) for row in rows])[:-1]
-
-    marks = [_rightness(row) for row in rows]
+    ends = np.cumsum(list(map(len, marks)))[:-1]
 
     def right(taken: Iterable[int]) -> Floats:
-        """1 for each row of which the choice at that place is right."""
         return np.array([place < len(mark) and mark[place] for place, mark in zip(taken, marks, strict=True)], float)
 
     def picked(scores: npt.NDArray[np.floating[Any]]) -> Floats:
-        return right(int(np.argmax(np.nan_to_num(part, nan=-np.inf))) for part in np.split(scores, ends))
+        parts = np.split(scores, ends)  # where there is no number nothing is picked
+        return right(len(part) if np.isnan(part).all() else int(np.nanargmax(part)) for part in parts)
 
     scored = scorer.score_detailed(pairs, on_progress=advance)
     cappy = picked(scored.scores)
     other = None if against is None else picked(against.score_detailed(pairs, on_progress=advance).scores)
-    judged = {
-        name: (judge.parameters, picked(scores))
-        for judge in judges
-        for name, scores in judge.judge(pairs, advance).items()
-    }
+    judged: dict[str, tuple[int | None, Floats]] = {}
+    for judge in judges:
+        for name, scores in judge.judge(pairs, advance).items():
+            if name in judged:
+                raise InputError(f"two judges have the name {name!r}: give each another")
+            judged[name] = judge.parameters, picked(scores)
     by_row = {"cappy": cappy, "chance": np.array([np.mean(mark) for mark in marks])}
     by_row |= {way: right(taken) for way, taken in _without_reading(rows, marks).items()}
     tasks, weights = _by_task(rows, by_row, other, {name: values for name, (_, values) in judged.items()})
 
     def difference(name: str, count: int | None, values: Floats) -> Difference:
         gain = _over_examples(rows, cappy - values, weights)
-        return Difference(
-            scorer=name,
-            parameters=count,
-            mean=float((weights * values).sum()),
-            difference=gain.mean,
-            low=gain.low,
-            high=gain.high,
-        )
+        mean = float((weights * values).sum())
+        return Difference(scorer=name, parameters=count, mean=mean, difference=gain.mean, low=gain.low, high=gain.high)
 
     compared = tuple(difference(name, count, values) for name, (count, values) in judged.items())
     count = parameters or graph_parameters(scorer.bundle)
@@ -183,6 +179,8 @@ def evaluate_zeroshot(
         paper=beside_paper(models, {task.task: task.chance for task in tasks}),
         left_out=left_out,
         cut_pairs=int(np.count_nonzero(scored.cut)),
+        unscored=sum(bool(np.isnan(part).all()) for part in np.split(scored.scores, ends)),
+        fewest=min(Counter(task for task, _ in {(row.task, row.group or row.id) for row in rows}).values()),
         **{name: float(np.mean([getattr(task, name) for task in tasks])) for name in by_row},
     )
 
@@ -313,13 +311,13 @@ def _short(bundle: Bundle) -> str:
 
 def accuracy_table(report: ZeroshotReport) -> Table:
     """A task a row, then their mean."""
-    compared = report.against is not None
-    names = ("rows", "cappy", "median", "quartiles", "chance", "majority", "longest", *(["other"] if compared else ()))
+    other = [] if report.against is None else [report.against.scorer]
+    names = ("rows", "cappy", "median", "quartiles", "chance", "majority", "longest", *other)
     rows = [
         (
             task.task, f"{task.n:,}", task.cappy, task.median,
             f"{100 * task.quartiles[0]:.1f}–{100 * task.quartiles[1]:.1f}",
-            task.chance, task.majority, task.longest, *([task.other] if compared else ()), *task.baselines.values(),
+            task.chance, task.majority, task.longest, *([task.other] if other else ()), *task.baselines.values(),
         )
         for task in report.tasks
     ]  # fmt: skip
@@ -327,21 +325,35 @@ def accuracy_table(report: ZeroshotReport) -> Table:
     rows.append(
         ("mean", f"{report.n:,}", report.cappy, None, "", report.chance, report.majority, report.longest, *means)
     )
-    left_out = f" {report.left_out:,} rows were left out: {LEFT_OUT}." if report.left_out else ""
-    cut = f" {report.cut_pairs:,} pairs did not fit the scorer's window and were cut." if report.cut_pairs else ""
     return Table(
         "Accuracy",
         ("task", *names, *(each.scorer for each in report.baselines)),
         rows,
         f"Scorer: {report.scorer}. Accuracy is the mean over a task's templates, then over tasks; median and quartiles "
-        f"are over templates.{left_out}{cut}",
+        "are over templates.",
     )
+
+
+def notes(report: ZeroshotReport) -> list[str]:
+    """What to know before one reads the numbers."""
+    compared = report.against is not None or report.baselines
+    said = of_few(report.fewest, "examples of a task") if compared else []
+    if fixed := [task.task for task in report.tasks if task.majority == 1]:
+        said.append(f"One place is always the right one, which is what majority takes: {', '.join(fixed)}.")
+    if report.left_out:
+        said.append(f"{report.left_out:,} rows were left out: {LEFT_OUT}.")
+    if report.cut_pairs:
+        said.append(f"{report.cut_pairs:,} pairs did not fit the scorer's window and were cut.")
+    if report.unscored:
+        said.append(f"To {report.unscored:,} rows the scorer gave no number: they count as wrong.")
+    return said
 
 
 def differences(report: ZeroshotReport) -> list[str]:
     """What the scorer gains on each that it is compared with, in words."""
     return [
-        f"{100 * each.difference:+.1f} points to {each.scorer} (95 %: {100 * each.low:+.1f} to {100 * each.high:+.1f})"
+        f"{signed(100 * each.difference)} points to {each.scorer} "
+        f"(95 %: {Interval(mean=each.difference, low=each.low, high=each.high).range()})"
         for each in (report.against, *report.baselines)
         if each is not None
     ]
@@ -351,7 +363,7 @@ def zeroshot_report(report: ZeroshotReport) -> Report:
     """Tables and pictures, the paper's models beside ours."""
     return Report(
         title="Zero-shot multiple choice",
-        remarks=differences(report),
+        remarks=[*differences(report), *notes(report)],
         tables=[accuracy_table(report), *([] if report.paper is None else [paper_table(report.paper)])],
         pictures=[*([] if report.paper is None else [paper_picture(report.paper)]), _picture(report.tasks)],
         data=report,

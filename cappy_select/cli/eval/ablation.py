@@ -18,7 +18,7 @@ from cappy_select.cli.output import (
     print_report_table,
 )
 from cappy_select.data.instances import named_fields
-from cappy_select.evaluate.report import write_report
+from cappy_select.evaluate.report import check_folder, write_report
 
 
 def ablation(
@@ -58,6 +58,7 @@ def ablation(
     from cappy_select.adapt.config import adapt_config
     from cappy_select.cli.train import hush_threads
 
+    check_folder(out)
     config = adapt_config(
         label=label, held_out=held_out, scorer=scorer, revision=revision, epochs=epochs, settings=tuple(set_ or ()),
         seed=seed,

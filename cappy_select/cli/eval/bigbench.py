@@ -45,7 +45,7 @@ from cappy_select.evaluate.bigbench import (
     stored_answers,
     ways_table,
 )
-from cappy_select.evaluate.report import Table, write_report
+from cappy_select.evaluate.report import Table, check_folder, write_report
 from cappy_select.icl import InContext
 from cappy_select.providers import Declaring, Provider, TransformersProvider, as_providers
 from cappy_select.sampling import Plan
@@ -96,6 +96,7 @@ def bigbench(
         raise InputError("--copies are of the hub's 45 tasks, and files are given: leave one of the two out")
     if examples and not model:
         raise InputError("--examples are shown to a --model; recorded samples are what they are")
+    check_folder(out)
     loaded = Scorer.load(scorer, revision=revision)
     other = None if against is None else Scorer.load(against)
     instances, left_out = _instances(files or [], copies, limit) if files or model else (None, 0)

@@ -17,7 +17,7 @@ from cappy_select.cli.output import (
     progress,
 )
 from cappy_select.data.labels import LABELS
-from cappy_select.evaluate.report import write_report
+from cappy_select.evaluate.report import check_folder, write_report
 from cappy_select.evaluate.scaling import evaluate_scaling, scaling_report, scaling_table
 from cappy_select.scorer import Scorer
 
@@ -40,6 +40,7 @@ def scaling(
 
     It is, when the pick's score rises with more samples and its quality falls. JSON: {"files": [...]}; fractions of 1.
     """
+    check_folder(out)
     loaded = Scorer.load(scorer, revision=revision)
     found = []
     for file in files:
@@ -54,8 +55,6 @@ def scaling(
     else:
         for one in found:
             print_report_table(scaling_table(one))
-            note(one.verdict)
-    for one in found:
-        if one.left_out:
-            note(f"{one.file}: {one.left_out} instances without exactly {one.candidates} scored answers were left out")
+    for said in report.remarks[: len(found)]:
+        note(said)
     note_report(out, whole)

@@ -16,8 +16,8 @@ from cappy_select.cli.output import (
     print_report_table,
     progress,
 )
-from cappy_select.evaluate.report import write_report
-from cappy_select.evaluate.selection import evaluate_selection, selection_report, selection_table
+from cappy_select.evaluate.report import check_folder, write_report
+from cappy_select.evaluate.selection import evaluate_selection, notes, selection_report, selection_table
 from cappy_select.scorer import Scorer
 from cappy_select.strategies import NAMES
 
@@ -39,6 +39,7 @@ def selection(
     A line holds id, instruction, references and candidates[{model, response, correct | human}]. JSON: one
     object for one file, a list for several; fractions of 1.
     """
+    check_folder(out)
     loaded = Scorer.load(scorer, revision=revision)
     reports = []
     for file in files:
@@ -54,6 +55,6 @@ def selection(
         for report in reports:
             table = selection_table(report)
             print_report_table(table, f"{table.title}\nscorer: {report.scorer}")
-            if report.cut_pairs:
-                note(f"{report.cut_pairs} pairs did not fit the scorer's window and were cut")
+            for said in notes(report):
+                note(said)
     note_report(out, whole)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -20,15 +22,15 @@ from cappy_select.cli.output import (
 )
 from cappy_select.data.records import Problems
 from cappy_select.errors import InputError
-from cappy_select.evaluate.likelihood import LikelihoodJudge
-from cappy_select.evaluate.report import write_report
+from cappy_select.evaluate.likelihood import PREFIX, LikelihoodJudge
+from cappy_select.evaluate.report import check_folder, write_report
 from cappy_select.evaluate.reward import RewardJudge
 from cappy_select.evaluate.zeroshot import (
-    LEFT_OUT,
     Judge,
     accuracy_table,
     differences,
     evaluate_zeroshot,
+    notes,
     read_files,
     read_paper_tasks,
     zeroshot_report,
@@ -81,9 +83,13 @@ def zeroshot(
         raise InputError(
             "--templates and --copies are for the paper's tasks from the hub: leave out the files, or them"
         )
+    check_folder(out)
     loaded = Scorer.load(scorer, revision=revision)
     other = None if against is None else Scorer.load(against)
-    judges: list[Judge] = [*map(LikelihoodJudge, likelihood or ()), *map(RewardJudge, reward_model or ())]
+    judges: list[Judge] = [
+        *map(LikelihoodJudge, likelihood or (), _told_apart("--likelihood", likelihood or ())),
+        *map(RewardJudge, reward_model or (), _told_apart("--reward-model", reward_model or ())),
+    ]
     problems = Problems()
     instances = (
         read_files(files)
@@ -103,8 +109,15 @@ def zeroshot(
         print_report_table(accuracy_table(report), f"scorer: {report.scorer}")
         for gain in differences(report):
             note(gain)
-        if report.left_out:
-            note(f"{report.left_out} rows were left out: {LEFT_OUT}")
-        if report.cut_pairs:
-            note(f"{report.cut_pairs} pairs did not fit the scorer's window and were cut")
+        for said in notes(report):
+            note(said)
     note_report(out, whole)
+
+
+def _told_apart(option: str, sources: Sequence[str]) -> list[str | None]:
+    """A source that ends as another does goes by the whole of it; the others have their own names."""
+    paths = [source.removeprefix(PREFIX).rstrip("/") for source in sources]
+    if len(set(paths)) < len(paths):
+        raise InputError(f"{option} names a model twice: {', '.join(sources)}")
+    ends = Counter(Path(path).name for path in paths)
+    return [path if ends[Path(path).name] > 1 else None for path in paths]

@@ -13,7 +13,7 @@ from typing import Any
 from cappy_select.data.instances import Instance, read_instances
 from cappy_select.data.records import Problems, is_rows
 from cappy_select.data.sample import import_recorded
-from cappy_select.data.store import SampleStore, key_of
+from cappy_select.data.store import Key, SampleStore, canonical, key_of
 from cappy_select.errors import InputError
 from cappy_select.recorded import Recorded
 from cappy_select.sampling import Plan
@@ -64,7 +64,8 @@ def recorded_answers(
         instances: Answers to these only; None: to all generation instances that there are.
         limit: As `generation` takes it, when `instances` is None.
 
-    Raises InputError when a source can't be read.
+    A sample that was found already, by instance, model, sampling and number, does not count again. Raises InputError
+    when a source can't be read.
     """
     found: dict[str, tuple[Instance, list[Recorded]]] = {}
     classification: set[str] = set()
@@ -78,9 +79,15 @@ def recorded_answers(
             import_recorded(file, stores[0], problems)
             # A store knows of no choices.
             classification |= {key_of(one) for _, one in read_instances(file, Problems()) if one.choices}
+        seen: set[tuple[str, Key]] = set()  # a store may be given beside its copy
         for store in stores:
             for instance, stored in store.instances():
-                found.setdefault(key_of(instance), (instance, []))[1].extend(one.sample for one in stored)
+                kept = found.setdefault(key_of(instance), (instance, []))[1]
+                for one in stored:
+                    key = key_of(instance), Key(one.sample.model, canonical(one.sample.sampling), one.place)
+                    if key not in seen:
+                        seen.add(key)
+                        kept.append(one.sample)
     left_out = 0
     if instances is None:
         usable = (instance for key, (instance, _) in found.items() if key not in classification)

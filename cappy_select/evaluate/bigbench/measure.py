@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from cappy_select.data.instances import Instance
 from cappy_select.data.labels import rouge_l_batch
 from cappy_select.data.sources import BIGBENCH_45
+from cappy_select.data.store import key_of
 from cappy_select.errors import InputError, UnscorableWarning
 from cappy_select.evaluate.bigbench.answers import KINDS, Answered, kind_of
 from cappy_select.evaluate.intervals import Interval, paired, stratified
@@ -43,7 +44,7 @@ _BASELINES = ("self_sum", "self_mean", *KINDS, "random", "against")
 
 class Difference(BaseModel):
     """How much better one way is than another, with intervals over tasks and over the instances of each task; None for
-    a single task, and where no task has two instances."""
+    a single task, and where a task has a single instance."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -79,6 +80,7 @@ class ModelReport(BaseModel):
     without_examples: int = Field(description="instances whose answers in context are those without, for no others are")
     unscorable: int = Field(description="instances whose references have no word that Rouge-L counts")
     cut_pairs: int = Field(description="pairs that did not fit the scorer's window")
+    unscored: int = Field(description="instances of which no answer got a number from the scorer: its picks are wrong")
     quality: dict[str, float]
     differences: tuple[Difference, ...]
     tasks: tuple[TaskReport, ...]
@@ -97,6 +99,7 @@ class BigbenchReport(BaseModel):
     scorer: str
     against: str | None
     left_out: int = Field(description="instances with choices, or without references")
+    common: int = Field(description="instances that count for every model")
     models: tuple[ModelReport, ...]
 
 
@@ -134,6 +137,7 @@ def evaluate_bigbench(
         scorer=str(scorer.bundle),
         against=None if against is None else str(against.bundle),
         left_out=left_out,
+        common=len(set.intersection(*({key_of(row.instance) for row in rows} for rows in complete.values()))),
         models=tuple(
             _model_report(model, answers[model], rows, scorers, asked, (parameters or {}).get(model), advance)
             for model, rows in complete.items()
@@ -169,12 +173,12 @@ def _model_report(
     advance: Callable[[int], None] | None,
 ) -> ModelReport:
     instances = [row.instance for row in complete]
-    values, cut = _values(instances, [row.bare for row in complete], scorers, advance)
+    values, cut, unscored = _values(instances, [row.bare for row in complete], scorers, advance)
     without_examples = 0
     if any(row.in_context for row in complete):
         without_examples = sum(not row.in_context for row in complete)
         shown = [row.in_context or row.bare for row in complete]
-        in_context, more_cut = _values(instances, shown, scorers, advance)
+        in_context, more_cut, _ = _values(instances, shown, scorers, advance)
         values |= {f"in_context_{way}": in_context[way] for way in _IN_CONTEXT if way in in_context}
         cut += more_cut
     by_task: dict[str, list[int]] = {}
@@ -193,6 +197,7 @@ def _model_report(
         without_examples=without_examples,
         unscorable=sum(_unscorable(instance) for instance in instances),
         cut_pairs=cut,
+        unscored=unscored,
         quality={name: float(np.mean([task.quality[name] for task in tasks])) for name in WAYS if name in values},
         differences=tuple(_differences(list(by_task.values()), values)),
         tasks=tuple(tasks),
@@ -204,8 +209,9 @@ def _values(
     samples: Sequence[Sequence[Recorded]],
     scorers: Mapping[str, Scorer],
     advance: Callable[[int], None] | None,
-) -> tuple[dict[str, Floats], int]:
-    """Of each way to pick, the quality of its pick for every instance; and how many pairs were cut."""
+) -> tuple[dict[str, Floats], int, int]:
+    """Of each way to pick, the quality of its pick for every instance; how many pairs were cut; how many instances
+    have no score."""
     rows = [
         RecordedInstance(
             id=one.id, instruction=one.instruction, references=list(one.references), candidates=list(answers)
@@ -219,12 +225,14 @@ def _values(
         warnings.simplefilter("ignore", UnscorableWarning)  # the report counts them
         quality = np.split(np.array(rouge_l_batch([response for _, response in pairs], references)), ends)
     scored = {name: scorer.score_detailed(pairs, on_progress=advance) for name, scorer in scorers.items()}
-    values = ways_of(rows, quality, {name: np.split(found.scores, ends) for name, found in scored.items()})
+    scores = {name: np.split(found.scores, ends) for name, found in scored.items()}
+    values = ways_of(rows, quality, scores)
     kinds = [[kind_of(answer) for answer in row.candidates] for row in rows]
     for kind in KINDS:
         if all(kind in row for row in kinds):
             values[kind] = np.array([part[row.index(kind)] for part, row in zip(quality, kinds, strict=True)])
-    return values, int(np.count_nonzero(scored["cappy"].cut))
+    unscored = sum(bool(np.isnan(part).all()) for part in scores["cappy"])
+    return values, int(np.count_nonzero(scored["cappy"].cut)), unscored
 
 
 def _unscorable(instance: Instance) -> bool:
@@ -255,7 +263,7 @@ def _differences(tasks: Sequence[list[int]], values: Mapping[str, Floats]) -> It
                 minus=minus,
                 mean=float(np.mean(means)),
                 tasks=paired(means) if len(means) > 1 else None,
-                instances=_within(gains) if any(len(gain) > 1 for gain in gains) else None,
+                instances=_within(gains) if all(len(gain) > 1 for gain in gains) else None,
             )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from cappy_select.evaluate.bigbench.answers import KINDS
 from cappy_select.evaluate.bigbench.measure import WAYS, BigbenchReport, ModelReport, TaskReport
+from cappy_select.evaluate.intervals import of_few, signed
 from cappy_select.evaluate.report import Cell, Picture, Report, Table
 
 PAPER_SOURCE = "Tan et al. 2023, Cappy: Outperforming and Boosting Large Multi-Task LMs with a Small Scorer"
@@ -64,6 +65,7 @@ def bigbench_report(found: BigbenchReport) -> Report:
             "Quality is Rouge-L F1 (the best over the references), its mean over a task's instances, then over tasks. "
             "The ways to sample are judged by their first answer; the others pick among all answers to an instance, "
             "oracle and random among those without in-context examples.",
+            *_apart(found),
             *([f"The other scorer is {found.against}."] if found.against else []),
             *([f"{found.left_out} instances have choices or no references: left out."] if found.left_out else []),
         ],
@@ -71,6 +73,17 @@ def bigbench_report(found: BigbenchReport) -> Report:
         pictures=pictures,
         data=found,
     )
+
+
+def _apart(found: BigbenchReport) -> list[str]:
+    """Whether the models stand side by side for different instances."""
+    if all(model.n == found.common for model in found.models):
+        return []
+    counts = ", ".join(f"{model.model} {model.n:,}" for model in found.models)
+    return [
+        f"The models answered different instances ({counts}; {found.common:,} are common to all): a difference between "
+        "models may be one between instances."
+    ]
 
 
 def ways_table(found: BigbenchReport) -> Table:
@@ -88,11 +101,8 @@ def differences_table(model: ModelReport, named: str = "") -> Table:
     rows: list[Sequence[Cell]] = [
         (
             f"{WAYS[difference.way]} minus {WAYS[difference.minus]}",
-            f"{100 * difference.mean:+.1f}",
-            *(
-                None if each is None else f"{100 * each.low:+.1f} to {100 * each.high:+.1f}"
-                for each in (difference.tasks, difference.instances)
-            ),
+            signed(100 * difference.mean),
+            *(None if each is None else each.range() for each in (difference.tasks, difference.instances)),
         )
         for difference in model.differences
     ]
@@ -146,6 +156,9 @@ def _said(model: ModelReport) -> str:
         )
     if model.unscorable:
         parts.append(f"{model.unscorable:,} instances score 0 whatever is answered: Rouge-L counts a-z and 0-9 only.")
+    parts += of_few(min(len(model.tasks), *(task.n for task in model.tasks)), "tasks, or instances of a task")
+    if model.unscored:
+        parts.append(f"To {model.unscored:,} instances the scorer gave no number: its picks count as wrong there.")
     if model.cut_pairs:
         parts.append(f"{model.cut_pairs:,} pairs did not fit the scorer's window and were cut.")
     return " ".join(parts)
@@ -194,10 +207,11 @@ def _draw_tasks(model: ModelReport, figure: Any) -> None:
     tasks = sorted(model.tasks, key=_gain)
     gains = [task.difference for task in tasks if task.difference is not None]
     means = np.array([100 * gain.mean for gain in gains])
-    sides = np.array([[100 * (gain.mean - gain.low), 100 * (gain.high - gain.mean)] for gain in gains])
+    low, high = (100 * np.array([getattr(gain, side) for gain in gains], float) for side in ("low", "high"))  # or NaN
     colours = [_COLOURS["cappy" if mean > 0 else "self_sum"] for mean in means]
     axes.barh(range(len(tasks)), means, 0.7, color=colours)
-    axes.errorbar(means, range(len(tasks)), xerr=sides.T, fmt="none", ecolor="#444444", elinewidth=0.8, capsize=2)
+    sides = np.maximum([means - low, high - means], 0)  # a last digit can be below
+    axes.errorbar(means, range(len(tasks)), xerr=sides, fmt="none", ecolor="#444444", elinewidth=0.8, capsize=2)
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_yticks(range(len(tasks)), [f"{task.task} ({task.n})" for task in tasks], fontsize=8)
     axes.set_ylim(-0.7, len(tasks) - 0.3)
