@@ -297,6 +297,19 @@ def test_langchain_models_and_names_are_asked_together_and_reported_once(loopbac
     assert loopback.calls_to("c") == 2
 
 
+def test_tokens_and_dollars_are_what_the_server_counted(loopback, chat, provider, other):
+    answers(loopback)
+    loopback.replies["c"] = [Reply(text=WRONG, usage={"prompt_tokens": 100, "completion_tokens": 7})]
+    priced = LangChainProvider(other, input_cost_per_token=1e-6, output_cost_per_token=2e-6)
+    model, usage = chat(models=[provider("a"), provider("b"), priced], samples=2), UsageMetadataCallbackHandler()
+    message = model.invoke(QUESTION, {"callbacks": [usage]})
+    (counted,) = usage.usage_metadata.values()
+    billed = loopback.billed
+    assert (counted["input_tokens"], counted["output_tokens"]) == (billed["prompt_tokens"], billed["completion_tokens"])
+    dollars = billed["prompt_tokens"] * 1e-6 + billed["completion_tokens"] * 2e-6
+    assert message.response_metadata["cost"] == pytest.approx(dollars)
+
+
 def test_a_langchain_models_answer_is_returned_as_it_was(loopback, chat):
     original = AIMessage(
         content=[{"type": "reasoning", "reasoning": "Nauta ..."}, {"type": "text", "text": RIGHT}],

@@ -98,7 +98,7 @@ class CappyMiddleware(AgentMiddleware[Any, Any, Any]):
             "grace_s": grace_s,
             "max_retries": max_retries,
         }
-        Selector([_Branch("checked now", _nothing, None)], **self._options)
+        Selector([_Checked()], **self._options)  # a bad option is said now, and not at the first step
 
     def wrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]
@@ -109,7 +109,7 @@ class CappyMiddleware(AgentMiddleware[Any, Any, Any]):
         def ask(marked: ModelRequest[Any]) -> Awaitable[ModelResponse[Any]]:
             return in_thread(partial(context.copy().run, handler, marked))
 
-        step = _Step(request, [_Branch(name, partial(ask, marked), marked) for name, marked in self._branches(request)])
+        step = _Step(request, [_Branch(ask, marked) for marked in self._marked(request)])
         try:
             selection = self._selector(step).select(step.messages, **step.params)
         except NoCandidates as error:
@@ -120,9 +120,7 @@ class CappyMiddleware(AgentMiddleware[Any, Any, Any]):
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
     ) -> ModelResponse[Any]:
         """The best of several calls of `handler`, at the same time."""
-        step = _Step(
-            request, [_Branch(name, partial(handler, marked), marked) for name, marked in self._branches(request)]
-        )
+        step = _Step(request, [_Branch(handler, marked) for marked in self._marked(request)])
         try:
             selection = await self._selector(step).aselect(step.messages, **step.params)
         except NoCandidates as error:
@@ -132,41 +130,36 @@ class CappyMiddleware(AgentMiddleware[Any, Any, Any]):
     def _selector(self, step: _Step) -> Selector:
         return Selector(step.branches, **self._options)
 
-    def _branches(self, request: ModelRequest[Any]) -> list[tuple[str, ModelRequest[Any]]]:
+    def _marked(self, request: ModelRequest[Any]) -> list[ModelRequest[Any]]:
         """The request for each model, marked so that nothing of it is streamed or cached."""
-        found = []
-        for model in self._models or [request.model]:
-            settings = {**request.model_settings, **self._settings}
-            found.append((name_of(model), request.override(model=_marked(model), model_settings=settings)))
-        return found
+        settings = {**request.model_settings, **self._settings}
+        return [
+            request.override(model=_marked(model), model_settings=settings) for model in self._models or [request.model]
+        ]
 
 
 class _Branch:
     """One model of a step, as a provider of candidates."""
 
     def __init__(
-        self, model: str, ask: Callable[[], Awaitable[ModelResponse[Any]]], of: ModelRequest[Any] | None
+        self, ask: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]], of: ModelRequest[Any]
     ) -> None:
-        self._model, self._ask, self._of = model, ask, of
+        self._ask, self._of, self.model = ask, of, name_of(of.model)
         self.arrived: list[tuple[Candidate, ModelResponse[Any]]] = []
         self.errors: list[Exception] = []
 
-    @property
-    def model(self) -> str:
-        return self._model
-
     async def complete(self, request: Request) -> list[Candidate]:
         try:
-            response = await self._ask()
+            response = await self._ask(self._of)
         except Exception as error:
             self.errors.append(error)
-            raise failure_in(error, self._of and self._of.model, model=self._model) from error
+            raise failure_in(error, self._of.model, model=self.model) from error
         message = next((m for m in response.result if isinstance(m, AIMessage)), None)
         if message is None:
             raise TypeError(f"the model call returned no AIMessage but {response.result!r:.80}")
         usage = usage_of(message) or estimated_usage(request.messages, readable([message]))
-        shaped = self._of is not None and self._of.response_format is not None
-        candidate = as_candidate(message, model=self._model, usage=usage, response=response, shaped=shaped)
+        shaped = self._of.response_format is not None
+        candidate = as_candidate(message, model=self.model, usage=usage, response=response, shaped=shaped)
         for call in candidate.message.get("tool_calls") or ():
             if call["function"]["name"].startswith(f"{_UNTITLED}_"):
                 call["function"]["name"] = _UNTITLED
@@ -276,5 +269,10 @@ def _chat_model(model: str | BaseChatModel) -> BaseChatModel:
     return model
 
 
-async def _nothing() -> ModelResponse[Any]:
-    raise NotImplementedError
+class _Checked:
+    """Stands for the models when the options are checked."""
+
+    model = "any"
+
+    async def complete(self, request: Request) -> list[Candidate]:
+        raise NotImplementedError
