@@ -85,6 +85,20 @@ def default() -> Scorer:
 
 
 @pytest.fixture
+def chat(loopback: Loopback, default: Scorer):
+    """Makes a ChatCappy whose models by name are on the loopback server."""
+    from langchain_cappy import ChatCappy
+
+    def make(**options) -> ChatCappy:
+        given = {"models": ["openai/a", "openai/b"], "samples": 1, "scorer": default} | options
+        if any(isinstance(model, str) for model in given["models"]):
+            given |= {"api_key": "sk-secret", "api_base": loopback.base}
+        return ChatCappy(**given)
+
+    return make
+
+
+@pytest.fixture
 async def no_leaks():
     """After the test the loop has no task that was not there before, and nothing was logged as never retrieved."""
     known, complaints = asyncio.all_tasks(), []

@@ -155,23 +155,16 @@ def name_of(model: BaseChatModel) -> str:
 
 def failure_in(error: Exception, chat: Any, *, model: str) -> ProviderError:
     """What went wrong in a LangChain model, in our words and without its secrets."""
-    failure = failure_of(error, model=model, api_key=None)
+    failure = failure_of(error, model=model, api_key=None, secrets=_secrets_of(chat))
     kind = next((kind for known, kind in KINDS.items() if isinstance(error, known)), failure.kind)
-    message = failure.message
-    for secret in _secrets_of(chat):
-        message = message.replace(secret, "***")
-    return ProviderError(message, kind=kind, model=model, retry_after_s=failure.retry_after_s)
+    return ProviderError(failure.message, kind=kind, model=model, retry_after_s=failure.retry_after_s)
 
 
 def _secrets_of(chat: Any) -> list[str]:
     while isinstance(chat, RunnableBinding):
         chat = chat.bound
     fields = getattr(chat, "__dict__", {}).values()
-    secrets = [field.get_secret_value() for field in fields if isinstance(field, SecretStr)]
-    return [secret for secret in secrets if len(secret) >= _SHORTEST_SECRET]
-
-
-_SHORTEST_SECRET = 6  # a shorter one is a placeholder, and would mask parts of words
+    return [field.get_secret_value() for field in fields if isinstance(field, SecretStr)]
 
 
 def _apart() -> Context:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from inspect import isawaitable
 from typing import Any, NamedTuple
@@ -218,11 +218,14 @@ def likelihood(logprobs: dict[str, Any] | None) -> tuple[float | None, float | N
     return (sum(values), sum(values) / len(values)) if values else (None, None)
 
 
-def failure_of(error: Exception, *, model: str, api_key: str | None) -> ProviderError:
+def failure_of(error: Exception, *, model: str, api_key: str | None, secrets: Collection[str] = ()) -> ProviderError:
     """What went wrong, in our words and without secrets."""
     message = str(getattr(error, "message", "") or error) or type(error).__name__
     return ProviderError(
-        _without_secrets(message, api_key), kind=_kind(error), model=model, retry_after_s=_retry_after(error)
+        _without_secrets(message, (api_key, *secrets)),
+        kind=_kind(error),
+        model=model,
+        retry_after_s=_retry_after(error),
     )
 
 
@@ -236,10 +239,10 @@ def _usage(request: Request, response: Any, choices: Sequence[Any]) -> Usage:
     return estimated_usage(request.messages, answers, request.params.get("tools"))
 
 
-def _without_secrets(text: str, api_key: str | None) -> str:
+def _without_secrets(text: str, secrets: Collection[str | None]) -> str:
     """The message for a log: no key of this provider or of the environment, no wrappers, not endless."""
     keys = [value for name, value in os.environ.items() if name.endswith(("_API_KEY", "_TOKEN", "_SECRET"))]
-    for key in (api_key, *keys):
+    for key in (*secrets, *keys):
         if key and len(key) >= _SHORTEST_KEY:
             text = text.replace(key, "***")
     text = _KEY_LIKE.sub("***", " ".join(text[:10_000].split()))
