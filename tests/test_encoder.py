@@ -13,6 +13,7 @@ from tiny import make_bert, make_roberta
 
 from cappy_select.errors import InputError
 from cappy_select.train.encoder import Encoder, EncoderConfig
+from cappy_select.train.products import product
 from cappy_select.train.weights import LAYERED, checkpoint_name, read_checkpoint, write_checkpoint
 
 
@@ -109,6 +110,40 @@ def test_gradients_are_torchs(checkpoint, remat):
             assert difference / max(np.linalg.norm(expected), 1e-6 * whole) <= 1e-3, (name, layer)
             checked += 1
     assert checked == len(theirs_by_name) - ours.config.num_hidden_layers
+
+
+def test_products_of_bf16_are_those_of_rounded_operands_summed_in_fp32():
+    draw = np.random.default_rng(0)
+    states, kernel, gradient = (
+        jnp.asarray(draw.normal(size=size), jnp.float32) for size in ((3, 5, 64), (64, 32), (3, 5, 32))
+    )
+    rounded = [np.asarray(each.astype(jnp.bfloat16).astype(jnp.float32)) for each in (states, kernel, gradient)]
+    found, back = jax.vjp(lambda *of: product(*of, jnp.bfloat16), states, kernel)
+    expected = (
+        rounded[0] @ rounded[1],
+        rounded[2] @ rounded[1].T,
+        rounded[0].reshape(-1, 64).T @ rounded[2].reshape(-1, 32),
+    )
+    for mine, theirs in zip((found, *back(gradient)), expected, strict=True):
+        assert mine.dtype == jnp.float32
+        np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-5)
+    assert np.abs(np.asarray(found) - np.asarray(states) @ np.asarray(kernel)).max() > 1e-3
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta"])
+def test_bf16_has_nearly_the_scores_and_gradients_of_fp32(kind, tmp_path):
+    folder = MAKE[kind](tmp_path / kind, initializer_range=0.02)
+
+    def of(compute):
+        model = model_of(folder, compute=compute)
+        ids, types, lengths = batch_of(model.config)
+        gradients = nnx.grad(lambda model: jnp.sum((model(ids, types, lengths) - 1) ** 2))(model)
+        flat = jax.tree.leaves(nnx.to_pure_dict(gradients)["weights"])
+        return np.asarray(model(ids, types, lengths)), np.concatenate([np.ravel(part) for part in flat])
+
+    (exact, its_gradient), (rounded, of_rounded) = of(jnp.float32), of(jnp.bfloat16)
+    assert 0 < np.abs(exact - rounded).max() < 5e-3
+    assert 0 < np.linalg.norm(its_gradient - of_rounded) < 0.02 * np.linalg.norm(its_gradient)
 
 
 def test_padding_changes_no_score(checkpoint):

@@ -80,14 +80,21 @@ def _forward(
 def _backward(rate: float, kept: _Kept, gradient: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, None, None]:
     query, key, value, mixed, chances, seed = kept
     scale = query.shape[-1] ** -0.5
-    to_value = jnp.einsum("bhtd,bhts->bhds", gradient, _masked(chances, rate, seed)).swapaxes(2, 3)
+    to_value = _turned(jnp.einsum("bhtd,bhts->bhds", gradient, _masked(chances, rate, seed)))
     to_chances = jnp.einsum("bhtd,bhsd->bhts", gradient, value, preferred_element_type=jnp.float32)
     # Each row's sum of gradient times chance, which the softmax takes away, is that of gradient times result.
     rows = jnp.sum(gradient.astype(jnp.float32) * mixed.astype(jnp.float32), axis=-1, keepdims=True)
     to_scores = (chances * (_masked(to_chances, rate, seed) - rows) * scale).astype(query.dtype)
     to_query = jnp.einsum("bhts,bhsd->bhtd", to_scores, key)
-    to_key = jnp.einsum("bhtd,bhts->bhds", query, to_scores).swapaxes(2, 3)
+    to_key = _turned(jnp.einsum("bhtd,bhts->bhds", query, to_scores))
     return to_query, to_key, to_value, None, None
+
+
+def _turned(product: jax.Array) -> jax.Array:
+    """[..., d, tokens] -> [..., tokens, d]; behind a barrier, or the compiler turns the product itself, and the
+    gradient takes a third longer (512 tokens)."""
+    made: jax.Array = jax.lax.optimization_barrier(product)
+    return made.swapaxes(2, 3)
 
 
 _attention.defvjp(_forward, _backward)

@@ -17,6 +17,7 @@ from flax import nnx
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cappy_select.train.attention import attention, dropped
+from cappy_select.train.products import product
 
 Architecture = Literal["bert", "roberta"]
 Arrays = dict[str, jax.Array]
@@ -68,7 +69,8 @@ class Encoder(nnx.Module):
     Args:
         config: The shape.
         key: Of the initial parameters: normal, of `initializer_range`; biases 0, norms 1.
-        compute: The type of the products; norms, softmax and the head's output are fp32 always.
+        compute: The type of the products; norms, softmax and the head's output are fp32 always. So are, on a CPU, the
+            states and the attention, which bf16 makes slower there.
         remat: Compute a layer's activations anew in the backward pass instead of keeping them.
     """
 
@@ -109,8 +111,9 @@ class Encoder(nnx.Module):
         states = _norm(summed, weights["embedding_norm_scale"], weights["embedding_norm_bias"], config.layer_norm_eps)
         keys = None if dropout is None else jax.random.split(dropout, config.num_hidden_layers + 2)
         states = dropped(states, config.hidden_dropout_prob, None if keys is None else keys[0])
-        states = states.astype(self.compute)  # [batch, tokens, width]
-        layer: Callable[..., jax.Array] = partial(_layer, config=config, real=real)
+        kept = jnp.float32 if jax.default_backend() == "cpu" else self.compute
+        states = states.astype(kept)  # [batch, tokens, width]
+        layer: Callable[..., jax.Array] = partial(_layer, config=config, real=real, compute=self.compute)
         if self.remat:
             layer = jax.checkpoint(layer)
         depth = config.num_hidden_layers
@@ -124,7 +127,7 @@ class Encoder(nnx.Module):
             scanned = (stacked, None if keys is None else keys[1:-2])
             states, _ = jax.lax.scan(lambda found, of: (layer(found, *of), None), states, scanned)
         # The head reads the first token alone, so the last layer has it alone to make: a sixth less work in six layers.
-        first = _layer(states, _only(last), by_layer[-1], config=config, real=real, made=1)
+        first = _layer(states, _only(last), by_layer[-1], config=config, real=real, compute=self.compute, made=1)
         return self._head(first[:, 0], weights, None if keys is None else keys[-1])
 
     def _head(self, first: jax.Array, weights: Arrays, key: jax.Array | None) -> jax.Array:
@@ -134,9 +137,9 @@ class Encoder(nnx.Module):
         before, after = (None, None) if key is None else jax.random.split(key)
         if config.model_type == "roberta":
             first = dropped(first, rate, before)
-        hidden = jnp.tanh(_dense(first, weights["pool_kernel"], weights["pool_bias"]))
+        hidden = jnp.tanh(_dense(first, weights["pool_kernel"], weights["pool_bias"], self.compute))
         hidden = dropped(hidden, rate, after)
-        return _dense(hidden.astype(jnp.float32), weights["score_kernel"], weights["score_bias"])[:, 0]
+        return _dense(hidden.astype(jnp.float32), weights["score_kernel"], weights["score_bias"], jnp.float32)[:, 0]
 
 
 def _layers(weights: Arrays, sizes: tuple[int, ...]) -> list[Arrays]:
@@ -157,6 +160,7 @@ def _layer(
     *,
     config: EncoderConfig,
     real: jax.Array,
+    compute: Any = jnp.float32,
     made: int | None = None,
 ) -> jax.Array:
     """One transformer layer, norms behind (post-LN), for the first `made` tokens: [batch, tokens, width] -> [batch,
@@ -170,7 +174,7 @@ def _layer(
         kernels, biases = (
             jnp.concatenate([weights[f"{name}_{part}"] for name in names], axis=-1) for part in ("kernel", "bias")
         )
-        found = _dense(of, kernels, biases).reshape(*of.shape[:2], len(names), *heads)
+        found = _dense(of, kernels, biases, compute).reshape(*of.shape[:2], len(names), *heads)
         return [found[:, :, part].transpose(0, 2, 1, 3) for part in range(len(names))]
 
     if made is None:
@@ -179,17 +183,18 @@ def _layer(
         (query,), (key_, value) = projected(own, "query"), projected(states, "key", "value")
     mixed = attention(query, key_, value, real, config.attention_probs_dropout_prob, keys[0])
     mixed = mixed.transpose(0, 2, 1, 3).reshape(own.shape)
-    found = _dense(mixed, weights["attention_kernel"], weights["attention_bias"])
+    found = _dense(mixed, weights["attention_kernel"], weights["attention_bias"], compute)
     found = dropped(found, config.hidden_dropout_prob, keys[1])
     norm = partial(_norm, epsilon=config.layer_norm_eps)
     attended = norm(own + found, weights["attention_norm_scale"], weights["attention_norm_bias"])
-    wide = jax.nn.gelu(_dense(attended, weights["up_kernel"], weights["up_bias"]), approximate=False)
-    found = dropped(_dense(wide, weights["down_kernel"], weights["down_bias"]), config.hidden_dropout_prob, keys[2])
+    wide = jax.nn.gelu(_dense(attended, weights["up_kernel"], weights["up_bias"], compute), approximate=False)
+    found = _dense(wide, weights["down_kernel"], weights["down_bias"], compute)
+    found = dropped(found, config.hidden_dropout_prob, keys[2])
     return norm(attended + found, weights["output_norm_scale"], weights["output_norm_bias"])
 
 
-def _dense(states: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
-    return states @ kernel.astype(states.dtype) + bias.astype(states.dtype)
+def _dense(states: jax.Array, kernel: jax.Array, bias: jax.Array, compute: Any) -> jax.Array:
+    return product(states, kernel, compute) + bias.astype(states.dtype)
 
 
 def _norm(states: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> jax.Array:
