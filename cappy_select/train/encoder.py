@@ -160,7 +160,7 @@ def _layer(
     *,
     config: EncoderConfig,
     real: jax.Array,
-    compute: Any = jnp.float32,
+    compute: Any,
     made: int | None = None,
 ) -> jax.Array:
     """One transformer layer, norms behind (post-LN), for the first `made` tokens: [batch, tokens, width] -> [batch,

@@ -2,7 +2,7 @@
 
 Measured on two CPU cores (1,024 tokens, width 384 to 1,536 and back): the gradient that JAX derives is compiled to
 copies of transposed activations, each made anew with the GELU before it, and takes twice as long as this one. Operands
-of bf16 halve the time of both again where the processor multiplies them (AVX-512 BF16, AMX); sums are fp32 always.
+of bf16 halve the time of both again where the processor multiplies them (AVX-512 BF16); sums are fp32 always.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import jax.numpy as jnp
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def product(states: jax.Array, kernel: jax.Array, compute: Any) -> jax.Array:
-    """states [..., width] × kernel [width, wide] -> [..., wide], of the type of `states`; operands are rounded to
-    `compute`."""
+    """states [batch, tokens, width] or [batch, width] × kernel [width, wide] -> [..., wide], of the type of `states`;
+    operands are rounded to `compute`."""
     return _rounded("...k,kn->...n", states, kernel, compute).astype(states.dtype)
 
 
