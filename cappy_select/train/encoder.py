@@ -21,7 +21,7 @@ from cappy_select.train.products import product
 
 Architecture = Literal["bert", "roberta"]
 Arrays = dict[str, jax.Array]
-_UNROLLED = 6  # layers
+_UNROLLED = 6  # layers at most, on a CPU; elsewhere one layer is compiled for all, in a third of the time
 
 
 class EncoderConfig(BaseModel):
@@ -111,14 +111,15 @@ class Encoder(nnx.Module):
         states = _norm(summed, weights["embedding_norm_scale"], weights["embedding_norm_bias"], config.layer_norm_eps)
         keys = None if dropout is None else jax.random.split(dropout, config.num_hidden_layers + 2)
         states = dropped(states, config.hidden_dropout_prob, None if keys is None else keys[0])
-        kept = jnp.float32 if jax.default_backend() == "cpu" else self.compute
+        on_cpu = jax.default_backend() == "cpu"
+        kept = jnp.float32 if on_cpu else self.compute
         states = states.astype(kept)  # [batch, tokens, width]
         layer: Callable[..., jax.Array] = partial(_layer, config=config, real=real, compute=self.compute)
         if self.remat:
             layer = jax.checkpoint(layer)
         depth = config.num_hidden_layers
         by_layer = (None,) * depth if keys is None else tuple(keys[1:-1])
-        if depth <= _UNROLLED:
+        if on_cpu and depth <= _UNROLLED:
             *below, last = _layers(weights, (1,) * depth)
             for number, of in enumerate(below):
                 states = layer(states, _only(of), by_layer[number])
