@@ -215,7 +215,7 @@ def test_the_demo_runs_without_key_and_network():
     done = ok("demo", OPENAI_API_KEY="", **proxies)
     for part in ("openai/quick", "openai/slow", "openai/broken", "server: this model is broken on purpose", "Business"):
         assert part in done.stdout
-    assert "best: The Marañón and the Ucayali." in done.stdout
+    assert "best: Old bridge to close for repairs until spring" in done.stdout
     assert "written for this demo" in done.stdout
     shown = json.loads(ok("demo", "--json").stdout)
     assert {candidate["model"] for candidate in shown["selection"]["candidates"]} == {"openai/quick", "openai/slow"}

@@ -30,7 +30,7 @@ from cappy_select import JsonSchema, NoCandidates, NoGoodAnswer, Vote
 
 QUESTION = "The Marañón and the Ucayali meet near Nauta. Which rivers meet near Nauta?"
 QUESTION_IN = {"question": QUESTION}
-RIGHT, WRONG = "The Marañón and the Ucayali.", "Peru has many rivers."
+RIGHT, WRONG = "The Marañón and the Ucayali.", "Fine weather on Monday."
 
 
 class Answer(BaseModel):

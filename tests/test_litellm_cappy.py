@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from cappy_select import InputError, NoCandidates, Selector, StrategyError, Vote
 
 ASK = [{"role": "user", "content": "The Marañón and the Ucayali meet near Nauta. Which rivers meet near Nauta?"}]
-WRONG, RIGHT = "Peru has many rivers.", "The Marañón and the Ucayali."
+WRONG, RIGHT = "Fine weather on Monday.", "The Marañón and the Ucayali."
 USAGE = {"include_usage": True}
 TOOL = {
     "type": "function",

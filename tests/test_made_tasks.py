@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import subprocess
 import sys
 from collections import defaultdict
@@ -18,12 +19,15 @@ in {year}. His story was read in many schools and brought the bakery new guests.
 and wants to travel with Ann Miller to Lisbon."""
 
 
+TEMPLATE = "The story below was written for the pupils of our school: please say in one sentence what it tells."
+
+
 def t0_rows():
     for number in range(12):
         text = NEWS.format(year=1990 + number) + f" Story number {number} ends here, as Ann Miller said to Peter Stone."
         common = {"template": "t", "split": "train", "choices": None}
         yield common | {
-            "id": f"news-{number}", "task": "xsum", "instruction": f"{text}\nSummarise it.",
+            "id": f"news-{number}", "task": "xsum", "instruction": f"{TEMPLATE}\n{text}",
             "references": [f"Peter Stone was the second baker of the bakery Ann Miller opened in {1970 + number}."],
         }  # fmt: skip
         yield common | {
@@ -58,7 +62,9 @@ def instances(made):
     found = defaultdict(list)
     for line in (made[0] / "instances.jsonl").read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
-        found[row.get("template", row["task"])].append(row)
+        made = row["task"].removeprefix("made_")
+        kind = "distracted" if "negatives" in row else "reordered" if "-reordered-" in row["id"] else made
+        found[kind].append(row)
     return found
 
 
@@ -69,7 +75,7 @@ def test_the_same_rows_make_the_same_tasks(made):
 
 
 def test_all_kinds_are_made_and_their_answers_are_among_the_choices(instances):
-    kinds = {"follows", "embedded", "verified", "goes_on", "because", "blanks", "senses", "distracted", "reordered"}
+    kinds = {"follows", "verified", "goes_on", "because", "blanks", "distracted", "reordered"}
     assert kinds == set(instances)
     for kind in kinds - {"distracted"}:
         for row in instances[kind]:
@@ -78,12 +84,41 @@ def test_all_kinds_are_made_and_their_answers_are_among_the_choices(instances):
             assert len(set(row["choices"])) == len(row["choices"])
 
 
-def test_a_clause_gets_the_answer_of_what_it_stands_under(instances):
-    said = [row for row in instances["embedded"] if "It is not true that" in row["instruction"]]
-    positive = [row for row in said if " not " not in row["instruction"].replace("It is not true", "")]
-    negative = {"No", "False", "Never", "Incorrect", "Impossible"}
-    assert positive
-    assert all(row["references"][0] in negative for row in positive)
+def test_an_answer_is_right_when_it_is_the_reference(instances):
+    right = {"Yes", "True", "Correct"}
+    assert {row["references"][0] in right for row in instances["verified"]} == {True, False}
+    for row in instances["verified"]:
+        assert (row["references"][0] in right) == ("Tom Hardy" in row["instruction"].split("Tom Hardy wrote")[1])
+
+
+def test_the_next_sentence_is_the_one_that_comes_next(instances):
+    continued = [row for row in instances["goes_on"] if row["instruction"].startswith("Continue: ")]
+    assert continued
+    for row in continued:
+        joined = f"{row['instruction'].removeprefix('Continue: ')} {row['references'][0]}"
+        assert any(joined in text["instruction"] for text in t0_rows())
+
+
+def test_a_cause_is_the_clause_behind_because(instances):
+    causes = [row for row in instances["because"] if "because her town" not in row["instruction"]]
+    assert {row["references"][0] for row in causes} <= {
+        "Her town had none.", "Ann Miller opened the bakery in 1987.",
+        "The shop could open on Sundays as well.", "In 2004 Peter Stone became its second baker.",
+    }  # fmt: skip
+
+
+def test_a_gap_is_filled_by_the_name_that_stood_there(instances):
+    gaps = [row for row in instances["blanks"] if "_" in row["instruction"]]
+    assert gaps
+    for row in gaps:
+        [sentence] = [line for line in row["instruction"].removeprefix("Complete: ").split("\n") if "_" in line][:1]
+        filled = sentence.removesuffix(f"\nIs _ {row['choices'][0]}").replace("_", row["references"][0])
+        assert any(filled in text["instruction"] for text in t0_rows())
+
+
+def test_a_line_of_the_template_is_no_text(instances):
+    made = [row for kind in ("follows", "goes_on", "because", "blanks") for row in instances[kind]]
+    assert not [row for row in made if "written for the pupils of our school" in row["instruction"]]
 
 
 def test_a_false_statement_is_not_the_true_one(instances):
@@ -114,13 +149,46 @@ def test_choices_in_another_order_keep_the_right_text(instances):
         assert answered(row) == answered(original)
 
 
-def test_spoiled_references_belong_to_their_questions(made):
+def test_choices_of_which_one_ends_another_are_left_alone(tmp_path):
+    asked = "Which is it?\n- cat\n- bobcat\n- dog"
+    row = {
+        "id": "1",
+        "task": "sciq",
+        "instruction": asked,
+        "references": ["bobcat"],
+        "choices": ["cat", "bobcat", "dog"],
+    }
+    text = {"task": "imdb", "instruction": NEWS, "references": [], "choices": None}
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(each) + "\n" for each in (row, text)), encoding="utf-8")
+    subprocess.run([sys.executable, SCRIPT, file, "--out", tmp_path], check=True, capture_output=True)
+    rows = [json.loads(line) for line in (tmp_path / "instances.jsonl").read_text(encoding="utf-8").splitlines()]
+    [other] = [row for row in rows if "-reordered-" in row["id"]] or [{"instruction": asked}]
+    assert sorted(other["instruction"].split("\n")) == sorted(asked.split("\n"))
+
+
+def test_spoiled_references_are_shortened_or_astray(made):
     rows = [json.loads(line) for line in (made[0] / "samples.jsonl").read_text(encoding="utf-8").splitlines()]
     assert rows
     for row in rows:
-        short, padded = (each["response"] for each in row["candidates"])
+        short, strayed = (each["response"] for each in row["candidates"])
         assert row["references"][0].startswith(short)
-        assert padded != row["references"][0]
+        assert len(short) < len(row["references"][0])
+        assert strayed.removeprefix(row["references"][0]).removeprefix(short).strip() in NEWS.format(
+            year=0
+        ) or re.search(r"in \d{4}\.|Story number", strayed)
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"instruction": "Is this a task of T0?", "references": ["no"]}', "[1]"])
+def test_rows_that_can_not_be_used_are_one_line(tmp_path, content):
+    (tmp_path / "rows.jsonl").write_text(content, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, SCRIPT, tmp_path / "rows.jsonl", "--out", tmp_path / "out"], capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert "rows.jsonl" in done.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_missing_file_is_one_line(tmp_path):

@@ -25,10 +25,10 @@ from cappy_select.select import Selector
 app = new_app()
 
 PROMPT = (
-    "The Amazon begins in Peru, where the Marañón and the Ucayali meet near Nauta; the Ucayali itself is fed by "
-    "the Urubamba, the river of Machu Picchu.\n\nQuestion: Which two rivers meet near Nauta to form the Amazon?"
+    "Write a headline: The city council voted on Monday to close the old bridge for repairs until spring, so buses "
+    "will take a longer way."
 )
-HEADLINE = (
+NEWS = (
     "What label best describes this news article?\n"
     "Oil prices rose two percent on Monday after producers agreed to extend their output cuts through the summer."
 )
@@ -36,8 +36,8 @@ LABELS = ("World politics", "Sports", "Business", "Science and technology")
 
 # Written for this demo. `broken` answers every call with a 500.
 ANSWERS = {
-    "quick": ("The Urubamba and the Nile.", "Peru has many rivers.", "Machu Picchu"),
-    "slow": ("The Marañón and the Ucayali.", "The Urubamba", "I am sorry, I cannot help with that."),
+    "quick": ("City council elections", "Buses are late", "Fine weather on Monday"),
+    "slow": ("Old bridge to close for repairs until spring", "A longer way", "I am sorry, I cannot help with that."),
 }
 SLOW_S = 1.2
 PRICES: dict[str, Any] = {"input_cost_per_token": 0.4e-6, "output_cost_per_token": 1.6e-6}
@@ -57,7 +57,7 @@ def demo(json: Json = False) -> None:
             for name in ("quick", "slow", "broken")
         ]
         selection = Selector(models, samples=3, scorer=scorer, max_retries=1).select(PROMPT)
-    ranked = scorer.rank(HEADLINE, LABELS)
+    ranked = scorer.rank(NEWS, LABELS)
     if json:
         ranking = [{"index": row.index, "response": row.response, "score": row.score} for row in ranked]
         print_json({"selection": as_json(selection), "classification": ranking})
@@ -65,7 +65,7 @@ def demo(json: Json = False) -> None:
     print(f"\n1. Best of several models (their answers were written for this demo)\n\n{PROMPT}\n")
     print_selection(selection)
     print(f"\nbest: {selection.text}\nchosen by {selection.scorer} in {selection.latency_s:.2f} s\n")
-    print(f"\n2. Classification: the labels are the candidates, no LLM is asked\n\n{HEADLINE}\n")
+    print(f"\n2. Classification: the labels are the candidates, no LLM is asked\n\n{NEWS}\n")
     print_table("", ("score", "label"), [(f"{row.score:.3f}", row.response) for row in ranked], right=(0,))
 
 

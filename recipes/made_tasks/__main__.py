@@ -3,19 +3,19 @@
     python recipes/made_tasks train-recross.jsonl.gz train-selfinstruct.jsonl.gz --out made
 
 MADE/instances.jsonl, for `cappy build` beside the files it is made of:
-    statements.py  does a statement follow from a text, does a clause hold, is this the answer
+    statements.py  does a statement follow from a text, is this the answer
     order.py       how does a text go on, what was the cause
-    mentions.py    who is meant, is a word used in one sense
+    mentions.py    who is meant
     answers.py     T0's own questions, with wrong answers out of their texts, or their choices in another order
-MADE/samples.jsonl, for its --samples: references shortened or padded, which Rouge-L labels.
+MADE/samples.jsonl, for its --samples: references shortened, or astray, which Rouge-L labels.
 
-Nothing is taken from the tasks that an evaluation has, nor are their wordings. The same files give the same tasks.
+No row of an evaluation's tasks is in them, but what is asked is often alike (COPA's causes, HellaSwag's endings, what
+follows as in NLI), and answered in the words that are usual there. The same files give the same tasks.
 """
 
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 import random
 import sys
@@ -24,13 +24,17 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from answers import distracted, reordered, spoiled
-from mentions import blanks, senses
+from mentions import blanks
 from order import because, goes_on
-from statements import embedded, follows, verified
+from statements import follows, verified
 from texts import Corpus, Row, read_corpus
 
+from cappy_select.data.instances import read_instances
+from cappy_select.data.records import Problems
+from cappy_select.errors import InputError
+
 MAKERS: list[Callable[[Corpus, random.Random], Iterator[Row]]] = [
-    follows, embedded, verified, goes_on, because, blanks, senses, distracted, reordered,
+    follows, verified, goes_on, because, blanks, distracted, reordered,
 ]  # fmt: skip
 
 
@@ -40,28 +44,26 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="a folder")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    if missing := [str(file) for file in options.files if not file.is_file()]:
-        sys.exit(f"no such file: {', '.join(missing)}")
-    corpus = read_corpus([row for file in options.files for row in _read(file)])
-    draw = random.Random(options.seed)
+    try:
+        strict = Problems(strict=True)
+        corpus = read_corpus([vars(row) for file in options.files for _, row in read_instances(file, strict)])
+    except InputError as error:
+        sys.exit(str(error))
+    if not corpus.texts:
+        sys.exit(f"no texts in {', '.join(map(str, options.files))}: rows of T0's tasks are expected, by their names")
     options.out.mkdir(parents=True, exist_ok=True)
     counts = Counter[str]()
-    _write(options.out / "instances.jsonl", _made(corpus, draw, counts))
-    _write(options.out / "samples.jsonl", spoiled(corpus, draw))
+    _write(options.out / "instances.jsonl", _made(corpus, options.seed, counts))
+    _write(options.out / "samples.jsonl", spoiled(corpus, random.Random(f"{options.seed} spoiled")))
     print(f"{options.out}: {', '.join(f'{count:,} {name}' for name, count in counts.items())}", file=sys.stderr)
 
 
-def _made(corpus: Corpus, draw: random.Random, counts: Counter[str]) -> Iterator[Row]:
+def _made(corpus: Corpus, seed: int, counts: Counter[str]) -> Iterator[Row]:
     for maker in MAKERS:
         name = maker.__name__
-        for number, row in enumerate(maker(corpus, draw)):
+        for number, row in enumerate(maker(corpus, random.Random(f"{seed} {name}"))):  # each its own
             counts[name] += 1
             yield {"id": f"made_{name}-{number}", "task": f"made_{name}", "template": name} | row
-
-
-def _read(file: Path) -> Iterator[Row]:
-    with gzip.open(file, "rt", encoding="utf-8") if file.suffix == ".gz" else file.open(encoding="utf-8") as lines:
-        yield from map(json.loads, lines)
 
 
 def _write(file: Path, rows: Iterable[Row]) -> None:

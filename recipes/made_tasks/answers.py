@@ -6,8 +6,8 @@ import random
 import re
 from collections.abc import Iterator
 
-from texts import SENTENCE, SUMMARIES, Corpus, Row, Text, names_in, of, tidy
-from wrong import beside, falsified
+from texts import SENTENCE, Corpus, Row, changed
+from wrong import distractors, falsified
 
 _LISTING = (
     "race", "quail", "dream", "cosmos_qa", "ai2_arc", "cos_e", "openbookqa", "sciq", "qasc", "social_i_qa",
@@ -19,15 +19,14 @@ _LETTERED = re.compile(r"^\s*[-(]?\s*([A-H])[).:]\s?(?=\S)")
 def distracted(corpus: Corpus, draw: random.Random) -> Iterator[Row]:
     """Questions about a text with wrong answers out of it; summaries with one that tells it wrongly."""
     for text, row in corpus.asked:
-        if row["references"] and (wrong := beside(row["references"][0], text, draw)):
-            yield of(row, negatives=wrong)
-    for row in corpus.rows:
-        if row["task"].startswith(SUMMARIES) and not row["choices"] and row["references"]:
-            sentences = SENTENCE.split(tidy(row["references"][0]))
-            place = draw.randrange(len(sentences))
-            text = Text(row["instruction"], (), tuple(dict.fromkeys(names_in(row["instruction"]))))
-            if (false := falsified(sentences[place], text, draw)) and len(row["references"][0]) < 600:
-                yield of(row, negatives=[" ".join([*sentences[:place], false, *sentences[place + 1 :]])])
+        if wrong := distractors(row["references"][0], text, draw):
+            yield changed(row, negatives=wrong)
+    for text, row in corpus.summarised:
+        reference = row["references"][0]
+        said = draw.choice(SENTENCE.split(reference))
+        false = falsified(said, text, draw)
+        if false is not None and len(reference) < 600:
+            yield changed(row, negatives=[reference.replace(said, false, 1)])
 
 
 def reordered(corpus: Corpus, draw: random.Random) -> Iterator[Row]:
@@ -37,21 +36,21 @@ def reordered(corpus: Corpus, draw: random.Random) -> Iterator[Row]:
             continue
         lines, choices = row["instruction"].split("\n"), row["choices"]
         places = _places(lines, choices)
-        if places is None:
+        lettered = all(len(choice) == 1 for choice in choices)
+        if places is None or row["references"][0] not in choices:
             continue
+        texts = [lines[place][start:] for place, start in places]
         for copy in range(2 if row["task"].startswith(("race", "quail", "dream")) else 1):  # of which there are few
             order = draw.sample(range(len(choices)), len(choices))
             if order == sorted(order):
                 continue
             for (place, start), taken in zip(places, order, strict=True):
-                lines[place] = (
-                    lines[place][:start] + row["instruction"].split("\n")[places[taken][0]][places[taken][1] :]
-                )
+                lines[place] = lines[place][:start] + texts[taken]
             right = row["references"][0]
-            if all(len(choice) == 1 for choice in choices):
+            if lettered:
                 right = choices[order.index(choices.index(right))]
             asked = {"instruction": "\n".join(lines), "references": [right], "choices": choices}
-            yield of(row, id=f"{row['id']}-reordered-{copy}", **asked)
+            yield changed(row, id=f"{row['id']}-reordered-{copy}", group=row["group"] or row["id"], **asked)
 
 
 def _places(lines: list[str], choices: list[str]) -> list[tuple[int, int]] | None:
@@ -59,18 +58,19 @@ def _places(lines: list[str], choices: list[str]) -> list[tuple[int, int]] | Non
     if all(len(choice) == 1 for choice in choices):
         found = {match[1]: (place, match.end()) for place, line in enumerate(lines) if (match := _LETTERED.match(line))}
     else:
+        marks = {choice: re.compile(rf"\W*(?:[A-H][).:])?\s*{re.escape(choice)}") for choice in choices}
         found = {
             choice: (place, len(line) - len(choice))
-            for choice in choices
+            for choice, mark in marks.items()
             for place, line in enumerate(lines)
-            if line.endswith(choice) and len(line) < len(choice) + 6
+            if mark.fullmatch(line)
         }
     places = [found[choice] for choice in choices if choice in found]
-    return places if len(set(places)) == len(choices) else None
+    return places if len({place for place, _ in places}) == len(choices) else None
 
 
 def spoiled(corpus: Corpus, draw: random.Random) -> Iterator[Row]:
-    """References shortened, and with a sentence that does not belong there: recorded samples for Rouge-L to label."""
+    """References shortened, and with a sentence of another text, or that alone: samples for Rouge-L to label."""
     for row in corpus.rows:
         reference = row["references"][0] if row["references"] else ""
         words = reference.split()
@@ -78,6 +78,6 @@ def spoiled(corpus: Corpus, draw: random.Random) -> Iterator[Row]:
             continue
         short = " ".join(words[: max(2, round(len(words) * draw.uniform(0.25, 0.8)))])
         other = draw.choice(draw.choice(corpus.texts).sentences)
-        padded = draw.choice([f"{reference} {other}", f"{short} {other}", other])
-        candidates = [{"model": "shortened", "response": short}, {"model": "padded", "response": padded}]
-        yield of(row, candidates=candidates)
+        strayed = draw.choice([f"{reference} {other}", f"{short} {other}", other])
+        candidates = [{"model": "shortened", "response": short}, {"model": "strayed", "response": strayed}]
+        yield changed(row, candidates=candidates)

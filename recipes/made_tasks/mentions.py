@@ -1,10 +1,9 @@
-"""Who is meant, and is a word used in one sense."""
+"""Who is meant."""
 
 from __future__ import annotations
 
 import random
 import re
-from collections import defaultdict
 from collections.abc import Iterator
 
 from texts import Corpus, Row, Text, chosen, names_in
@@ -52,32 +51,3 @@ def _gapped(whole: str, name: str, wrong: str, text: Text, draw: random.Random) 
             chosen(f"{told}\nThat is: {one}{tail}\nTrue or false?", true, ("True", "False")),
         ]
     )
-
-
-def senses(corpus: Corpus, draw: random.Random, most: int = 8_000) -> Iterator[Row]:
-    """Two sentences with a word: of one text, where it has one sense mostly (Gale et al. 1992), or of two."""
-    places: dict[str, list[tuple[Text, str]]] = defaultdict(list)
-    for text in corpus.texts:
-        for sentence in text.sentences:
-            if 20 < len(sentence) < 160:
-                for word in dict.fromkeys(re.findall(r"\b[a-z]{4,9}\b", sentence)):
-                    places[word].append((text, sentence))
-    words = sorted(word for word, found in places.items() if 20 <= len(found) <= 600)
-    for _ in range(most if words else 0):
-        word = draw.choice(words)
-        text, first = draw.choice(places[word])
-        same = draw.random() < 0.5
-        pool = [sentence for other, sentence in places[word] if (other is text) == same and sentence != first]
-        if not pool:
-            continue
-        second = draw.choice(pool)
-        yes, no = draw.choice([("Yes", "No"), ("Yes", "No"), ("True", "False")])
-        end = f"{yes} or {no.lower()}?"
-        asked = draw.choice(
-            [
-                f'First: {first}\nSecond: {second}\nDoes "{word}" mean one and the same in both? {end}',
-                f"{first}\n{second}\nThe sense of {word} is the same in these two. {end}",
-                f'Is one meaning of "{word}" used here twice? {end}\n1. {first}\n2. {second}',
-            ]
-        )
-        yield chosen(asked, yes if same else no, (yes, no))

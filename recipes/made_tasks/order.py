@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from texts import Corpus, Row, Text, chosen
 
 _CAUSES = (" because ", " due to the fact that ")  # what comes behind is the cause
-_EFFECTS = (", so ", " so that ", " as a result, ", ". Therefore, ", ", causing ")
+_NOT_CLAUSES = ("of ", "that ", "far", "much ", "many ")
+_EFFECTS = (", so ", " as a result, ", ", causing ")
 
 
 def goes_on(corpus: Corpus, draw: random.Random, tries: int = 45_000) -> Iterator[Row]:
@@ -40,7 +41,7 @@ def _continued(before: str, right: str, offered: list[str], draw: random.Random)
     listed = "\n".join(f"- {each}" for each in offered)
     letters = "ABCD"[: len(offered)]
     lettered = "\n".join(f"{letter}) {each}" for letter, each in zip(letters, offered, strict=True))
-    one = draw.choice(offered)
+    one = right if draw.random() < 0.5 else draw.choice(offered)
     asked = f"First: {before}\nThen: {one}\nDoes the second belong after the first? Yes or no?"
     which = f"Here is a beginning: {before}\nWhich of these comes next?\n{lettered}\nReply with its text."
     letter = f"{before} ...\n{lettered}\nWhich letter's text belongs there?"
@@ -62,7 +63,7 @@ def because(corpus: Corpus, draw: random.Random, most: int = 12_000) -> Iterator
         for sentence in text.sentences:
             for mark in (*_CAUSES, *_EFFECTS):
                 before, there, after = sentence.partition(mark)
-                if there and 15 < len(before) < 160 and 12 < len(after) < 160 and not after.startswith("of "):
+                if there and 15 < len(before) < 160 and 12 < len(after) < 160 and not after.startswith(_NOT_CLAUSES):
                     found.append((_sentence(before), _sentence(after), mark in _EFFECTS, text))
     draw.shuffle(found)
     for one, other, effect, text in found[:most]:

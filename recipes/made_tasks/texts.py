@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,10 +20,12 @@ _NOT_NAMES = frozenset(
     "I The A An In On At It He She They We You But And For With As Of To By From This That These Those His Her Their "
     "My Our Your If When While After Before There Here What Who Where Why How Which Yes No Not So Then Also Monday "
     "Tuesday Wednesday Thursday Friday Saturday Sunday January February March April May June July August September "
-    "October November December Mr Mrs Ms Dr Question Answer Context Passage Article Title".split()
+    "October November December Mr Mrs Ms Dr Question Answer Context Passage Article Title Given However Now Regulators "
+    "Code Note Please Possible Options".split()
 )
 NAME = re.compile(r"\b[A-Z][a-z]{2,}(?: [A-Z][a-z]+){0,2}\b")
 NUMBER = re.compile(r"\b\d[\d,.]*\d\b|\b\d\b")
+_OF_TEMPLATE = re.compile(r"\b(Question|options? (are|is)|come up with a|I want to test|answer to the|Can you tell)\b")
 SENTENCE = re.compile(r"(?<=[.!?])[\"')]*\s+(?=[A-Z\"'(])")
 
 
@@ -38,38 +40,52 @@ class Text:
 
 @dataclass(frozen=True)
 class Corpus:
-    """`rows` as they came; the texts in them; with its text, what a summary states, and a question about it; and who
-    is named in which sentences."""
+    """`rows` as they came; the texts in them; with their texts, the rows that ask for a summary, and those that ask
+    about the text; and who is named in which sentences."""
 
     rows: Sequence[Row]
     texts: Sequence[Text]
-    stated: Sequence[tuple[Text, str]]
+    summarised: Sequence[tuple[Text, Row]]
     asked: Sequence[tuple[Text, Row]]
     naming: dict[str, list[tuple[Text, str]]]
 
 
 def read_corpus(rows: Sequence[Row]) -> Corpus:
-    """A line that many prompts have is their template's, and no text."""
+    """A line that stands in prompts about different texts is their template's."""
     holding = [row for row in rows if row["task"].startswith(_WITH_TEXTS)]
-    prompts_with = Counter(line for row in holding for line in set(row["instruction"].split("\n")))
+    beside: dict[str, set[str]] = defaultdict(set)
+    for row in holding:
+        lines = set(row["instruction"].split("\n"))
+        longest = max(lines, key=lambda line: (len(line), line))
+        for line in lines:
+            if len(beside[line]) < 3:
+                beside[line].add(longest)
     texts: dict[str, Text] = {}
-    stated: list[tuple[Text, str]] = []
+    summarised: list[tuple[Text, Row]] = []
     asked: list[tuple[Text, Row]] = []
     for row in holding:
-        whole = _text(row, prompts_with)
+        whole = _text(row, lambda line: len(beside[line]) == 3)
         if len(whole) < 80:
             continue
-        text = texts.setdefault(whole, _made(whole))
-        if row["task"].startswith(SUMMARIES):
-            stated += [(text, said) for reference in row["references"][:1] for said in _statements(reference)]
-        if row["task"].startswith(_EXTRACTED) and not row["choices"]:
+        text = texts.setdefault(whole, _read(whole))
+        answered = not row["choices"] and len(row["references"]) > 0
+        if answered and row["task"].startswith(SUMMARIES) and len(row["references"][0]) < len(whole):
+            summarised.append((text, row))  # the other way round it asks for a text to a summary
+        if answered and row["task"].startswith(_EXTRACTED):
             asked.append((text, row))
     naming: dict[str, list[tuple[Text, str]]] = defaultdict(list)
     for text in texts.values():
         for sentence in text.sentences:
             for name in dict.fromkeys(names_in(sentence)):
                 naming[name].append((text, sentence))
-    return Corpus(rows, list(texts.values()), stated, asked, naming)
+    return Corpus(rows, list(texts.values()), summarised, asked, naming)
+
+
+def statements_of(reference: str) -> list[str]:
+    """What a summary says, sentence by sentence."""
+    parts = [part for part in re.split(r"\s*\n+\s*| {2,}", tidy(reference)) if part]
+    told = [sentence for part in parts for sentence in SENTENCE.split(part)]
+    return [said for said in told[:4] if 25 < len(said) < 300 and "?" not in said]
 
 
 def names_in(sentence: str) -> list[str]:
@@ -94,27 +110,22 @@ def chosen(instruction: str, right: str, choices: Sequence[str]) -> Row:
     return {"instruction": instruction, "references": [right], "choices": list(choices)}
 
 
-def of(row: Row, **changed: Any) -> Row:
-    """A question of T0, changed."""
-    return {key: row[key] for key in ("id", "task", "instruction", "references")} | changed
+def changed(row: Row, **fields: Any) -> Row:
+    """A question of T0, with some fields changed."""
+    kept = ("id", "task", "template", "split", "group", "instruction", "references")
+    return {key: row[key] for key in kept if row[key] is not None} | fields
 
 
-def _text(row: Row, prompts_with: Counter[str]) -> str:
-    lines = [line.strip() for line in row["instruction"].split("\n") if prompts_with[line] < 4]
+def _text(row: Row, of_template: Callable[[str], bool]) -> str:
+    lines = [line.strip() for line in row["instruction"].split("\n") if not of_template(line)]
     if row["task"].startswith(("samsum", "dream")):  # dialogues: short lines
-        whole = "\n".join(line for line in lines if len(line) > 60 or re.match(r"^\w+: ", line))
+        whole = " ".join(line for line in lines if len(line) > 60 or re.match(r"^\w+: ", line))
     else:
         whole = " ".join(line for line in lines if len(line) > 60)
     return re.sub(r"^[\w ,'()]{3,60}: ", "", tidy(whole))[:4000]
 
 
-def _made(whole: str) -> Text:
-    split = (sentence.strip() for sentence in SENTENCE.split(whole.replace("\n", " ")))
-    sentences = tuple(s for s in split if len(s) > 15 and "?" not in s and "Question" not in s) or (whole,)
+def _read(whole: str) -> Text:
+    split = (sentence.strip() for sentence in SENTENCE.split(whole))
+    sentences = tuple(s for s in split if len(s) > 15 and "?" not in s and not _OF_TEMPLATE.search(s)) or (whole,)
     return Text(whole, sentences, tuple(dict.fromkeys(name for s in sentences for name in names_in(s))))
-
-
-def _statements(reference: str) -> list[str]:
-    parts = [part for part in re.split(r"\s*\n+\s*| {2,}", tidy(reference)) if part]
-    told = [sentence for part in parts for sentence in SENTENCE.split(part)]
-    return [said for said in told[:4] if 25 < len(said) < 300 and "?" not in said]

@@ -27,21 +27,17 @@ def falsified(said: str, text: Text, draw: random.Random) -> str | None:
     """A statement made false: another name or number of the text, an opposite, a negation; None: there is none."""
     ways: list[str] = []
     names = [name for name in dict.fromkeys(names_in(said)) if name in text.whole]
-    others = [name for name in text.names if name not in said and not any(name in mine for mine in names)]
+    others = [name for name in text.names if name not in said and not any(_overlap(name, mine) for mine in names)]
     if names and others:
         ways += [re.sub(rf"\b{re.escape(draw.choice(names))}\b", draw.choice(others), said)] * 2
-    if len(names) > 1:
-        one, two = draw.sample(names, 2)
-        if one not in two and two not in one:
-            ways.append(said.replace(one, "\0").replace(two, one).replace("\0", two))
     if numbers := NUMBER.findall(said):
         number = draw.choice(numbers)
         news = [found for found in NUMBER.findall(text.whole) if found != number] or [str(draw.randint(2, 60))]
-        ways += [said.replace(number, draw.choice(news), 1)] * 2
+        ways += [re.sub(rf"\b{re.escape(number)}\b", draw.choice(news), said, count=1)] * 2
     if opposed := [word for word in said.split() if word in _OPPOSITES]:
         word = draw.choice(opposed)
         ways += [re.sub(rf"\b{word}\b", _OPPOSITES[word], said, count=1)] * 2
-    if " not " in said:
+    if " not " in said and " not only " not in said:
         ways.append(said.replace(" not ", " ", 1))
     elif VERBS.search(said):
         ways.append(VERBS.sub(lambda verb: f"{verb[0]} not", said, count=1))
@@ -49,7 +45,11 @@ def falsified(said: str, text: Text, draw: random.Random) -> str | None:
     return draw.choice(ways) if ways else None
 
 
-def beside(answer: str, text: Text, draw: random.Random) -> list[str]:
+def _overlap(one: str, other: str) -> bool:
+    return not set(one.split()).isdisjoint(other.split())
+
+
+def distractors(answer: str, text: Text, draw: random.Random) -> list[str]:
     """Up to three spans of the text of the answer's kind, with none of its words."""
     if not answer or len(answer) > 120 or answer not in text.whole:
         return []
