@@ -51,7 +51,8 @@ def shape(hidden_size, layers, heads):
     return sizes | {"num_hidden_layers": layers, "num_attention_heads": heads}
 
 
-SHAPES = {
+SMALL = {"bert": ("bert", {}), "roberta": ("roberta", {}), "deep": ("bert", shape(32, 7, 4))}  # layers not written out
+LARGE = {
     "minilm": ("bert", shape(384, 6, 12)),
     "base": ("roberta", shape(768, 12, 12)),
     "large": ("roberta", shape(1024, 24, 16)),
@@ -61,10 +62,10 @@ MAKE = {"bert": make_bert, "roberta": make_roberta}
 
 @pytest.fixture(
     scope="module",
-    params=["bert", "roberta", *(pytest.param(n, marks=[pytest.mark.slow, pytest.mark.long]) for n in SHAPES)],
+    params=["bert", "roberta", "deep", *(pytest.param(n, marks=[pytest.mark.slow, pytest.mark.long]) for n in LARGE)],
 )
 def checkpoint(request, tmp_path_factory):
-    kind, sizes = SHAPES.get(request.param, (request.param, {}))
+    kind, sizes = (SMALL | LARGE)[request.param]
     return MAKE[kind](tmp_path_factory.mktemp("checkpoint") / request.param, **sizes)
 
 

@@ -1,8 +1,8 @@
 """RoBERTa and BERT with a regression head, in `flax.nnx`.
 
 The layers' parameters are stacked, and one `lax.scan` goes through them: a layer is compiled once, whatever the
-depth (few layers are written out, which runs a sixth faster). Parameters are fp32; `compute` is what the products are
-made in. Scores are raw, as the paper has them.
+depth (on a CPU few layers are written out, which runs a sixth faster). Parameters are fp32; `compute` is what the
+products are made in. Scores are raw, as the paper has them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cappy_select.train.products import product
 
 Architecture = Literal["bert", "roberta"]
 Arrays = dict[str, jax.Array]
-_UNROLLED = 6  # layers at most, on a CPU; elsewhere one layer is compiled for all, in a third of the time
+_UNROLLED = 6  # layers at most; on a CPU alone, for elsewhere compiling takes longer than it saves
 
 
 class EncoderConfig(BaseModel):
