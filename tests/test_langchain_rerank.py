@@ -45,7 +45,7 @@ def test_the_passage_that_answers_a_query_is_first(default, documents):
 
 def test_scores_are_those_of_the_templates(default):
     pairs = [(QUERY, text) for text in PASSAGES.values()]
-    turned = [(text, query) for query, text in pairs]
+    turned = [(f"Generate a question about the following passage: {text}", query) for query, text in pairs]
     encoder = CappyCrossEncoder(default)
     assert isinstance(encoder, BaseCrossEncoder)
     scores = encoder.score(pairs)
