@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import re
 import subprocess
 import sys
 from collections import defaultdict
@@ -101,6 +100,7 @@ def test_the_next_sentence_is_the_one_that_comes_next(instances):
 
 def test_a_cause_is_the_clause_behind_because(instances):
     causes = [row for row in instances["because"] if "because her town" not in row["instruction"]]
+    assert causes
     assert {row["references"][0] for row in causes} <= {
         "Her town had none.", "Ann Miller opened the bakery in 1987.",
         "The shop could open on Sundays as well.", "In 2004 Peter Stone became its second baker.",
@@ -149,22 +149,19 @@ def test_choices_in_another_order_keep_the_right_text(instances):
         assert answered(row) == answered(original)
 
 
-def test_choices_of_which_one_ends_another_are_left_alone(tmp_path):
+def test_choices_of_which_one_ends_another_are_told_apart(tmp_path):
     asked = "Which is it?\n- cat\n- bobcat\n- dog"
-    row = {
-        "id": "1",
-        "task": "sciq",
-        "instruction": asked,
-        "references": ["bobcat"],
-        "choices": ["cat", "bobcat", "dog"],
-    }
+    row = {"task": "sciq", "instruction": asked, "references": ["bobcat"], "choices": ["cat", "bobcat", "dog"]}
     text = {"task": "imdb", "instruction": NEWS, "references": [], "choices": None}
     file = tmp_path / "rows.jsonl"
-    file.write_text("".join(json.dumps(each) + "\n" for each in (row, text)), encoding="utf-8")
+    file.write_text("".join(json.dumps(each) + "\n" for each in (*[row] * 5, text)), encoding="utf-8")
     subprocess.run([sys.executable, SCRIPT, file, "--out", tmp_path], check=True, capture_output=True)
     rows = [json.loads(line) for line in (tmp_path / "instances.jsonl").read_text(encoding="utf-8").splitlines()]
-    [other] = [row for row in rows if "-reordered-" in row["id"]] or [{"instruction": asked}]
-    assert sorted(other["instruction"].split("\n")) == sorted(asked.split("\n"))
+    others = [row for row in rows if "-reordered-" in row["id"]]
+    assert others
+    for other in others:
+        assert other["references"] == ["bobcat"]
+        assert sorted(other["instruction"].split("\n")) == sorted(asked.split("\n"))
 
 
 def test_spoiled_references_are_shortened_or_astray(made):
@@ -174,28 +171,20 @@ def test_spoiled_references_are_shortened_or_astray(made):
         short, strayed = (each["response"] for each in row["candidates"])
         assert row["references"][0].startswith(short)
         assert len(short) < len(row["references"][0])
-        assert strayed.removeprefix(row["references"][0]).removeprefix(short).strip() in NEWS.format(
-            year=0
-        ) or re.search(r"in \d{4}\.|Story number", strayed)
+        added = strayed.removeprefix(row["references"][0]).removeprefix(short).strip()
+        assert any(added in each["instruction"] for each in t0_rows())
 
 
-@pytest.mark.parametrize("content", ["", "{", '{"instruction": "Is this a task of T0?", "references": ["no"]}', "[1]"])
-def test_rows_that_can_not_be_used_are_one_line(tmp_path, content):
-    (tmp_path / "rows.jsonl").write_text(content, encoding="utf-8")
+@pytest.mark.parametrize(
+    "content", [None, "", "{", '{"instruction": "Is this a task of T0?", "references": ["no"]}', "[1]"]
+)
+def test_a_file_that_can_not_be_used_is_one_line(tmp_path, content):
+    if content is not None:
+        (tmp_path / "rows.jsonl").write_text(content, encoding="utf-8")
     done = subprocess.run(
         [sys.executable, SCRIPT, tmp_path / "rows.jsonl", "--out", tmp_path / "out"], capture_output=True, text=True
     )
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
     assert "rows.jsonl" in done.stderr
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_missing_file_is_one_line(tmp_path):
-    done = subprocess.run(
-        [sys.executable, SCRIPT, tmp_path / "none.jsonl", "--out", tmp_path / "out"], capture_output=True, text=True
-    )
-    assert done.returncode == 1
-    assert len(done.stderr.splitlines()) == 1
-    assert "none.jsonl" in done.stderr
     assert not (tmp_path / "out").exists()

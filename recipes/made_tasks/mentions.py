@@ -6,7 +6,7 @@ import random
 import re
 from collections.abc import Iterator
 
-from texts import Corpus, Row, Text, chosen, names_in
+from texts import Corpus, Row, Text, apart, chosen, names_in
 
 
 def blanks(corpus: Corpus, draw: random.Random, most: int = 16_000) -> Iterator[Row]:
@@ -17,7 +17,7 @@ def blanks(corpus: Corpus, draw: random.Random, most: int = 16_000) -> Iterator[
             context = text.sentences[place - 1] if place and draw.random() < 0.6 else ""
             whole = f"{context} {sentence}".strip()
             names = names_in(sentence)
-            wrong = [name for name in dict.fromkeys(names_in(whole)) if names and _apart(name, names[-1])]
+            wrong = [name for name in dict.fromkeys(names_in(whole)) if names and apart(name, names[-1])]
             if not wrong or len(whole) > 450:
                 continue
             if whole.count(names[-1]) < 2 and draw.random() < 0.6:  # it stands nowhere else: mostly a guess
@@ -27,10 +27,6 @@ def blanks(corpus: Corpus, draw: random.Random, most: int = 16_000) -> Iterator[
             break  # one of a text
         if made == most:
             return
-
-
-def _apart(one: str, other: str) -> bool:
-    return one not in other and other not in one
 
 
 def _gapped(whole: str, name: str, wrong: str, text: Text, draw: random.Random) -> Row:

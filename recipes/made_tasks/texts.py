@@ -99,6 +99,11 @@ def is_name(text: str) -> bool:
     return NAME.fullmatch(text) is not None and text.split()[0] not in _NOT_NAMES
 
 
+def apart(one: str, other: str) -> bool:
+    """Whether two names share no word: else they may be one's."""
+    return set(one.split()).isdisjoint(other.split())
+
+
 def tidy(text: str) -> str:
     """Without the spaces of tokenised text."""
     spaced = re.sub(r" ([.,;:!?)])", r"\1", re.sub(r"[ \t]+", " ", text))

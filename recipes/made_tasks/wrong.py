@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 
-from texts import NUMBER, Text, is_name, names_in
+from texts import NUMBER, Text, apart, is_name, names_in
 
 VERBS = re.compile(r"\b(is|was|are|were|will|would|can|could|should|has been|have been|had been)\b(?! not|n't)")
 _PAIRS = """
@@ -27,7 +27,7 @@ def falsified(said: str, text: Text, draw: random.Random) -> str | None:
     """A statement made false: another name or number of the text, an opposite, a negation; None: there is none."""
     ways: list[str] = []
     names = [name for name in dict.fromkeys(names_in(said)) if name in text.whole]
-    others = [name for name in text.names if name not in said and not any(_overlap(name, mine) for mine in names)]
+    others = [name for name in text.names if name not in said and all(apart(name, mine) for mine in names)]
     if names and others:
         ways += [re.sub(rf"\b{re.escape(draw.choice(names))}\b", draw.choice(others), said)] * 2
     if numbers := NUMBER.findall(said):
@@ -43,10 +43,6 @@ def falsified(said: str, text: Text, draw: random.Random) -> str | None:
         ways.append(VERBS.sub(lambda verb: f"{verb[0]} not", said, count=1))
     ways = [way for way in ways if way != said]
     return draw.choice(ways) if ways else None
-
-
-def _overlap(one: str, other: str) -> bool:
-    return not set(one.split()).isdisjoint(other.split())
 
 
 def distractors(answer: str, text: Text, draw: random.Random) -> list[str]:
