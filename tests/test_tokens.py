@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from collections import Counter
+from itertools import pairwise
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -49,6 +52,18 @@ def test_tokens_are_the_tokenizers_own_and_groups_stand_together(checkpoints, pa
         assert got[found.groups[number] : found.groups[number + 1]] == expected[task, group]
         assert found.tasks[number] == task
     assert found.cut == sum(len(row) == 128 for row in encoded["input_ids"]) > 0
+
+
+def test_what_is_repeated_is_a_group_again_and_not_a_larger_one(checkpoints, tmp_path):
+    file = write(tmp_path / "t.jsonl", [choice(number) for number in range(5)])  # of four choices
+    build([file], tmp_path / "out", config={"validation": 0, "rows_per_shard": 7, "rows_per_task": 50})
+    encoder = PairEncoder((checkpoints["bert"] / "tokenizer.json").read_bytes(), 128, checkpoints["bert"])
+    found = tokenised(tmp_path / "out", "train", encoder, "x", tmp_path)
+    rows = [tuple(found.ids[start:end].tolist()) for start, end in pairwise(found.starts)]
+    groups = [rows[start:end] for start, end in pairwise(found.groups)]
+    assert all(len(set(group)) == len(group) for group in groups)
+    assert Counter(map(len, groups)) == {4: 12, 2: 1}  # twice and a half the five
+    assert found.tasks == ("colors",) * 13
 
 
 def test_they_are_made_once(checkpoints, pairs, tmp_path):

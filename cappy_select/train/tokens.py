@@ -4,7 +4,8 @@ FOLDER/ids.bin       token ids of all pairs, one after another (uint16 or uint32
 FOLDER/starts.npy    int64[n + 1], where each pair begins
 FOLDER/responses.npy int32[n], tokens before the response's: the token type changes there
 FOLDER/scores.npy    float32[n]
-FOLDER/groups.npy    int64[groups + 1], where each group begins: the rows of a group stand together
+FOLDER/groups.npy    int64[groups + 1], where each group begins: the rows of a group stand together; what a mixture
+                     repeats is a group again, not a larger one
 FOLDER/tokens.json   what it was made of; written last
 """
 
@@ -27,6 +28,7 @@ from cappy_select.data.records import parquet_module
 from cappy_select.errors import InputError
 from cappy_select.scorer.encoding import PairEncoder
 
+_FORMAT = 2  # 2: repeated rows are groups of their own
 _COLUMNS = ["instruction", "response", "score", "task", "group"]
 
 
@@ -84,6 +86,7 @@ def tokenised(
         "side": side,
         "tokenizer": tokenizer_sha256,
         "max_length": encoder.room + encoder.special_count,
+        "format": _FORMAT,
     }
     name = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
     folder = cache / f"{side}-{name}"
@@ -118,6 +121,7 @@ def _make(
         responses: list[int] = []
         scores: list[float] = []
         names: list[tuple[str, str]] = []
+        digests: list[int] = []
         cut = 0
         with (scratch / "unsorted.bin").open("wb") as out:
             for file in files:
@@ -133,13 +137,35 @@ def _make(
                         cut += pair.instruction_cut + pair.response_cut > 0
                     scores += columns["score"]
                     names += zip(columns["task"], columns["group"], strict=True)
+                    texts = (columns[name] for name in ("instruction", "response", "score"))
+                    digests += map(hash, zip(*texts, strict=True))
                     told(batch.num_rows, total)
-        _sort_by_group(scratch, kind, np.array(lengths), np.array(responses), np.array(scores), names)
+        groups, tasks = _grouped(names, np.array(digests))
+        _sort_by_group(scratch, kind, np.array(lengths), np.array(responses), np.array(scores), groups)
+        (scratch / "tasks.json").write_text(json.dumps(tasks), encoding="utf-8")
         sizes = {file.name: file.stat().st_size for file in scratch.iterdir()}
         facts = made_of | {"dtype": kind.name, "rows": total, "cut": cut, "sizes": sizes}
         (scratch / "tokens.json").write_text(json.dumps(facts), encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
         scratch.replace(folder)
+
+
+def _grouped(
+    names: Sequence[tuple[str, str]], digests: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int64], list[str]]:
+    """int64[n], the number of each row's group, and the groups' tasks; numbered as they first come. A row's second
+    copy is in a second group of its name: within one, a ranking loss would compare it with itself."""
+    numbers: dict[tuple[str, str], int] = {}
+    named = np.array([numbers.setdefault(name, len(numbers)) for name in names])
+    order = np.lexsort((digests, named))  # stable
+    new = np.ones(len(order), bool)
+    new[1:] = (np.diff(named[order]) != 0) | (np.diff(digests[order]) != 0)
+    begins = np.flatnonzero(new)
+    copies = np.empty(len(order), np.int64)
+    copies[order] = np.arange(len(order)) - np.repeat(begins, np.diff(np.append(begins, len(order))))
+    _, first, group = np.unique(named * (copies.max() + 1) + copies, return_index=True, return_inverse=True)
+    rank = np.argsort(np.argsort(first))
+    return rank[group], [names[row][0] for row in np.sort(first)]
 
 
 def _sort_by_group(
@@ -148,11 +174,9 @@ def _sort_by_group(
     lengths: npt.NDArray[np.int64],
     responses: npt.NDArray[np.int64],
     scores: npt.NDArray[np.float64],
-    names: Sequence[tuple[str, str]],
+    group: npt.NDArray[np.int64],
 ) -> None:
     """Put the rows of each group together; within a group as they came."""
-    numbers: dict[tuple[str, str], int] = {}
-    group = np.array([numbers.setdefault(name, len(numbers)) for name in names])
     order = np.argsort(group, kind="stable")
     ids = np.memmap(folder / "unsorted.bin", kind, "r")
     begins = np.concatenate([[0], np.cumsum(lengths)])
@@ -165,7 +189,6 @@ def _sort_by_group(
     np.save(folder / "responses.npy", responses[order].astype(np.int32))
     np.save(folder / "scores.npy", scores[order].astype(np.float32))
     np.save(folder / "groups.npy", np.concatenate([[0], np.cumsum(np.bincount(group))]))
-    (folder / "tasks.json").write_text(json.dumps([task for task, _ in numbers]), encoding="utf-8")
 
 
 def _load(folder: Path) -> TokenSet:
