@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import subprocess
 import sys
 from collections import defaultdict
@@ -11,6 +12,9 @@ import pytest
 
 SCRIPT = Path(__file__).parent.parent / "recipes" / "made_tasks"
 LETTERS = "ABCD"
+YES = {"Yes", "True", "Correct", "Always", "Guaranteed"}
+NO = {"No", "False", "Incorrect", "Never", "Impossible"}
+MAYBE = {"Maybe", "Neither", "Inconclusive", "Sometimes", "Possible"}
 NEWS = """Ann Miller opened the bakery in 1987 because her town had none. The mayor, a friend of hers, bought the \
 first loaf himself. Later the bakery moved to a larger house in the High Street of Norwich. In 2004 Peter Stone became \
 its second baker, so the shop could open on Sundays as well. Tom Hardy wrote a story about the bakery after his visit \
@@ -74,7 +78,7 @@ def test_the_same_rows_make_the_same_tasks(made):
 
 
 def test_all_kinds_are_made_and_their_answers_are_among_the_choices(instances):
-    kinds = {"follows", "verified", "goes_on", "because", "blanks", "distracted", "reordered"}
+    kinds = {"follows", "answered", "verified", "clauses", "goes_on", "because", "blanks", "distracted", "reordered"}
     assert kinds == set(instances)
     for kind in kinds - {"distracted"}:
         for row in instances[kind]:
@@ -84,10 +88,40 @@ def test_all_kinds_are_made_and_their_answers_are_among_the_choices(instances):
 
 
 def test_an_answer_is_right_when_it_is_the_reference(instances):
-    right = {"Yes", "True", "Correct"}
-    assert {row["references"][0] in right for row in instances["verified"]} == {True, False}
+    assert {row["references"][0] in YES for row in instances["verified"]} == {True, False}
     for row in instances["verified"]:
-        assert (row["references"][0] in right) == ("Tom Hardy" in row["instruction"].split("Tom Hardy wrote")[1])
+        assert (row["references"][0] in YES) == ("Tom Hardy" in row["instruction"].split("Tom Hardy wrote")[1])
+
+
+def test_a_question_and_its_answer_are_one_statement(instances):
+    said = {True: set(), False: set()}
+    for row in instances["answered"]:
+        [claim] = re.findall(r"([A-Z][a-z]+(?: [A-Z][a-z]+)*) wrote a story about the bakery(?! after)", row["instruction"])
+        said[row["references"][0] in YES].add(claim)
+    assert said[True] == {"Tom Hardy"}
+    assert said[False]
+    assert "Tom Hardy" not in said[False]
+
+
+def test_a_clause_holds_as_what_stands_before_it_says(tmp_path):
+    told = {
+        "The mayor knew that the house was too small.": YES, "Ann did not think that the house was too small.": NO,
+        "Peter asked whether the house was too small.": MAYBE,
+    }  # fmt: skip
+    with (tmp_path / "rows.jsonl").open("w", encoding="utf-8") as lines:
+        for number in range(30):
+            text = f"{NEWS.format(year=1950 + number)} {list(told)[number % 3]}"
+            lines.write(json.dumps({"task": "imdb", "instruction": text, "references": [], "choices": None}) + "\n")
+    subprocess.run([sys.executable, SCRIPT, tmp_path / "rows.jsonl", "--out", tmp_path], check=True)
+    rows = [json.loads(line) for line in (tmp_path / "instances.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows = [row for row in rows if row["task"] == "made_clauses" and len(row["choices"]) == 3]
+    seen = set()
+    for row in rows:
+        for sentence, answers in told.items():
+            if sentence in row["instruction"] and "was not too small" not in row["instruction"]:
+                assert row["references"][0] in answers
+                seen.add(sentence)
+    assert seen == set(told)
 
 
 def test_the_next_sentence_is_the_one_that_comes_next(instances):

@@ -4,6 +4,7 @@
 
 MADE/instances.jsonl, for `cappy build` beside the files it is made of:
     statements.py  does a statement follow from a text, is this the answer
+    clauses.py     does what stands under "he knew that", "I doubt that" or "if" hold
     order.py       how does a text go on, what was the cause
     mentions.py    who is meant
     answers.py     T0's own questions, with wrong answers out of their texts, or their choices in another order
@@ -24,9 +25,10 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from answers import distracted, reordered, spoiled
+from clauses import clauses
 from mentions import blanks
 from order import because, goes_on
-from statements import follows, verified
+from statements import answered, follows, verified
 from texts import Corpus, Row, read_corpus
 
 from cappy_select.data.instances import read_instances
@@ -34,7 +36,7 @@ from cappy_select.data.records import Problems
 from cappy_select.errors import InputError
 
 MAKERS: list[Callable[[Corpus, random.Random], Iterator[Row]]] = [
-    follows, verified, goes_on, because, blanks, distracted, reordered,
+    follows, answered, verified, clauses, goes_on, because, blanks, distracted, reordered,
 ]  # fmt: skip
 
 

@@ -16,6 +16,12 @@ _OPEN = re.compile(
     r"^(In|On|At|For|With|By|From|After|Before|During|As) |\b(if|unless|when|nobody|no|none|not|never|only)\b",
     re.IGNORECASE,
 )
+_SUBJECT = re.compile(  # a question that asks for its subject: the answer can stand in place of the question word
+    r"\b(?:[Ww]ho|[Ww]hat|[Ww]hich|[Ww]hat [a-z]+s?|[Ww]hich [a-z]+s?) "
+    r"((?!do\b|does\b|did\b|can\b|would\b|will\b|should\b)(?:is|was|are|were|has|had|[a-z]{2,}ed|[a-z]{3,}s|won|made|led|took|became|"
+    r"began|wrote|gave|came|held|built|left|found)\b [^?]{5,140})\?"
+)
+_TRAILING = re.compile(r" (?:by|to|in|for|of|from|with|at|on|as|about|into|called|named|known|doing|it|like)$")
 _TWO = [("Yes", "No"), ("Yes", "No"), ("True", "False")]
 _THREE = [
     ("Yes", "No", "Maybe"), ("Yes", "No", "Maybe"), ("True", "False", "Neither"), ("Always", "Never", "Sometimes"),
@@ -41,14 +47,14 @@ def follows(corpus: Corpus, draw: random.Random, most: int = 36_000) -> Iterator
                 statements.append((text, _part(draw.choice(window), draw), premise))
     draw.shuffle(statements)
     for text, said, premise in statements[:most]:
-        label: Label = draw.choice(("yes", "no", "maybe"))
+        label: Label = draw.choices(("yes", "no", "maybe"), (40, 40, 20))[0]
         claim: str | None = said
         if label == "no":
             claim = falsified(said, text, draw)
         elif label == "maybe":
             claim = _unsaid(said, text, premise, corpus, draw)
         if claim is not None and 12 < len(claim) < 320:
-            yield _worded(premise, claim, label, draw)
+            yield worded(premise, claim, label, draw)
 
 
 def verified(corpus: Corpus, draw: random.Random) -> Iterator[Row]:
@@ -71,6 +77,32 @@ def verified(corpus: Corpus, draw: random.Random) -> Iterator[Row]:
             ]
         )
         yield chosen(asked, words[0] if right else words[1], words)
+
+
+def answered(corpus: Corpus, draw: random.Random) -> Iterator[Row]:
+    """A question about a text and its answer made one statement, "Who won it?" and "Bo" to "Bo won it."; or another
+    span of the text in the answer's place. A few sentences of the text are the premise."""
+    for text, row in corpus.asked:
+        if row["task"].startswith("ropes"):  # what it asks takes the whole text
+            continue
+        questions = re.findall(r"[^.?!\n:]{8,}\?", row["instruction"].replace(text.whole, " "))
+        answer = row["references"][0]
+        asked = _SUBJECT.search(questions[0]) if len(questions) == 1 else None
+        wrong = distractors(answer, text, draw)
+        if asked is None or _TRAILING.search(asked[1]) or not wrong or answer.endswith("?"):
+            continue
+        about = set(asked[1].lower().split())
+        holding = [place for place, sentence in enumerate(text.sentences) if answer in sentence]
+        if not holding:
+            continue
+        place = max(holding, key=lambda place: len(about & set(text.sentences[place].lower().split())))
+        first = max(0, place - draw.choice((0, 0, 1, 2)))
+        premise = " ".join(text.sentences[first : place + draw.choice((1, 1, 2))])
+        near = [span for span in wrong if span in premise] or wrong
+        for right in (True, False):
+            said = f"{answer if right else draw.choice(near)} {asked[1]}."
+            if len(premise) < 900 and len(said) < 200:
+                yield worded(premise, f"{said[:1].upper()}{said[1:]}", "yes" if right else "no", draw, two=True)
 
 
 def _unsaid(said: str, text: Text, premise: str, corpus: Corpus, draw: random.Random) -> str | None:
@@ -97,8 +129,10 @@ def _part(sentence: str, draw: random.Random) -> str:
     return draw.choice(ways)
 
 
-def _worded(premise: str, claim: str, label: Label, draw: random.Random) -> Row:
-    words: Sequence[str] = draw.choice(_TWO if draw.random() < 0.4 else _THREE)
+def worded(premise: str, claim: str, label: Label, draw: random.Random, *, two: bool = False) -> Row:
+    """The question whether a claim follows, in one of many wordings; `two`: of which maybe is no answer."""
+    share = 0.15 if label == "maybe" else 0.4  # maybe is a no where there are two answers: seldom, else no prevails
+    words: Sequence[str] = draw.choice(_TWO if two or draw.random() < share else _THREE)
     first, *others = words
     *most, last = [first, *others] if draw.random() < 0.5 else [first, *reversed(others)]
     offered, bare = f"{', '.join(most)} or {last}", claim.rstrip(".")
@@ -111,6 +145,9 @@ def _worded(premise: str, claim: str, label: Label, draw: random.Random) -> Row:
             f'We know: {premise}\n\nSo "{bare}". {offered}?',
             f"{premise} Can one conclude that {bare}? {offered}?",
             f'Read this and judge the claim.\n{premise}\nClaim: "{claim}"\n{offered}?',
+            f'If it is known that {premise} is it so that "{bare}"? {offered}?',
+            f"{premise} From this one may gather: {claim} {offered}?",
+            f'Take this for granted: {premise}\nIs "{bare}" {offered.lower()}?',
         ]
     )
     return chosen(asked, words[{"yes": 0, "no": 1, "maybe": min(2, len(words) - 1)}[label]], words)
