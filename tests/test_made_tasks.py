@@ -96,7 +96,7 @@ def test_an_answer_is_right_when_it_is_the_reference(instances):
 def test_a_question_and_its_answer_are_one_statement(instances):
     said = {True: set(), False: set()}
     for row in instances["answered"]:
-        [claim] = re.findall(r"([A-Z][a-z]+(?: [A-Z][a-z]+)*) wrote a story about the bakery(?! after)", row["instruction"])
+        [claim] = re.findall(r"([A-Z]\w+(?: [A-Z]\w+)*) wrote a story about the bakery(?! after)", row["instruction"])
         said[row["references"][0] in YES].add(claim)
     assert said[True] == {"Tom Hardy"}
     assert said[False]
