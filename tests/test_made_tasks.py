@@ -104,24 +104,32 @@ def test_a_question_and_its_answer_are_one_statement(instances):
 
 
 def test_a_clause_holds_as_what_stands_before_it_says(tmp_path):
-    told = {
-        "The mayor knew that the house was too small.": YES, "Ann did not think that the house was too small.": NO,
-        "Peter asked whether the house was too small.": MAYBE,
-    }  # fmt: skip
+    told = (
+        "The mayor knew that the house was too small.", "Ann did not think that the house was too small.",
+        "Peter asked whether the house was too small.", "If the house was too small, Ann would have moved.",
+        "There is no doubt that the house was too small.", "It is not a fact that the house was too small.",
+        "He acted as if the house was too small.",
+    )  # fmt: skip
     with (tmp_path / "rows.jsonl").open("w", encoding="utf-8") as lines:
-        for number in range(30):
-            text = f"{NEWS.format(year=1950 + number)} {list(told)[number % 3]}"
+        for number in range(70):
+            text = f"{NEWS.format(year=1900 + number)} {told[number % len(told)]}"
             lines.write(json.dumps({"task": "imdb", "instruction": text, "references": [], "choices": None}) + "\n")
     subprocess.run([sys.executable, SCRIPT, tmp_path / "rows.jsonl", "--out", tmp_path], check=True)
     rows = [json.loads(line) for line in (tmp_path / "instances.jsonl").read_text(encoding="utf-8").splitlines()]
-    rows = [row for row in rows if row["task"] == "made_clauses" and len(row["choices"]) == 3]
+    asked = [row for row in rows if row["task"] == "made_clauses" and len(row["choices"]) == 3]
     seen = set()
-    for row in rows:
-        for sentence, answers in told.items():
-            if sentence in row["instruction"] and "was not too small" not in row["instruction"]:
-                assert row["references"][0] in answers
-                seen.add(sentence)
-    assert seen == set(told)
+    for row in asked:
+        premise, turned = row["instruction"], "house was not too small" in row["instruction"]
+        for before, answers, others in (
+            ("(mayor|Mary|John|man|doctor) (knew|realised|found out|noticed|remembered|learned) that", YES, NO),
+            ("(did not think|doubted|pretended|lied) that", NO, YES),
+            ("Peter asked whether|It is possible that|[.] If", MAYBE, set()),
+        ):
+            if re.search(f"({before}) the house was too small", premise):
+                assert row["references"][0] in (others if turned else answers)
+                seen.add((before[:5], turned))
+    assert len(seen) == 5  # of what may be is nothing turned round
+    assert not [row for row in asked if re.search("no doubt that|not a fact that|as if the", row["instruction"])]
 
 
 def test_the_next_sentence_is_the_one_that_comes_next(instances):

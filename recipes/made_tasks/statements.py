@@ -17,10 +17,12 @@ _OPEN = re.compile(
     re.IGNORECASE,
 )
 _SUBJECT = re.compile(  # a question that asks for its subject: the answer can stand in place of the question word
-    r"\b(?:[Ww]ho|[Ww]hat|[Ww]hich|[Ww]hat [a-z]+s?|[Ww]hich [a-z]+s?) "
-    r"((?!do\b|does\b|did\b|can\b|would\b|will\b|should\b)(?:is|was|are|were|has|had|[a-z]{2,}ed|[a-z]{3,}s|won|made|led|took|became|"
-    r"began|wrote|gave|came|held|built|left|found)\b [^?]{5,140})\?"
+    r"(?:^|[.:,] )(?:[Ww]ho|[Ww]hat|[Ww]hich|[Ww](?:hat|hich) (?!do\b|does\b|did\b|is\b|are\b|was\b|were\b|has\b|had\b|"
+    r"can\b|could\b|will\b|would\b|should\b|year\b|day\b|month\b|time\b|way\b)[a-z]+) "
+    r"((?!does\b)(?:is|was|are|were|has|had|[a-z]{2,}ed|[a-z]{3,}s|won|made|led|took|became|began|wrote|gave|came|held|"
+    r"built|left|found)\b [^?]{5,140})\?$"
 )
+_INVERTED = re.compile(r"^(?:is|was|are|were|has|had) (?:\S+ ){1,4}(?:\w+ing|\w+ed|said|done|made|given|taken|born)\b")
 _TRAILING = re.compile(r" (?:by|to|in|for|of|from|with|at|on|as|about|into|called|named|known|doing|it|like)$")
 _TWO = [("Yes", "No"), ("Yes", "No"), ("True", "False")]
 _THREE = [
@@ -87,21 +89,26 @@ def answered(corpus: Corpus, draw: random.Random) -> Iterator[Row]:
             continue
         questions = re.findall(r"[^.?!\n:]{8,}\?", row["instruction"].replace(text.whole, " "))
         answer = row["references"][0]
-        asked = _SUBJECT.search(questions[0]) if len(questions) == 1 else None
+        asked = _SUBJECT.search(questions[0].strip()) if len(questions) == 1 else None
         wrong = distractors(answer, text, draw)
-        if asked is None or _TRAILING.search(asked[1]) or not wrong or answer.endswith("?"):
+        if asked is None or not wrong or answer.endswith("?"):
             continue
-        about = set(asked[1].lower().split())
-        holding = [place for place, sentence in enumerate(text.sentences) if answer in sentence]
+        if _TRAILING.search(asked[1]) or _INVERTED.search(asked[1]):
+            continue
+        about = {word for word in asked[1].lower().split() if len(word) > 3}
+        whole = re.compile(rf"(?<!\w){re.escape(answer)}(?!\w)")
+        holding = [place for place, sentence in enumerate(text.sentences) if whole.search(sentence)]
         if not holding:
             continue
         place = max(holding, key=lambda place: len(about & set(text.sentences[place].lower().split())))
         first = max(0, place - draw.choice((0, 0, 1, 2)))
         premise = " ".join(text.sentences[first : place + draw.choice((1, 1, 2))])
         near = [span for span in wrong if span in premise] or wrong
+        if len(premise) > 900 or len(about & set(premise.lower().split())) < 2:
+            continue
         for right in (True, False):
             said = f"{answer if right else draw.choice(near)} {asked[1]}."
-            if len(premise) < 900 and len(said) < 200:
+            if len(said) < 200:
                 yield worded(premise, f"{said[:1].upper()}{said[1:]}", "yes" if right else "no", draw, two=True)
 
 
