@@ -36,7 +36,7 @@ _NATURAL: list[tuple[Label, str, str]] = [  # what stands before the clause, and
     (
         "maybe",
         r"(?:whether|(?:wonder(?:s|ed)?|asked) if|(?:hope[sd]?|suspect(?:s|ed)?|fear(?:s|ed)?|likely) that)",
-        "^$",
+        r"(?!)",  # nothing
     ),
     ("maybe", r"if", r"\b(?:as|only|even|wonder(?:s|ed)?|asked) $"),
 ]
@@ -49,9 +49,7 @@ _PATTERNS = [
 ]
 _ANY = re.compile(rf"(?i:\b(?:{'|'.join([*(words for _, words, _ in _NATURAL), _OTHERS])})) {_CLAUSE}")
 _UNREAL = re.compile(r"\b(?:had|were)\b")  # "if he had been there" is nearer to a no
-_OF_OTHERS = re.compile(
-    r"\b(?:who|which|that|some|nobody|no|never|none|all|every)\b"
-)  # whose negation is not the first
+_OF_OTHERS = re.compile(r"\b(?:who|which|that|some|nobody|no|never|none|all|every)\b")  # "not" would not turn it round
 _FRAMES: dict[Label, str] = {
     "yes": """
 {X} knew that {S}.|{X} realised that {S}.|{X} found out that {S}.|{X} was glad that {S}.|{X} forgot that {S}.

@@ -62,16 +62,16 @@ def follows(corpus: Corpus, draw: random.Random, most: int = 36_000) -> Iterator
 def verified(corpus: Corpus, draw: random.Random) -> Iterator[Row]:
     """A question about a text, and an answer that is right, or another span of the text."""
     for text, row in corpus.asked:
-        questions = re.findall(r"[^.?!\n:]{8,}\?", row["instruction"].replace(text.whole, " "))
+        question = _question(text, row)
         answer = row["references"][0]
         wrong = distractors(answer, text, draw)
-        if len(questions) != 1 or not wrong or answer.endswith("?"):
+        if question is None or not wrong or answer.endswith("?"):
             continue
         right = draw.random() < 0.5
         said = answer if right else draw.choice(wrong)
         words = draw.choice([("Yes", "No"), ("True", "False"), ("Correct", "Incorrect")])
         end = f"{words[0]} or {words[1].lower()}?"
-        passage, question = text.whole[:1500], questions[0].strip()
+        passage = text.whole[:1500]
         asked = draw.choice(
             [
                 f'{passage}\n\nThe answer to "{question}" is "{said}". {end}',
@@ -87,9 +87,9 @@ def answered(corpus: Corpus, draw: random.Random) -> Iterator[Row]:
     for text, row in corpus.asked:
         if row["task"].startswith("ropes"):  # what it asks takes the whole text
             continue
-        questions = re.findall(r"[^.?!\n:]{8,}\?", row["instruction"].replace(text.whole, " "))
+        question = _question(text, row)
         answer = row["references"][0]
-        asked = _SUBJECT.search(questions[0].strip()) if len(questions) == 1 else None
+        asked = _SUBJECT.search(question) if question else None
         wrong = distractors(answer, text, draw)
         if asked is None or not wrong or answer.endswith("?"):
             continue
@@ -110,6 +110,12 @@ def answered(corpus: Corpus, draw: random.Random) -> Iterator[Row]:
             said = f"{answer if right else draw.choice(near)} {asked[1]}."
             if len(said) < 200:
                 yield worded(premise, f"{said[:1].upper()}{said[1:]}", "yes" if right else "no", draw, two=True)
+
+
+def _question(text: Text, row: Row) -> str | None:
+    """What is asked about the text; None: it isn't clear which question is."""
+    questions = re.findall(r"[^.?!\n:]{8,}\?", row["instruction"].replace(text.whole, " "))
+    return questions[0].strip() if len(questions) == 1 else None
 
 
 def _unsaid(said: str, text: Text, premise: str, corpus: Corpus, draw: random.Random) -> str | None:
