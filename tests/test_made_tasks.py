@@ -111,7 +111,7 @@ def test_a_clause_holds_as_what_stands_before_it_says(tmp_path):
         "He acted as if the house was too small.",
     )  # fmt: skip
     with (tmp_path / "rows.jsonl").open("w", encoding="utf-8") as lines:
-        for number in range(70):
+        for number in range(420):
             text = f"{NEWS.format(year=1900 + number)} {told[number % len(told)]}"
             lines.write(json.dumps({"task": "imdb", "instruction": text, "references": [], "choices": None}) + "\n")
     subprocess.run([sys.executable, SCRIPT, tmp_path / "rows.jsonl", "--out", tmp_path], check=True)
@@ -129,7 +129,7 @@ def test_a_clause_holds_as_what_stands_before_it_says(tmp_path):
                 assert row["references"][0] in (others if turned else answers)
                 seen.add((before[:5], turned))
     assert len(seen) == 5  # of what may be is nothing turned round
-    assert not [row for row in asked if re.search("no doubt that|not a fact that|as if the", row["instruction"])]
+    assert not [row for row in asked if re.search("no doubt that|not a fact that|acted as if the", row["instruction"])]
 
 
 def test_the_next_sentence_is_the_one_that_comes_next(instances):

@@ -91,7 +91,7 @@ def clauses(corpus: Corpus, draw: random.Random, framed: int = 20_000) -> Iterat
                 found = pattern.search(sentence)
                 if not found or unless.search(sentence[: found.start()]) or not _whole(found[1]):
                     continue
-                if label != "maybe" or not _UNREAL.search(found[1]):
+                if label != "maybe" or (not _UNREAL.search(found[1]) and draw.random() < 0.5):  # "if" is everywhere
                     yield _asked(text, place, sentence, found[1], label, draw)
             found = _ANY.search(sentence)
             if found and _whole(found[1]):
