@@ -65,8 +65,9 @@ def instances(made):
     found = defaultdict(list)
     for line in (made[0] / "instances.jsonl").read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
-        made = row["task"].removeprefix("made_")
-        kind = "distracted" if "negatives" in row else "reordered" if "-reordered-" in row["id"] else made
+        task = row["task"]
+        other = "distracted" if "negatives" in row else "reordered" if "-reordered-" in row["id"] else task
+        kind = task.removeprefix("made_") if task.startswith("made_") else other
         found[kind].append(row)
     return found
 
@@ -78,9 +79,9 @@ def test_the_same_rows_make_the_same_tasks(made):
 
 
 def test_all_kinds_are_made_and_their_answers_are_among_the_choices(instances):
-    kinds = {"follows", "answered", "verified", "clauses", "goes_on", "because", "blanks", "distracted", "reordered"}
-    assert kinds == set(instances)
-    for kind in kinds - {"distracted"}:
+    chosen = {"follows", "answered", "verified", "clauses", "goes_on", "because", "blanks", "reordered"}
+    assert set(instances) == chosen | {"sought", "distracted"}
+    for kind in chosen:
         for row in instances[kind]:
             assert len(row["references"]) == 1
             assert row["references"][0] in row["choices"]
@@ -147,6 +148,29 @@ def test_a_cause_is_the_clause_behind_because(instances):
         "Her town had none.", "Ann Miller opened the bakery in 1987.",
         "The shop could open on Sundays as well.", "In 2004 Peter Stone became its second baker.",
     }  # fmt: skip
+
+
+def test_a_question_goes_with_the_passage_that_answers_it(instances):
+    def answers(passage):
+        return "Tom Hardy wrote a story" in passage
+
+    question, seen = "Who wrote a story about the bakery?", set()
+    for row in instances["sought"]:
+        asked, right, wrong = row["instruction"], row["references"], row.get("negatives") or []
+        if row["choices"] == ["A", "B"]:
+            first, second = asked.partition("\nA) ")[2].split("\nB) ")
+            assert answers(first) != answers(second)
+            assert right == ["A" if answers(first) else "B"]
+        elif row["choices"]:
+            assert right == ["Yes" if answers(asked.partition("Does this say")[0]) else "No"]
+        elif question in [*right, *wrong]:
+            assert (right == [question]) == answers(asked)
+        else:
+            assert all(map(answers, right))
+            assert wrong
+            assert not any(map(answers, wrong))
+        seen.add((row["choices"] is None, *right))
+    assert {(True, question), (True,), (False, "Yes"), (False, "No"), (False, "A"), (False, "B")} <= seen
 
 
 def test_a_gap_is_filled_by_the_name_that_stood_there(instances):

@@ -7,6 +7,7 @@ MADE/instances.jsonl, for `cappy build` beside the files it is made of:
     clauses.py     does what stands under "he knew that", "I doubt that" or "if" hold
     order.py       how does a text go on, what was the cause
     mentions.py    who is meant
+    passages.py    which passage answers, and which sentence
     answers.py     T0's own questions, with wrong answers out of their texts, or their choices in another order
 MADE/samples.jsonl, for its --samples: references shortened, or astray, which Rouge-L labels.
 
@@ -28,6 +29,7 @@ from answers import distracted, reordered, spoiled
 from clauses import clauses
 from mentions import blanks
 from order import because, goes_on
+from passages import asked_of, sought
 from statements import answered, follows, verified
 from texts import Corpus, Row, read_corpus
 
@@ -36,7 +38,7 @@ from cappy_select.data.records import Problems
 from cappy_select.errors import InputError
 
 MAKERS: list[Callable[[Corpus, random.Random], Iterator[Row]]] = [
-    follows, answered, verified, clauses, goes_on, because, blanks, distracted, reordered,
+    follows, answered, verified, clauses, goes_on, because, blanks, sought, asked_of, distracted, reordered,
 ]  # fmt: skip
 
 

@@ -62,7 +62,7 @@ def follows(corpus: Corpus, draw: random.Random, most: int = 36_000) -> Iterator
 def verified(corpus: Corpus, draw: random.Random) -> Iterator[Row]:
     """A question about a text, and an answer that is right, or another span of the text."""
     for text, row in corpus.asked:
-        question = _question(text, row)
+        question = asked_about(text, row)
         answer = row["references"][0]
         wrong = distractors(answer, text, draw)
         if question is None or not wrong or answer.endswith("?"):
@@ -87,7 +87,7 @@ def answered(corpus: Corpus, draw: random.Random) -> Iterator[Row]:
     for text, row in corpus.asked:
         if row["task"].startswith("ropes"):  # what it asks takes the whole text
             continue
-        question = _question(text, row)
+        question = asked_about(text, row)
         answer = row["references"][0]
         asked = _SUBJECT.search(question) if question else None
         wrong = distractors(answer, text, draw)
@@ -112,7 +112,7 @@ def answered(corpus: Corpus, draw: random.Random) -> Iterator[Row]:
                 yield worded(premise, f"{said[:1].upper()}{said[1:]}", "yes" if right else "no", draw, two=True)
 
 
-def _question(text: Text, row: Row) -> str | None:
+def asked_about(text: Text, row: Row) -> str | None:
     """What is asked about the text; None: it isn't clear which question is."""
     questions = re.findall(r"[^.?!\n:]{8,}\?", row["instruction"].replace(text.whole, " "))
     return questions[0].strip() if len(questions) == 1 else None
