@@ -22,6 +22,7 @@ in {year}. His story was read in many schools and brought the bakery new guests.
 and wants to travel with Ann Miller to Lisbon."""
 
 
+WHO, WHERE = "Who wrote a story about the bakery?", "In which street of Norwich is the bakery later?"
 TEMPLATE = "The story below was written for the pupils of our school: please say in one sentence what it tells."
 
 
@@ -33,10 +34,16 @@ def t0_rows():
             "id": f"news-{number}", "task": "xsum", "instruction": f"{TEMPLATE}\n{text}",
             "references": [f"Peter Stone was the second baker of the bakery Ann Miller opened in {1970 + number}."],
         }  # fmt: skip
-        yield common | {
-            "id": f"asked-{number}", "task": "adversarial_qa-dbert",
-            "instruction": f"Who wrote a story about the bakery?\n{text}", "references": ["Tom Hardy"],
-        }  # fmt: skip
+        if number < 6:  # what many texts are asked is taken for the template's
+            yield common | {
+                "id": f"asked-{number}", "task": "adversarial_qa-dbert",
+                "instruction": f"{WHO}\n{text}", "references": ["Tom Hardy"],
+            }  # fmt: skip
+        else:
+            yield common | {
+                "id": f"asked-{number}", "task": "quoref",
+                "instruction": f"{WHERE}\n{text}", "references": ["High Street"],
+            }  # fmt: skip
         texts = [f"a town in the {way} {number}" for way in ("north", "south", "east", "west")]
         listed = "\n".join(f"{letter}. {text}" for letter, text in zip(LETTERS, texts, strict=True))
         yield common | {
@@ -80,7 +87,7 @@ def test_the_same_rows_make_the_same_tasks(made):
 
 def test_all_kinds_are_made_and_their_answers_are_among_the_choices(instances):
     chosen = {"follows", "answered", "verified", "clauses", "goes_on", "because", "blanks", "reordered"}
-    assert set(instances) == chosen | {"sought", "distracted"}
+    assert set(instances) == chosen | {"sought", "asked_of", "distracted"}
     for kind in chosen:
         for row in instances[kind]:
             assert len(row["references"]) == 1
@@ -89,8 +96,9 @@ def test_all_kinds_are_made_and_their_answers_are_among_the_choices(instances):
 
 
 def test_an_answer_is_right_when_it_is_the_reference(instances):
-    assert {row["references"][0] in YES for row in instances["verified"]} == {True, False}
-    for row in instances["verified"]:
+    verified = [row for row in instances["verified"] if WHO in row["instruction"]]
+    assert {row["references"][0] in YES for row in verified} == {True, False}
+    for row in verified:
         assert (row["references"][0] in YES) == ("Tom Hardy" in row["instruction"].split("Tom Hardy wrote")[1])
 
 
@@ -150,27 +158,36 @@ def test_a_cause_is_the_clause_behind_because(instances):
     }  # fmt: skip
 
 
-def test_a_question_goes_with_the_passage_that_answers_it(instances):
-    def answers(passage):
-        return "Tom Hardy wrote a story" in passage
-
-    question, seen = "Who wrote a story about the bakery?", set()
+@pytest.mark.parametrize(
+    ("question", "answers"), [(WHO, "Tom Hardy wrote a story"), (WHERE, "larger house in the High Street")]
+)
+def test_a_question_goes_with_the_passage_that_answers_it(instances, question, answers):
+    seen = set()
     for row in instances["sought"]:
         asked, right, wrong = row["instruction"], row["references"], row.get("negatives") or []
+        if question not in [asked.partition("\n")[0], *right, *wrong] and f'"{question}"' not in asked:
+            continue
         if row["choices"] == ["A", "B"]:
             first, second = asked.partition("\nA) ")[2].split("\nB) ")
-            assert answers(first) != answers(second)
-            assert right == ["A" if answers(first) else "B"]
+            assert (answers in first) != (answers in second)
+            assert right == ["A" if answers in first else "B"]
         elif row["choices"]:
-            assert right == ["Yes" if answers(asked.partition("Does this say")[0]) else "No"]
+            assert right == ["Yes" if answers in asked.partition("Does this say")[0] else "No"]
         elif question in [*right, *wrong]:
-            assert (right == [question]) == answers(asked)
+            assert (right == [question]) == (answers in asked)
         else:
-            assert all(map(answers, right))
+            assert answers in right[0]
             assert wrong
-            assert not any(map(answers, wrong))
-        seen.add((row["choices"] is None, *right))
-    assert {(True, question), (True,), (False, "Yes"), (False, "No"), (False, "A"), (False, "B")} <= seen
+            assert not [each for each in wrong if answers in each]
+        seen.add(right[0] if right else None)
+    assert {question, None, "Yes", "No", "A", "B"} <= seen
+
+
+def test_questions_about_other_texts_are_wrong(instances):
+    right = {WHO: {WHERE}, WHERE: {WHO}}
+    assert {row["references"][0] for row in instances["asked_of"]} == set(right)
+    for row in instances["asked_of"]:
+        assert set(row["negatives"]) == right[row["references"][0]]
 
 
 def test_a_gap_is_filled_by_the_name_that_stood_there(instances):

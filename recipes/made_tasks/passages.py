@@ -59,7 +59,7 @@ def asked_of(corpus: Corpus, draw: random.Random) -> Iterator[Row]:
     for question in dict.fromkeys(question for questions in of_text.values() for question in questions):
         for word in _words(question):
             holding[word].append(question)
-    rare = {word: math.log(len(of_text) / len(questions)) for word, questions in holding.items()}
+    rare = {word: math.log1p(len(of_text) / len(questions)) for word, questions in holding.items()}
     weight = {question: sum(rare[word] for word in _words(question)) for question in chain(*holding.values())}
     usual = sum(weight.values()) / max(1, len(weight))  # without it the shortest questions are the likest
     for sentences, own in of_text.items():
