@@ -7,8 +7,8 @@
     cappy train recipes/mini.py --set pairs=pairs
 
 This is the first of its runs, four minutes on one H200 (half a day on two CPU cores); docs/cappy-mini.md has the
-other, and what it measures. An update compares a right answer with another one to 512 instructions; both losses are
-on, the ranking one at four times the difference, which the L2 loss keeps near 1.
+other three, how their weights were averaged, and what that measures. An update compares a right answer with another one
+to 512 instructions; both losses are on, the ranking one at four times the difference, which the L2 loss keeps near 1.
 """
 
 from importlib.util import find_spec

@@ -22,7 +22,6 @@ in {year}. His story was read in many schools and brought the bakery new guests.
 and wants to travel with Ann Miller to Lisbon."""
 
 
-WHO, WHERE = "Who wrote a story about the bakery?", "In which street of Norwich is the bakery later?"
 TEMPLATE = "The story below was written for the pupils of our school: please say in one sentence what it tells."
 
 
@@ -34,16 +33,10 @@ def t0_rows():
             "id": f"news-{number}", "task": "xsum", "instruction": f"{TEMPLATE}\n{text}",
             "references": [f"Peter Stone was the second baker of the bakery Ann Miller opened in {1970 + number}."],
         }  # fmt: skip
-        if number < 6:  # what many texts are asked is taken for the template's
-            yield common | {
-                "id": f"asked-{number}", "task": "adversarial_qa-dbert",
-                "instruction": f"{WHO}\n{text}", "references": ["Tom Hardy"],
-            }  # fmt: skip
-        else:
-            yield common | {
-                "id": f"asked-{number}", "task": "quoref",
-                "instruction": f"{WHERE}\n{text}", "references": ["High Street"],
-            }  # fmt: skip
+        yield common | {
+            "id": f"asked-{number}", "task": "adversarial_qa-dbert",
+            "instruction": f"Who wrote a story about the bakery?\n{text}", "references": ["Tom Hardy"],
+        }  # fmt: skip
         texts = [f"a town in the {way} {number}" for way in ("north", "south", "east", "west")]
         listed = "\n".join(f"{letter}. {text}" for letter, text in zip(LETTERS, texts, strict=True))
         yield common | {
@@ -72,9 +65,8 @@ def instances(made):
     found = defaultdict(list)
     for line in (made[0] / "instances.jsonl").read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
-        task = row["task"]
-        other = "distracted" if "negatives" in row else "reordered" if "-reordered-" in row["id"] else task
-        kind = task.removeprefix("made_") if task.startswith("made_") else other
+        made = row["task"].removeprefix("made_")
+        kind = "distracted" if "negatives" in row else "reordered" if "-reordered-" in row["id"] else made
         found[kind].append(row)
     return found
 
@@ -86,9 +78,9 @@ def test_the_same_rows_make_the_same_tasks(made):
 
 
 def test_all_kinds_are_made_and_their_answers_are_among_the_choices(instances):
-    chosen = {"follows", "answered", "verified", "clauses", "goes_on", "because", "blanks", "reordered"}
-    assert set(instances) == chosen | {"sought", "asked_of", "distracted"}
-    for kind in chosen:
+    kinds = {"follows", "answered", "verified", "clauses", "goes_on", "because", "blanks", "distracted", "reordered"}
+    assert kinds == set(instances)
+    for kind in kinds - {"distracted"}:
         for row in instances[kind]:
             assert len(row["references"]) == 1
             assert row["references"][0] in row["choices"]
@@ -96,9 +88,8 @@ def test_all_kinds_are_made_and_their_answers_are_among_the_choices(instances):
 
 
 def test_an_answer_is_right_when_it_is_the_reference(instances):
-    verified = [row for row in instances["verified"] if WHO in row["instruction"]]
-    assert {row["references"][0] in YES for row in verified} == {True, False}
-    for row in verified:
+    assert {row["references"][0] in YES for row in instances["verified"]} == {True, False}
+    for row in instances["verified"]:
         assert (row["references"][0] in YES) == ("Tom Hardy" in row["instruction"].split("Tom Hardy wrote")[1])
 
 
@@ -158,36 +149,78 @@ def test_a_cause_is_the_clause_behind_because(instances):
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("question", "answers"), [(WHO, "Tom Hardy wrote a story"), (WHERE, "larger house in the High Street")]
-)
-def test_a_question_goes_with_the_passage_that_answers_it(instances, question, answers):
+LAKE = """The monks of Sevanavank built two churches on an island of the lake in the ninth century. Fish are caught \
+there from boats all the year. Two churches stand near the shore of another lake in the south. Its island became a \
+peninsula when the water fell. Cars bring visitors from the capital of Armenia, who swim in summer."""
+MILL = """Wool was spun in the mill below the dam. Its wheel was driven by a brook that dries up in August. Nobody saw \
+when the roof came down, though the noise woke a whole street. Owls nest in the chimney now and hunt at night."""
+WHO, WHENCE, WHAT = "Who built two churches on an island?", "From which capital do visitors come?", "What woke people?"
+LIKEST = {"Two churches", "Its island"}  # sentences of the lake's, but the one that answers WHO
+
+
+@pytest.fixture(scope="module")
+def about_passages(tmp_path_factory):
+    asked = [
+        ("adversarial_qa-dbert", f"{WHO}\n{LAKE}", "monks of Sevanavank"),
+        ("adversarial_qa-dbert", f'{WHENCE}\nContext: "{LAKE}"', "capital of Armenia"),  # of the same passage
+        ("squad_v2", f"Who drained the lake of Sevanavank?\n{LAKE}", "unanswerable"),
+        ("quoref", f"What was the mill of the churches driven by?\n{MILL}", "a brook"),
+        ("adversarial_qa-dbidaf", f"{WHAT}\n{MILL}", "the noise"),
+        ("adversarial_qa-dbidaf", f"Helens Volcano, where?\n{MILL}", "below the dam"),
+    ]
+    rows = [
+        {"task": task, "instruction": told, "references": [answer], "choices": None}
+        for task, told, answer in asked
+        for _ in range(12)  # so that each wording turns up
+    ]
+    folder = tmp_path_factory.mktemp("passages")
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    subprocess.run([sys.executable, SCRIPT, folder / "rows.jsonl", "--out", folder], check=True, capture_output=True)
+    found = defaultdict(list)
+    for line in (folder / "instances.jsonl").read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        found[row["task"].removeprefix("made_")].append(row)
+    return found
+
+
+def test_a_text_goes_with_questions_that_it_answers(about_passages):
+    seen = {(row["references"][0], *row["negatives"]) for row in about_passages["asked_of"]}
+    assert {question for question, *_ in seen} >= {WHO, WHENCE}
+    mill = "What was the mill of the churches driven by?"
+    assert all(wrong == [mill] for question, *wrong in seen if question in {WHO, WHENCE})  # not each other, nor WHAT
+    assert "Who drained the lake of Sevanavank?" not in {question for question, *_ in seen}
+
+
+def test_a_question_goes_with_the_passage_that_answers_it(about_passages):
+    right = {row["references"][0] for row in about_passages["asked_here"] if row["references"]}
+    assert WHO in right
+    for row in about_passages["asked_here"]:
+        [question] = row["references"] or row["negatives"]
+        if question == WHO:
+            assert ("monks" in row["instruction"]) == bool(row["references"])
+            assert row["references"] or any(each in row["instruction"] for each in LIKEST)
+
+
+def test_a_sentence_of_the_text_answers_its_question(about_passages):
+    told = [row for row in about_passages["told_in"] if WHO in row["instruction"]]
+    assert len({row["instruction"] for row in told}) > 3
+    for row in told:
+        assert "monks" in row["references"][0]
+        assert {" ".join(each.split()[:2]) for each in row["negatives"]} == LIKEST
+
+
+def test_whether_a_passage_answers_and_which_one(about_passages):
     seen = set()
-    for row in instances["sought"]:
-        asked, right, wrong = row["instruction"], row["references"], row.get("negatives") or []
-        if question not in [asked.partition("\n")[0], *right, *wrong] and f'"{question}"' not in asked:
-            continue
-        if row["choices"] == ["A", "B"]:
+    for row in about_passages["answers_it"]:
+        asked, [right] = row["instruction"], row["references"]
+        seen.add(right)
+        if WHO in asked and row["choices"] == ["A", "B"]:
             first, second = asked.partition("\nA) ")[2].split("\nB) ")
-            assert (answers in first) != (answers in second)
-            assert right == ["A" if answers in first else "B"]
-        elif row["choices"]:
-            assert right == ["Yes" if answers in asked.partition("Does this say")[0] else "No"]
-        elif question in [*right, *wrong]:
-            assert (right == [question]) == (answers in asked)
-        else:
-            assert answers in right[0]
-            assert wrong
-            assert not [each for each in wrong if answers in each]
-        seen.add(right[0] if right else None)
-    assert {question, None, "Yes", "No", "A", "B"} <= seen
-
-
-def test_questions_about_other_texts_are_wrong(instances):
-    right = {WHO: {WHERE}, WHERE: {WHO}}
-    assert {row["references"][0] for row in instances["asked_of"]} == set(right)
-    for row in instances["asked_of"]:
-        assert set(row["negatives"]) == right[row["references"][0]]
+            assert right == ("A" if "monks" in first else "B")
+            assert ("monks" in first) != ("monks" in second)
+        elif WHO in asked:
+            assert (right == "Yes") == ("monks" in asked)
+    assert seen == {"Yes", "No", "A", "B"}
 
 
 def test_a_gap_is_filled_by_the_name_that_stood_there(instances):

@@ -29,7 +29,7 @@ from answers import distracted, reordered, spoiled
 from clauses import clauses
 from mentions import blanks
 from order import because, goes_on
-from passages import asked_of, sought
+from passages import answers_it, asked_here, asked_of, told_in
 from statements import answered, follows, verified
 from texts import Corpus, Row, read_corpus
 
@@ -38,7 +38,8 @@ from cappy_select.data.records import Problems
 from cappy_select.errors import InputError
 
 MAKERS: list[Callable[[Corpus, random.Random], Iterator[Row]]] = [
-    follows, answered, verified, clauses, goes_on, because, blanks, sought, asked_of, distracted, reordered,
+    follows, answered, verified, clauses, goes_on, because, blanks, asked_of, asked_here, told_in, answers_it,
+    distracted, reordered,
 ]  # fmt: skip
 
 
