@@ -80,7 +80,7 @@ def test_the_scorer_example_runs_and_says_what_it_says():
 
 
 def test_the_rank_transcript_is_what_the_command_prints():
-    command, *shown = re.search(r"\$ (cappy rank .*\n(?:  .*\n)+)```", README).group(1).splitlines()
+    command, *shown = re.search(r"\$ (cappy rank .*\n(?: .*\n)+)```", README).group(1).splitlines()
     printed = ok(*shlex.split(command)[1:]).stdout.splitlines()
     for ours, theirs in zip(shown, printed, strict=True):
         assert ours.split()[1:] == theirs.split()[1:]

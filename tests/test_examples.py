@@ -91,10 +91,10 @@ def test_langchain_rag(loopback):
     loopback.replies["m"] = [Reply(text="It is a long river."), Reply(text="The Marañón and the Ucayali.")]
     question = "Which rivers form the Amazon?"
     out = run("langchain_rag.py", question, "-m", "openai/m", "--api-base", loopback.base)
-    assert out.splitlines()[0].startswith("passage 0: ")
+    assert {line.partition(":")[0] for line in out.splitlines()[:2]} == {"passage 0", "passage 1"}
     assert out.splitlines()[-1] == "answer: The Marañón and the Ucayali."
     prompt = loopback.requests[0]["messages"][0]["content"]
-    assert prompt.startswith("The Marañón and the Ucayali meet")
+    assert "The Marañón and the Ucayali meet" in prompt
     assert prompt.endswith(question)
     assert "crocodiles" not in prompt
 
