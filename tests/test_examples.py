@@ -99,6 +99,14 @@ def test_langchain_rag(loopback):
     assert "crocodiles" not in prompt
 
 
+def test_langchain_rag_has_the_passage_that_answers_first(loopback):
+    loopback.replies["m"] = [Reply(text="Wool, and carrying packs.")] * 2
+    question = "What are llamas kept for in the Andes?"
+    out = run("langchain_rag.py", question, "-m", "openai/m", "--api-base", loopback.base)
+    assert out.splitlines()[0].startswith("passage 5: ")
+    assert loopback.requests[0]["messages"][0]["content"].startswith("Llamas are kept in the Andes")
+
+
 def test_langchain_agent(loopback):
     loopback.replies["a"] = list(STEPS)
     out = run("langchain_agent.py", QUESTION, "-m", "openai:a", "--api-base", loopback.base, "--temperature", "0.9")
