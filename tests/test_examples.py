@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import adapting
+import pytest
 from loopback import Reply
 from test_langchain_middleware import QUESTION, RIGHT, STEPS
 from tiny import make_t5
@@ -87,7 +88,20 @@ def test_langchain_chain(loopback):
     assert roles.count(["user"]) == roles.count(["system", "user"]) == 3
 
 
+@pytest.mark.xfail(raises=AssertionError, strict=True, reason="cappy-mini 0.5.0 has passage 1 first: its card")
 def test_langchain_rag(loopback):
+    loopback.replies["m"] = [Reply(text="It is a long river."), Reply(text="The Marañón and the Ucayali.")]
+    question = "Which rivers form the Amazon?"
+    out = run("langchain_rag.py", question, "-m", "openai/m", "--api-base", loopback.base)
+    assert out.splitlines()[0].startswith("passage 0: ")
+    assert out.splitlines()[-1] == "answer: The Marañón and the Ucayali."
+    prompt = loopback.requests[0]["messages"][0]["content"]
+    assert prompt.startswith("The Marañón and the Ucayali meet")
+    assert prompt.endswith(question)
+    assert "crocodiles" not in prompt
+
+
+def test_langchain_rag_keeps_the_passage_that_answers(loopback):
     loopback.replies["m"] = [Reply(text="It is a long river."), Reply(text="The Marañón and the Ucayali.")]
     question = "Which rivers form the Amazon?"
     out = run("langchain_rag.py", question, "-m", "openai/m", "--api-base", loopback.base)
