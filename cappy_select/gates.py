@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Any, Protocol, runtime_checkable
 
 from cappy_select.errors import InputError
+from cappy_select.finish_reasons import meaning_of
 from cappy_select.types import Candidate, Request, response_text
 
 MAX_CHARACTERS = 2_000_000  # a longer answer is a broken server's: the largest models write a third of this
@@ -31,17 +32,19 @@ class Complete:
         self._accept_cut_off = accept_cut_off
 
     def reason(self, candidate: Candidate, request: Request) -> str | None:
-        """`empty answer`, `refused`, `cut off at its token limit`, `too long`."""
+        """`refused: ...`, `failed: ...`, `empty answer`, `too long: ...`, `cut off ...`, with its vendor's word."""
         refusal = candidate.message.get("refusal")
-        if refusal or candidate.finish_reason in {"content_filter", "refusal", "safety"}:
-            return f"refused: {str(refusal or candidate.finish_reason)[:200]}"
+        meaning = meaning_of(candidate.finish_reason)
+        if refusal or meaning in ("refused", "failed"):
+            what = "refused" if refusal else meaning
+            return f"{what}: {str(refusal or candidate.finish_reason)[:200]}"
         text = response_text(candidate.message)
         if not text.strip():
             return "empty answer"
         if len(text) > MAX_CHARACTERS:
             return f"too long: {len(text):,} characters, at most {MAX_CHARACTERS:,} are read"
-        if candidate.finish_reason in {"length", "max_tokens"} and not self._accept_cut_off:
-            return "cut off at its token limit"
+        if meaning == "cut_off" and not self._accept_cut_off:
+            return f"cut off: {str(candidate.finish_reason)[:200]}"
         return None
 
 

@@ -470,7 +470,7 @@ def test_cut_off_answers_win_only_where_that_is_meant(loopback, provider, tiny):
     loopback.replies["m"] = [Reply(text="half an ans", finish_reason="length")]
     with pytest.raises(NoCandidates) as caught:
         Selector([provider("m")], samples=1, scorer=tiny).select("q")
-    assert "cut off at its token limit" in str(caught.value)
+    assert "cut off: length" in str(caught.value)
     assert Selector([provider("m")], samples=1, scorer=tiny, accept_cut_off=True).select("q").text == "half an ans"
 
 
