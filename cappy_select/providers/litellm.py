@@ -15,14 +15,9 @@ from importlib.util import find_spec
 from typing import Any
 
 from cappy_select.errors import InputError
-from cappy_select.providers.openai_format import (
-    COMMON,
-    TokenPrices,
-    candidates_of,
-    failure_of,
-    refuse_seed,
-    streamed,
-)
+from cappy_select.providers.failures import failure_of
+from cappy_select.providers.openai_format import COMMON, TokenPrices, candidates_of, refuse_seed
+from cappy_select.providers.streams import streamed
 from cappy_select.types import Candidate, Delta, Message, Request, Usage
 
 # Beyond OpenAI's parameters, which LiteLLM lists by model.

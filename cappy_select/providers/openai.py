@@ -17,14 +17,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cappy_select.errors import InputError
-from cappy_select.providers.openai_format import (
-    COMMON,
-    TokenPrices,
-    candidates_of,
-    failure_of,
-    refuse_seed,
-    streamed,
-)
+from cappy_select.providers.failures import failure_of
+from cappy_select.providers.openai_format import COMMON, TokenPrices, candidates_of, refuse_seed
+from cappy_select.providers.streams import streamed
 from cappy_select.types import Candidate, Delta, Message, Request, Usage, content_text
 
 _OPENAI = "api.openai.com"
