@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Itera
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Literal, Self, TypeVar, overload
 
 from pydantic import ValidationError
 
@@ -160,6 +160,16 @@ class Selector:
                 self._asking.need_price(provider, self._strategy.name)
         self.scorer = scorer if isinstance(scorer, Scorer) else Scorer.load(scorer)
         self._policy = instruction
+
+    _form: tuple[Gate, ...] = AS_ASKED
+
+    def _with_form(self, form: Gate) -> Self:
+        """This selector, with another gate for what a request's tools and format ask for: a face for a framework reads
+        answers as the framework does."""
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        twin._form = (form,)
+        return twin
 
     @property
     def plan(self) -> Plan:
@@ -346,7 +356,7 @@ class Selector:
         until = time.perf_counter() + seconds
         reasons: list[str | None] = [reason_against(*answer, self._gates[:1]) for answer in answers]  # microseconds
         formal = any(request.params.get("tools") or request.params.get("response_format") for _, request in answers)
-        gates = (*self._gates, *AS_ASKED) if formal else self._gates
+        gates = (*self._gates, *self._form) if formal else self._gates
         if len(gates) > 1:
             said: list[str | None] = []  # filled by the worker, as far as it comes in time
 

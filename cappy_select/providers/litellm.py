@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from cappy_select.errors import InputError
+from cappy_select.providers.content import check_parts
 from cappy_select.providers.failures import failure_of
 from cappy_select.providers.openai_format import COMMON, TokenPrices, candidates_of, refuse_seed
 from cappy_select.providers.streams import streamed
@@ -114,6 +115,7 @@ class LiteLLMProvider:
                 yield piece
 
     async def _completion(self, request: Request, more: Mapping[str, Any]) -> Any:
+        check_parts(request.messages, model=self._model)
         params = {**self._params, **request.params, **more}
         if "tools" in params:
             params |= _without_mcp()
