@@ -1,8 +1,9 @@
-"""Content that can't be sent to a model: who converts messages marks it, the providers fail for it."""
+"""Content of messages that a model can't be sent, or only without its marks."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from cappy_select.errors import ProviderError
 from cappy_select.types import Message
@@ -23,3 +24,23 @@ def reasons_in(messages: Sequence[Message]) -> list[str]:
     contents = (message.get("content") for message in messages)
     parts = (part for content in contents if isinstance(content, list | tuple) for part in content)
     return list(dict.fromkeys(str(part[NO_FORM]) for part in parts if isinstance(part, Mapping) and NO_FORM in part))
+
+
+def without_cache_marks(messages: Sequence[Message]) -> tuple[dict[str, Any], ...]:
+    """The messages without Anthropic's `cache_control`, an unknown parameter to OpenAI's own API, which caches unasked."""
+    return tuple(
+        {name: _unmarked(value) if name == "content" else value for name, value in message.items() if name != _MARK}
+        for message in messages
+    )
+
+
+def _unmarked(content: Any) -> Any:
+    if not isinstance(content, list | tuple):
+        return content
+    return [
+        {name: value for name, value in part.items() if name != _MARK} if isinstance(part, Mapping) else part
+        for part in content
+    ]
+
+
+_MARK = "cache_control"

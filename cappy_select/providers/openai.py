@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cappy_select.errors import InputError
-from cappy_select.providers.content import check_parts
+from cappy_select.providers.content import check_parts, without_cache_marks
 from cappy_select.providers.failures import failure_of
 from cappy_select.providers.openai_format import COMMON, TokenPrices, candidates_of, refuse_seed
 from cappy_select.providers.streams import streamed
@@ -112,6 +112,8 @@ class OpenAIProvider:
 
     async def _create(self, request: Request, more: Mapping[str, Any]) -> Any:
         check_parts(request.messages, model=self._model)
+        if self._limit == "max_completion_tokens":  # OpenAI's own API
+            request = request.model_copy(update={"messages": without_cache_marks(request.messages)})
         params = {**self._params, **request.params, **more}
         if "max_tokens" in params:
             params[self._limit] = params.pop("max_tokens")
