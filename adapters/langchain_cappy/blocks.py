@@ -52,7 +52,9 @@ def kind_of(block: Any) -> str:
     if not isinstance(block, Mapping):
         return type(block).__name__
     kind = block.get("type")
-    return kind if isinstance(kind, str) and kind else next((str(key) for key in block if key in _FORMS), "unknown")
+    if isinstance(kind, str) and kind:
+        return kind
+    return next((str(key) for key in block if key in _FORMS or key in _HINTS), "unknown")
 
 
 def _without_form(kind: str, why: str) -> Part:
@@ -166,7 +168,7 @@ def _responses(block: Block, litellm: bool) -> Part:
 
 
 def _guarded(block: Block, litellm: bool) -> Part:
-    said = block.get("guard_content", block)
+    said = block.get("guard_content") or block.get("guardContent") or block
     text = said["text"]
     return _text({"text": text["text"] if isinstance(text, Mapping) else text}, litellm)
 
@@ -202,6 +204,7 @@ _FORMS: dict[str, Callable[[Block, bool], Part | None]] = {
     "input_image": _responses,
     "input_file": _responses,
     "guard_content": _guarded,
+    "guardContent": _guarded,
     "json": _json,
     "refusal": _refusal,
     "non_standard": _wrapped,

@@ -218,35 +218,6 @@ def as_delta(chunk: AIMessageChunk) -> Delta:
     return Delta(message=message)
 
 
-def joined(first: AIMessageChunk, second: AIMessageChunk) -> AIMessageChunk:
-    """Two pieces of an answer; of metadata that LangChain can't put together (two fractions, two truths) the later."""
-    try:
-        return first + second
-    except TypeError:
-        bare = [
-            chunk.model_copy(update={"response_metadata": {}, "additional_kwargs": {}}) for chunk in (first, second)
-        ]
-        whole: AIMessageChunk = bare[0] + bare[1]
-        return whole.model_copy(
-            update={
-                "response_metadata": _later(first.response_metadata, second.response_metadata),
-                "additional_kwargs": _later(first.additional_kwargs, second.additional_kwargs),
-            }
-        )
-
-
-def _later(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
-    """Both, each value put together as far as that can be."""
-    found = dict(first)
-    for name, value in second.items():
-        mine, other = (AIMessageChunk(content="", response_metadata={name: part}) for part in (found.get(name), value))
-        try:
-            found[name] = (mine + other).response_metadata[name]
-        except TypeError:
-            found[name] = value
-    return found
-
-
 def last_chunk(selection: Selection) -> AIMessageChunk:
     """What ends a stream: usage and metadata."""
     return _last(selection.best, selection.usage, summary(selection))

@@ -28,7 +28,7 @@ from cappy_select.providers.openai_format import TokenPrices
 from cappy_select.types import estimated_usage
 from langchain_cappy.endings import error_of
 from langchain_cappy.errors import kind_of
-from langchain_cappy.messages import ORIGINALS, as_candidate, as_delta, joined, usage_of
+from langchain_cappy.messages import ORIGINALS, as_candidate, as_delta, usage_of
 from langchain_cappy.threads import in_thread, iterate_in_thread
 
 T = TypeVar("T")
@@ -100,7 +100,7 @@ class LangChainProvider:
                     if not isinstance(chunk, AIMessageChunk):  # of a model that does not stream
                         yield self._candidate(chunk, request)
                         return
-                    whole = chunk if whole is None else joined(whole, chunk)
+                    whole = chunk if whole is None else whole + chunk
                     if (delta := as_delta(chunk)).message:
                         yield delta
         except Exception as error:

@@ -27,7 +27,7 @@ def reasons_in(messages: Sequence[Message]) -> list[str]:
 
 
 def without_cache_marks(messages: Sequence[Message]) -> tuple[dict[str, Any], ...]:
-    """The messages without Anthropic's `cache_control`, an unknown parameter to OpenAI's own API, which caches unasked."""
+    """The messages without Anthropic's `cache_control`, unknown to OpenAI's own API, which caches unasked."""
     return tuple(
         {name: _unmarked(value) if name == "content" else value for name, value in message.items() if name != _MARK}
         for message in messages
