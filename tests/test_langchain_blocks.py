@@ -302,3 +302,30 @@ async def test_a_selector_of_names_fails_for_marked_content_too(loopback, provid
         with pytest.raises(NoCandidates, match="usable"):
             await Selector([model], samples=1).aselect(asked)
     assert loopback.requests == []
+
+
+def test_an_answer_of_a_picture_or_of_speech_alone_is_one(default):
+    drawn = AIMessage([{"type": "reasoning", "reasoning": "…"}, image(PNG)])
+    spoken = AIMessage("", additional_kwargs={"audio": {"id": "1", "data": DATA, "transcript": RIGHT}})
+    for said in (drawn, spoken):
+        for models in ([Saying(said=[said])], [Saying(said=[said]), Saying(said=[AIMessage("")])]):
+            chat = ChatCappy(models=models, samples=1, scorer=default)
+            message = chat.invoke(QUESTION)
+            assert (message.content, message.additional_kwargs) == (said.content, said.additional_kwargs)
+            whole = None
+            for chunk in chat.stream(QUESTION):
+                whole = chunk if whole is None else whole + chunk
+            assert whole.content in (said.content, [])
+            assert "stand_in" not in str(whole)
+        assert CappySelector.from_runnables([Saying(said=[said])], scorer=default).invoke(QUESTION) == said
+    with pytest.raises(NoCandidates):
+        ChatCappy(models=[Saying(said=[AIMessage([{"type": "reasoning", "reasoning": "…"}])])], samples=1).invoke("q")
+
+
+def test_thinking_in_blocks_is_kept_and_not_scored(default):
+    blocks = [{"type": "thinking", "thinking": WRONG, "signature": "s"}, {"type": "reasoning", "reasoning": WRONG}]
+    thought = AIMessage([*blocks, {"type": "text", "text": RIGHT}], additional_kwargs={"reasoning_content": WRONG})
+    message = ChatCappy(models=[Saying(said=[thought])], samples=1, scorer=default).invoke(QUESTION)
+    assert (message.content, message.additional_kwargs) == (thought.content, thought.additional_kwargs)
+    bare = ChatCappy(models=[Saying(said=[AIMessage(RIGHT)])], samples=1, scorer=default).invoke(QUESTION)
+    assert message.response_metadata["score"] == bare.response_metadata["score"]

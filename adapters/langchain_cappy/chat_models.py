@@ -55,7 +55,9 @@ class ChatCappy(BaseChatModel):
     come as the model writes them.
 
     What is scored is the answer's text, then each tool call as `name(arguments)`; an answer that calls a tool which
-    was not offered, with arguments that its schema forbids, or that is not the JSON that was asked for, can't win.
+    was not offered, with arguments that its schema forbids, or that is not the JSON that was asked for, can't win
+    against one that fits. Where none fits, the first is returned as from the bare model, with `no_usable_answer` in its
+    metadata: agents and parsers deal with it.
 
     Too few usable answers raise `cappy_select.NoCandidates`, which is LangChain's own error too (`ModelRateLimitError`,
     `ModelTimeoutError`, ...) when all calls failed alike.
@@ -314,7 +316,7 @@ class ChatCappy(BaseChatModel):
         strict: bool | None = None,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, Any]:
-        """Answers as objects of a schema; candidates that break it can't win.
+        """Answers as objects of a schema; candidates that break it can't win against one that fits.
 
         Args:
             schema: A pydantic class, a TypedDict, a JSON Schema, or an OpenAI tool.

@@ -24,7 +24,7 @@ from cappy_select.figures import tokens_of
 from cappy_select.providers.content import NO_FORM
 from cappy_select.streaming import pieces_of
 from cappy_select.tool_calls import arguments_text
-from langchain_cappy.blocks import joined_texts, parts_of
+from langchain_cappy.blocks import joined_texts, kind_of, parts_of
 from langchain_cappy.endings import finish_reason_of, refusal_of
 from langchain_cappy.likelihoods import likelihood_of
 
@@ -123,7 +123,7 @@ def as_candidate(
     message: AIMessage, *, model: str, usage: Usage, cost: float | None = None, **fields: Any
 ) -> Candidate:
     """A LangChain model's answer as a candidate; it keeps the message, and what else is given."""
-    ours: dict[str, Any] = {"role": "assistant", "content": message.content}
+    ours: dict[str, Any] = {"role": "assistant", "content": _readable(message)}
     if calls := _calls_of(message):
         ours["tool_calls"] = calls
     ours |= {name: value for name, value in message.additional_kwargs.items() if name not in _APART}
@@ -141,6 +141,24 @@ def as_candidate(
         logprob_mean=mean,
         response_fields={_ORIGINAL: message, **fields},
     )
+
+
+def _readable(message: AIMessage) -> Any:
+    """The content; of an answer that is a picture or speech alone with a text in its place, or it would be none."""
+    content = message.content
+    if isinstance(content, str) and not content:
+        spoken = message.additional_kwargs.get("audio")  # OpenAI's, with what was said
+        said = spoken.get("transcript") if isinstance(spoken, Mapping) else None
+        return [{"type": "text", "text": said, _STAND_IN: True}] if isinstance(said, str) and said else content
+    if isinstance(content, str) or message.text:
+        return content
+    kinds = [kind for block in content if (kind := kind_of(block)) in _SHOWN]
+    stand_ins = [{"type": "text", "text": f"({kind})", _STAND_IN: True} for kind in kinds]
+    return [*content, *stand_ins]
+
+
+_SHOWN = {"image", "image_url", "audio", "input_audio", "video", "file", "media", "image_generation_call"}
+_STAND_IN = "cappy_stand_in"
 
 
 def usage_of(message: AIMessage) -> Usage | None:
@@ -185,6 +203,8 @@ def _message(candidate: Candidate, used: Usage, metadata: dict[str, Any]) -> AIM
 def as_chunk(delta: Delta) -> AIMessageChunk:
     """A piece of an answer."""
     content = delta.message.get("content")
+    if isinstance(content, list):
+        content = [part for part in content if not (isinstance(part, dict) and _STAND_IN in part)]
     return AIMessageChunk(
         content="" if content is None else content,
         additional_kwargs={name: value for name, value in delta.message.items() if name not in _APART},
