@@ -17,7 +17,7 @@ from cappy_select import background
 from cappy_select.asking import Asking, as_plan
 from cappy_select.errors import InputError, NoGoodAnswer, StrategyError, validation_message
 from cappy_select.fanout import FanOutConfig, Gathered, fan_out, no_candidates
-from cappy_select.gates import AS_ASKED, Complete, Gate, as_gates, reason_against
+from cappy_select.gates import AS_ASKED, FORMAL, Complete, Gate, as_gates, reason_against
 from cappy_select.icl import InContext
 from cappy_select.instruction import as_messages, build_instruction, check_policy
 from cappy_select.providers import Provider, as_providers
@@ -345,7 +345,7 @@ class Selector:
         """Answers as they arrive: rejected by a gate, or not; scored already when a score can end the fan-out."""
         until = time.perf_counter() + seconds
         reasons: list[str | None] = [reason_against(*answer, self._gates[:1]) for answer in answers]  # microseconds
-        formal = any(request.params.get("tools") or request.params.get("response_format") for _, request in answers)
+        formal = any(request.params.get(name) for _, request in answers for name in FORMAL)
         gates = (*self._gates, *AS_ASKED) if formal else self._gates
         if len(gates) > 1:
             said: list[str | None] = []  # filled by the worker, as far as it comes in time
