@@ -28,7 +28,7 @@ class Gate(Protocol):
 
 
 class Complete:
-    """The answer has visible text behind its thinking, or a tool call; it is whole: neither cut off, refused nor failed.
+    """The answer has visible text behind its thinking, or a tool call, and is neither cut off, refused nor failed.
 
     Every Selector has this one. The module `finish_reasons` has the words of each vendor.
     """

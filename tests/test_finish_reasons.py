@@ -148,9 +148,7 @@ def test_each_vendors_word_means_what_its_documentation_says(vendor: str, word: 
     said = Complete().reason(_answer(word), ASKED)
     begins = {"cut_off": "cut off", "refused": "refused: ", "failed": "failed: "}.get(meaning)
     assert said is None if begins is None else said and said.startswith(begins) and word in said
-    accepting = Complete(accept_cut_off=True).reason(
-        _answer(word), ASKED
-    )
+    accepting = Complete(accept_cut_off=True).reason(_answer(word), ASKED)
     assert (accepting is None) == (meaning not in ("refused", "failed"))
 
 

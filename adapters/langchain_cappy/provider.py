@@ -23,7 +23,8 @@ from langchain_core.tracers.context import _configure_hooks
 from pydantic import SecretStr
 
 from cappy_select import Candidate, Delta, ProviderError, Request, Usage, background
-from cappy_select.providers.openai_format import TokenPrices, failure_of
+from cappy_select.providers.failures import failure_of
+from cappy_select.providers.openai_format import TokenPrices
 from cappy_select.types import estimated_usage
 from langchain_cappy.errors import KINDS
 from langchain_cappy.messages import ORIGINALS, as_candidate, as_delta, as_openai, usage_of

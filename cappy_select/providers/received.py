@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
+
+from cappy_select.finish_reasons import graver, meaning_of
+from cappy_select.providers.failures import error_in
 
 # Where vendors list their answers, and what in one of them says why it ended.
 _LISTS = {
@@ -71,3 +75,104 @@ def _ends(body: Mapping[str, Any]) -> Iterator[str]:
 def _inner(value: Any, name: str) -> Mapping[str, Any]:
     inner = value.get(name) if isinstance(value, Mapping) else None
     return inner if isinstance(inner, Mapping) else {}
+
+
+class Heard:
+    """What a stream said on its way to LiteLLM: the words with which it ended, and an error."""
+
+    def __init__(self) -> None:
+        self.end = ""
+        self.error: Any = None
+        self.is_over = False  # it ended, and what came last held nothing more of the answer
+        self._has_ends = False
+
+    @property
+    def broke_off(self) -> bool:
+        """It came in a format that says why an answer ended, and did not say so."""
+        return self._has_ends and not self.end
+
+    def note(self, item: Any) -> None:
+        """A piece of it: a line as it came, or an object of OpenAI's client."""
+        body = _piece(item)
+        if body is None:
+            return
+        self._has_ends |= any(isinstance(body.get(name), list) for name in ("choices", "candidates"))
+        self._has_ends |= body.get("type") == "message_start"  # Anthropic
+        choices = body.get("choices")
+        self.is_over = bool(self.end) and not choices
+        parts = [body, *(choices if isinstance(choices, list) else ())]
+        self.error = self.error or next((error for part in parts if (error := error_in(part)) is not None), None)
+        inner = [body, _inner(body, "delta"), _inner(body, "response")]  # Anthropic's and Cohere's; Responses API
+        natives = [str(part.get("native_finish_reason") or "") for part in parts if isinstance(part, Mapping)]
+        for word in [*(end for part in inner for end in list(_ends(part))[:1]), *natives]:
+            if word and meaning_of(word) != "unknown":
+                self.end = graver(self.end or None, word) or word
+            elif word and not self.end:
+                self.end = word
+
+    def note_failure(self, error: Exception) -> None:
+        """OpenAI's client raises an error that stands in a stream."""
+        self.error = self.error or getattr(error, "body", None)
+
+
+def listen(response: Any) -> Heard | None:
+    """Hear what goes into a LiteLLM stream, from its first piece; None for what is not one."""
+    if not hasattr(response, "completion_stream"):
+        return None
+    heard = Heard()
+    if response.completion_stream is not None:
+        response.completion_stream = _tapped(response.completion_stream, heard)
+    elif callable(make := getattr(response, "make_call", None)):  # the call is made when the first piece is asked for
+
+        async def made(*args: Any, **options: Any) -> Any:
+            return _tapped(await make(*args, **options), heard)
+
+        response.make_call = made
+    return heard
+
+
+def _tapped(stream: Any, heard: Heard) -> Any:
+    if hasattr(lines := getattr(stream, "streaming_response", None), "__aiter__"):
+        stream.streaming_response = _Tap(lines, heard)  # LiteLLM's readers of a vendor's lines
+        return stream
+    return _Tap(stream, heard) if hasattr(stream, "__aiter__") else stream
+
+
+class _Tap:
+    """An asynchronous iterator as it is, heard."""
+
+    def __init__(self, inner: Any, heard: Heard) -> None:
+        self._inner, self._heard = inner, heard
+        self._iterator: Any = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def __aiter__(self) -> _Tap:
+        self._iterator = aiter(self._inner)
+        return self
+
+    async def __anext__(self) -> Any:
+        if self._iterator is None:
+            aiter(self)
+        try:
+            item = await anext(self._iterator)
+        except Exception as error:
+            self._heard.note_failure(error)
+            raise
+        with suppress(Exception):  # what can't be understood here is LiteLLM's to read
+            self._heard.note(item)
+        return item
+
+
+def _piece(item: Any) -> Mapping[str, Any] | None:
+    if hasattr(item, "model_dump"):
+        return item.model_dump(mode="json", warnings=False)  # type: ignore[no-any-return]
+    if isinstance(item, Mapping):
+        return item
+    text = item.decode(errors="replace") if isinstance(item, bytes) else item if isinstance(item, str) else ""
+    text = text.strip().removeprefix("data:").strip()
+    if not text.startswith("{"):
+        return None
+    value = json.loads(text)
+    return value if isinstance(value, Mapping) else None
