@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from cappy_select.characters import is_blank
+
 Kind = Literal["gold", "mismatch", "augmented", "labelled"]
 Mode = Literal["pretrain", "adapt"]
 
