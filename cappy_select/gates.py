@@ -38,7 +38,7 @@ class Complete:
 
     def reason(self, candidate: Candidate, request: Request) -> str | None:
         """`refused: ...`, `failed: ...`, `empty answer`, `too long: ...`, `cut off ...`, with its vendor's word."""
-        refusal = candidate.message.get("refusal")
+        refusal = _refusal(candidate.message)
         meaning = meaning_of(candidate.finish_reason)
         if refusal or meaning in ("refused", "failed"):
             what = "refused" if refusal else meaning
@@ -53,6 +53,13 @@ class Complete:
         if meaning == "cut_off" and not self._accept_cut_off:
             return f"cut off: {str(candidate.finish_reason)[:200]}"
         return None
+
+
+def _refusal(message: Mapping[str, Any]) -> Any:
+    """In the message, or in a part of its content."""
+    content = message.get("content")
+    parts = [part for part in content if isinstance(part, Mapping)] if isinstance(content, list) else []
+    return next((said for part in (message, *parts) if (said := part.get("refusal"))), None)
 
 
 class FinishReason:

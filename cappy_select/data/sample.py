@@ -216,7 +216,7 @@ def _recorded(candidate: Candidate) -> Recorded:
     return Recorded(
         model=candidate.model,
         response=storable(response_text(candidate.message)),
-        finish_reason=candidate.finish_reason,
+        finish_reason=candidate.finish_reason and storable(candidate.finish_reason),
         usage=candidate.usage,
         cost=candidate.cost,
         latency_s=candidate.latency_s,

@@ -113,6 +113,7 @@ class LiteLLMProvider:
             model=self._model,
             cost_of=lambda usage: self._cost(response, usage),
             native_ends=received.ends(),
+            secrets=(self._api_key,),
         )
 
     async def stream(self, request: Request) -> AsyncGenerator[Delta | Candidate, None]:

@@ -100,7 +100,9 @@ class OpenAIProvider:
     async def complete(self, request: Request) -> list[Candidate]:
         """One `chat.completions.create` call."""
         response = await self._create(request, {"n": request.n} if request.n > 1 else {})
-        return candidates_of(response, request, model=self._model, cost_of=self.price)
+        return candidates_of(
+            response, request, model=self._model, cost_of=self.price, secrets=(self._options["api_key"],)
+        )
 
     async def stream(self, request: Request) -> AsyncGenerator[Delta | Candidate, None]:
         """One streamed call, for one answer."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from cappy_select.characters import without_halves
 from cappy_select.errors import InputError, ProviderError
 from cappy_select.figures import tokens_of
 from cappy_select.finish_reasons import graver, meaning_of
-from cappy_select.providers.failures import error_in, failure_from, failure_of, reason_in
+from cappy_select.providers.failures import error_in, failure_from, failure_of
 from cappy_select.tool_calls import with_texts
 from cappy_select.types import Candidate, Request, Usage, estimated_usage
 
@@ -58,12 +59,19 @@ def refuse_seed(params: Mapping[str, Any]) -> None:
 
 
 def candidates_of(
-    response: Any, request: Request, *, model: str, cost_of: Cost, native_ends: Sequence[str] = ()
+    response: Any,
+    request: Request,
+    *,
+    model: str,
+    cost_of: Cost,
+    native_ends: Sequence[str] = (),
+    secrets: Collection[str | None] = (),
 ) -> list[Candidate]:
     """A candidate for each choice of a response, which is an object of OpenAI's client or LiteLLM, or the body itself.
 
     They share its usage and cost, so that sums are exact. A choice that brought no message, or an error, is one that
-    can't win. `native_ends` are the finish reasons as they came, where the response may have others.
+    can't win. `native_ends` are the finish reasons as they came, where the response may have others; `secrets` go from
+    messages.
 
     Raises ProviderError: of its kind where the body, or every choice, holds an error; `invalid_response` where there
     is no choice. It has the usage and the cost that the body reports.
@@ -78,7 +86,7 @@ def candidates_of(
     error = error_in(body) or (errors[0] if errors and all(errors) else None)
     if error is not None:
         billed = usage if choices or not usage.estimated else None
-        raise failure_from(error, model=model, usage=billed, cost=cost)
+        raise failure_from(error, model=model, secrets=secrets, usage=billed, cost=cost)
     natives = native_ends if len(native_ends) == len(choices) else [""] * len(choices)
     ends = [_end(choice, native) for choice, native in zip(choices, natives, strict=True)]
     if not any(
@@ -95,7 +103,7 @@ def candidates_of(
             Candidate(
                 model=model,
                 message={"role": "assistant", "content": None} | (message or {}),
-                finish_reason=f"error: {reason_in(lost)[:200]}" if lost else end,
+                finish_reason=f"error: {failure_from(lost, model=model, secrets=secrets).message}" if lost else end,
                 usage=Usage(
                     prompt_tokens=_share(usage.prompt_tokens, position, len(choices)),
                     completion_tokens=_share(usage.completion_tokens, position, len(choices)),
@@ -181,7 +189,7 @@ def _end(choice: Any, native: str) -> str | None:
 def _word(reason: Any) -> str | None:
     if isinstance(reason, Mapping):  # SGLang's {"type": "abort", ...}
         reason = reason.get("type")
-    return None if reason is None else str(reason)
+    return None if reason is None else str(without_halves(str(reason)))[:500]
 
 
 # As OpenAI's format, Anthropic and Bedrock, Gemini, Ollama report them.

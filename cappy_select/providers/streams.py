@@ -45,14 +45,14 @@ async def streamed(
         whole.note_heard(heard)
     if whole.error is None and (whole.broke_off or (heard is not None and heard.broke_off)):
         raise ProviderError("the stream ended before the answer did", kind="connection", model=model)
-    candidate, *_ = candidates_of(whole.body(), request, model=model, cost_of=cost_of)
+    candidate, *_ = candidates_of(whole.body(), request, model=model, cost_of=cost_of, secrets=(api_key,))
     yield candidate
 
 
 def _failure(error: Exception, heard: Heard | None, *, model: str, api_key: str | None) -> ProviderError:
     """What the server said, rather than what LiteLLM made of it."""
     if heard is not None and heard.error is not None:
-        return failure_from(heard.error, model=model)
+        return failure_from(heard.error, model=model, secrets=(api_key,))
     if heard is not None and meaning_of(heard.end) == "failed":
         return ProviderError(f"the answer failed: its finish reason is {heard.end!r:.200}", kind="server", model=model)
     return failure_of(error, model=model, api_key=api_key)
