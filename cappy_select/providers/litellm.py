@@ -130,6 +130,9 @@ class LiteLLMProvider:
         params = {**self._params, **request.params, **more}
         if "tools" in params:
             params |= _without_mcp()
+        choice = params.get("tool_choice")
+        if isinstance(choice, Mapping) and choice.get("type") == "custom":  # LiteLLM refuses it, and OpenAI takes it
+            params["extra_body"] = {**(params.get("extra_body") or {}), "tool_choice": params.pop("tool_choice")}
         try:
             return await self._litellm.acompletion(
                 model=self._model,
