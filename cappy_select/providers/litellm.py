@@ -147,7 +147,7 @@ class LiteLLMProvider:
             )
         except Exception as error:  # LiteLLM also passes on what its HTTP layers raise
             failure = failure_of(error, model=self._model, api_key=self._api_key)
-            if received is not None and received.is_there and failure.kind in _OF_A_READER:
+            if received is not None and (received.says_more or (received.is_there and failure.kind in _OF_A_READER)):
                 # It came, and is billed: LiteLLM gives any status to what it can't read, and would be asked again.
                 body = received.body()
                 return body if body is not None else {"unreadable": failure.message}

@@ -49,6 +49,12 @@ class Received:
         except (ValueError, RecursionError):
             return None
 
+    @property
+    def says_more(self) -> bool:
+        """Whether it has answers in OpenAI's format, or an error: what it says of itself."""
+        body = self.body()
+        return isinstance(body, Mapping) and (isinstance(body.get("choices"), list) or error_in(body) is not None)
+
     def ends(self) -> list[str]:
         """Why each answer ended, in its vendor's own words, as far as it says so."""
         body = self.body()
