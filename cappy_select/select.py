@@ -95,7 +95,7 @@ class Selector:
             gates: What an answer must be to be scored (`JsonSchema`, `Matches`, ..., or a function of a
                 candidate), after `Complete`, which every answer must pass; one to a request with `tools` or a
                 `response_format` must also fit those.
-            accept_cut_off: Answers that ended at their token limit can win; None: as the plan says.
+            accept_cut_off: Answers that a limit cut off can win; None: as the plan says.
             strategy: How the winner is found; default `Argmax()`.
             stop_when: A score that is good enough: when one answer has it, and `min_usable` are there, the other
                 calls are cancelled.
