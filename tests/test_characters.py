@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cappy_select import Candidate, Delta, Failure, Instruction, Selection, Usage
-from cappy_select.characters import ends_in_first_half, escaped, is_blank, joined, without_halves
+from cappy_select.characters import Halves, escaped, is_blank, joined, without_halves
 
 HALVES = st.text(alphabet=st.one_of(st.characters(), st.integers(0xD800, 0xDFFF).map(chr)))
 
@@ -53,7 +53,19 @@ def test_what_is_seen_is_not_blank(text):
 def test_joining_keeps_every_character_and_leaves_no_pair_apart(text):
     whole = joined(text)
     assert whole.encode("utf-16-le", "surrogatepass") == text.encode("utf-16-le", "surrogatepass")
-    assert not any(ends_in_first_half(a) and "\udc00" <= b <= "\udfff" for a, b in pairwise(whole))
+    assert not any("\ud800" <= a <= "\udbff" and "\udc00" <= b <= "\udfff" for a, b in pairwise(whole))
+
+
+@given(HALVES, st.lists(st.integers(0, 40)))
+def test_pieces_never_end_within_a_character_and_make_the_text(text, cuts):
+    units = text.encode("utf-16-le", "surrogatepass")
+    marks = sorted({0, *(2 * cut for cut in cuts if 2 * cut < len(units)), len(units)})
+    pieces = [units[a:b].decode("utf-16-le", "surrogatepass") for a, b in pairwise(marks)]
+    halves = Halves()
+    passed = [halves.pass_on("content", piece) for piece in pieces]
+    passed += halves.rest().values()
+    assert "".join(passed) == joined(text) == "".join(map(joined, passed))
+    assert halves.rest() == {}
 
 
 @given(st.recursive(HALVES, lambda inner: st.lists(inner) | st.dictionaries(HALVES, inner), max_leaves=6))

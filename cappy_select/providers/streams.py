@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Mapping
 from inspect import isawaitable
 from typing import Any
 
-from cappy_select.characters import ends_in_first_half, joined
+from cappy_select.characters import Halves, joined
 from cappy_select.errors import ProviderError
 from cappy_select.finish_reasons import meaning_of
 from cappy_select.providers.failures import error_in, failure_from, failure_of
@@ -68,7 +68,7 @@ class WholeAnswer:
         self._choice: dict[str, Any] = {}
         self._logprobs: dict[str, list[Any]] = {}
         self._calls: list[_Call] = []
-        self._begun: dict[str, str] = {}  # what was held back of each text: the first half of a character
+        self._halves = Halves()
 
     def add(self, chunk: dict[str, Any]) -> list[dict[str, Any]]:
         """Take a chunk in; its deltas, without what is empty."""
@@ -90,16 +90,10 @@ class WholeAnswer:
 
     def rest(self) -> list[dict[str, Any]]:
         """The halves whose other half never came."""
-        held = {name: half for name, half in self._begun.items() if half}
-        self._begun = {}
-        made: list[dict[str, Any]] = []
-        for place, half in held.items():
-            name, _, index = place.partition(" ")
-            if not index:
-                made.append({name: half})
-                continue
-            made.append({"tool_calls": [self._calls[int(index)].piece(int(index), half)]})
-        return made
+        return [
+            {"tool_calls": [self._calls[place].piece(place, half)]} if isinstance(place, int) else {str(place): half}
+            for place, half in self._halves.rest().items()
+        ]
 
     @property
     def broke_off(self) -> bool:
@@ -149,18 +143,10 @@ class WholeAnswer:
                 else:
                     self._message[name] = value
                 if isinstance(value, str):
-                    value = self._handed_on(name, value)
+                    value = self._halves.pass_on(name, value)
             if value not in ("", [], {}):
                 added[name] = value
         return added
-
-    def _handed_on(self, place: str, text: str) -> str:
-        """The new text without the first half of a character, which waits for the other."""
-        text = joined(self._begun.pop(place, "") + text)
-        if ends_in_first_half(text):
-            self._begun[place] = text[-1]
-            text = text[:-1]
-        return text
 
     def _add_call(self, piece: Any) -> dict[str, Any] | None:
         if not isinstance(piece, dict):
@@ -172,7 +158,7 @@ class WholeAnswer:
         inner = added.get(kind)
         if isinstance(inner, dict):
             name = _ARGUMENTS[kind]
-            inner[name] = self._handed_on(f"tool_calls {index}", inner.get(name) or "")
+            inner[name] = self._halves.pass_on(index, inner.get(name) or "")
         return {"index": index} | added
 
     def _place_of(self, piece: Mapping[str, Any]) -> int:
