@@ -43,11 +43,11 @@ class Complete:
         if refusal or meaning in ("refused", "failed"):
             what = "refused" if refusal else meaning
             return f"{what}: {str(refusal or candidate.finish_reason)[:200]}"
-        if None in calls_in(candidate.message):
-            return "a tool call that is none: neither a function nor a custom tool with a name"
         text = response_text(candidate.message)
         if is_blank(text):
             return "empty answer"
+        if None in calls_in(candidate.message):
+            return "a tool call that is none: neither a function nor a custom tool with a name"
         if len(text) > MAX_CHARACTERS:
             return f"too long: {len(text):,} characters, at most {MAX_CHARACTERS:,} are read"
         if meaning == "cut_off" and not self._accept_cut_off:
