@@ -11,6 +11,7 @@ from tenacity import RetryCallState, wait_random_exponential
 from cappy_select.errors import FailureKind, ProviderError
 from cappy_select.lanes import Lane
 from cappy_select.providers import Priced, Provider
+from cappy_select.providers.failures import without_places
 from cappy_select.sampling import Sampling
 from cappy_select.types import Candidate, Request, Usage, estimated_usage, response_text
 
@@ -46,7 +47,7 @@ def checked(answers: list[Candidate], call: Call) -> list[Candidate]:
 
 def error_of(call: Call, kind: FailureKind, message: str) -> ProviderError:
     """A failure of this call."""
-    return ProviderError(message, kind=kind, model=str(call.provider.model))
+    return ProviderError(without_places(message), kind=kind, model=str(call.provider.model))
 
 
 _backoff = wait_random_exponential(multiplier=0.25, max=8.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 # White space of every script, control and format characters (Cc, Cf), and what Unicode calls ignorable: soft hyphen,
@@ -31,9 +31,33 @@ def joined(text: str) -> str:
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
 
 
-def ends_in_first_half(text: str) -> bool:
-    """Whether the other half of the last character is still to come."""
-    return _FIRST_HALF.search(text) is not None
+class Halves:
+    """First halves at the ends of pieces of text, kept back until what follows in the same place."""
+
+    def __init__(self) -> None:
+        self._kept: dict[Hashable, str] = {}
+
+    def pass_on(self, place: Hashable, text: str) -> str:
+        """What of a piece can be handed on now, behind what was kept back before it."""
+        text = joined(self._kept.pop(place, "") + text)
+        if _FIRST_HALF.search(text) is not None:
+            self._kept[place] = text[-1]
+            text = text[:-1]
+        return text
+
+    def rest(self) -> dict[Hashable, str]:
+        """The halves whose other half never came, by place."""
+        kept, self._kept = self._kept, {}
+        return kept
+
+
+def joined_in(value: Any) -> Any:
+    """A value of JSON, with each of its texts `joined`."""
+    if isinstance(value, str):
+        return joined(value)
+    if isinstance(value, Mapping):
+        return {name: joined_in(inner) for name, inner in value.items()}
+    return [joined_in(inner) for inner in value] if isinstance(value, list) else value
 
 
 def escaped(json_text: str) -> str:

@@ -72,7 +72,7 @@ _WORDS: dict[Meaning, tuple[str, ...]] = {
     ),
 }
 
-_GRAVITY: tuple[Meaning, ...] = ("unknown", "complete", "tool_calls", "cut_off", "refused", "failed")
+_GRAVITY: dict[Meaning, int] = {"unknown": 0, "complete": 1, "tool_calls": 1, "cut_off": 2, "refused": 3, "failed": 4}
 _ENUMERATIONS = re.compile(r"^(?:finish|stop|block(?:ed)?|done)?reason(?=.)")
 
 
@@ -101,7 +101,7 @@ def graver(first: str | None, second: str | None) -> str | None:
 
 
 def _gravity(reason: str | None) -> int:
-    return _GRAVITY.index(meaning_of(reason))
+    return _GRAVITY[meaning_of(reason)]
 
 
 def _known(text: str) -> Meaning | None:

@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Any, Protocol, runtime_checkable
 
+from cappy_select.characters import is_blank
 from cappy_select.errors import InputError
 from cappy_select.finish_reasons import meaning_of
+from cappy_select.tool_calls import calls_in
 from cappy_select.types import Candidate, Request, response_text
 
 MAX_CHARACTERS = 2_000_000  # a longer answer is a broken server's: the largest models write a third of this
@@ -26,26 +28,38 @@ class Gate(Protocol):
 
 
 class Complete:
-    """The answer has text or a tool call, is no refusal, and was not cut off. Every Selector has this one."""
+    """The answer has visible text behind its thinking, or a tool call, and is neither cut off, refused nor failed.
+
+    Every Selector has this one. The module `finish_reasons` has the words of each vendor.
+    """
 
     def __init__(self, *, accept_cut_off: bool = False) -> None:
         self._accept_cut_off = accept_cut_off
 
     def reason(self, candidate: Candidate, request: Request) -> str | None:
         """`refused: ...`, `failed: ...`, `empty answer`, `too long: ...`, `cut off ...`, with its vendor's word."""
-        refusal = candidate.message.get("refusal")
+        refusal = _refusal(candidate.message)
         meaning = meaning_of(candidate.finish_reason)
         if refusal or meaning in ("refused", "failed"):
             what = "refused" if refusal else meaning
             return f"{what}: {str(refusal or candidate.finish_reason)[:200]}"
         text = response_text(candidate.message)
-        if not text.strip():
+        if is_blank(text):
             return "empty answer"
+        if None in calls_in(candidate.message):
+            return "a tool call that is none: neither a function nor a custom tool with a name"
         if len(text) > MAX_CHARACTERS:
             return f"too long: {len(text):,} characters, at most {MAX_CHARACTERS:,} are read"
         if meaning == "cut_off" and not self._accept_cut_off:
             return f"cut off: {str(candidate.finish_reason)[:200]}"
         return None
+
+
+def _refusal(message: Mapping[str, Any]) -> Any:
+    """In the message, or in a part of its content."""
+    content = message.get("content")
+    parts = [part for part in content if isinstance(part, Mapping)] if isinstance(content, list) else []
+    return next((said for part in (message, *parts) if (said := part.get("refusal"))), None)
 
 
 class FinishReason:
@@ -100,31 +114,71 @@ class ToolArguments:
 
     def reason(self, candidate: Candidate, request: Request) -> str | None:
         """None when every call could be made."""
-        choice = request.params.get("tool_choice")
-        forced = choice.get("function", {}).get("name") if isinstance(choice, Mapping) else None
-        calls = candidate.message.get("tool_calls") or ()
+        must, forced = _choice(request.params)
+        calls = list(calls_in(candidate.message))
         if not calls:
-            return "no tool call" if self._required or forced or choice in ("required", "any") else None
-        if choice == "none":
+            return "no tool call" if self._required or must == "some" else None
+        if must == "none":
             return "calls a tool, and was asked not to"
-        schemas = {
-            tool["function"]["name"]: tool["function"].get("parameters") or {}
-            for tool in request.params.get("tools") or ()
-            if isinstance(tool, Mapping) and isinstance(tool.get("function"), Mapping)
-        }
+        schemas = _schemas(request.params)
         for call in calls:
-            function = call.get("function") if isinstance(call, Mapping) else None
-            if not isinstance(function, Mapping):
+            if call is None:
                 return "a tool call without a function"
-            name, arguments = str(function.get("name")), str(function.get("arguments") or "{}")
-            if name not in schemas:
-                return f"calls the tool {name!r}, which was not offered"
-            if forced and name != forced:
-                return f"calls the tool {name!r}, not {forced!r}"
-            fault = _fault_by(schemas[name], arguments, f"the arguments of {name}")
-            if fault:
+            if call.name not in schemas:
+                return f"calls the tool {call.name!r}, which was not offered"
+            if forced and call.name != forced:
+                return f"calls the tool {call.name!r}, not {forced!r}"
+            schema = schemas[call.name]
+            if call.is_custom or schema is None:  # a custom tool takes any text
+                continue
+            arguments = _readable(call.arguments) or "{}"
+            if fault := _fault_by(schema, arguments, f"the arguments of {call.name}"):
                 return fault
         return None
+
+
+def _choice(params: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """Whether an answer must call `some` tool or `none`, and which one, by `tool_choice` in any vendor's form."""
+    choice = params.get("tool_choice") or params.get("function_call")
+    if isinstance(choice, Mapping):
+        inner = choice.get(str(choice.get("type")))
+        parts: tuple[Any, ...] = (inner, choice.get("function"), choice)
+        forced = next((part["name"] for part in parts if _has_name(part)), None)
+        if forced:
+            return "some", str(forced)
+        choice = inner.get("mode") if isinstance(inner, Mapping) else choice.get("type")
+    return {"required": "some", "any": "some", "none": "none"}.get(str(choice)), None
+
+
+def _schemas(params: Mapping[str, Any]) -> dict[str, Mapping[str, Any] | None]:
+    """Of the tools offered, by name; None for a custom tool, which has none."""
+    found: dict[str, Mapping[str, Any] | None] = {}
+    for tool in [*(params.get("tools") or ()), *(params.get("functions") or ())]:
+        if not isinstance(tool, Mapping):
+            continue
+        inner = tool.get("custom") if tool.get("type") == "custom" else tool.get("function")
+        said = next((part for part in (inner, tool) if _has_name(part)), None)
+        if said is not None:
+            schema = said.get("parameters") or said.get("input_schema") or {}
+            found[str(said["name"])] = None if tool.get("type") == "custom" or schema is True else schema
+    return found
+
+
+def _has_name(value: Any) -> bool:
+    return isinstance(value, Mapping) and bool(value.get("name"))
+
+
+def _readable(arguments: str) -> str:
+    """Arguments with their control characters escaped: models write raw line breaks, and most readers take them."""
+    if _CONTROL.search(arguments) is None:
+        return arguments.strip()
+    try:
+        return json.dumps(json.loads(arguments, strict=False))
+    except (ValueError, RecursionError):
+        return arguments
+
+
+_CONTROL = re.compile(r"[\x00-\x1f]")
 
 
 class ResponseFormat:
@@ -136,7 +190,7 @@ class ResponseFormat:
     def reason(self, candidate: Candidate, request: Request) -> str | None:
         """None for what was asked for."""
         asked = request.params.get("response_format")
-        if not isinstance(asked, Mapping) or candidate.message.get("tool_calls"):
+        if not isinstance(asked, Mapping) or any(calls_in(candidate.message)):
             return None
         if asked.get("type") == "json_object":
             return _fault_by({"type": "object"}, candidate.text, "the answer")
@@ -144,6 +198,9 @@ class ResponseFormat:
             return None
         return _fault_by(asked["json_schema"].get("schema") or {}, candidate.text, "the answer")
 
+
+FORMAL = ("tools", "functions", "response_format")
+"""Parameters of a request that say what form an answer must have."""
 
 AS_ASKED: tuple[Gate, ...] = (ToolArguments(), ResponseFormat())
 """What every answer to a request with tools or a format must pass."""

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cappy_select.errors import InputError, validation_message
+from cappy_select.thinking import behind_thinking
 from cappy_select.types import Usage
 
 
@@ -32,6 +33,11 @@ class Recorded(BaseModel):
     latency_s: float = Field(0.0, ge=0)
     logprob_sum: float | None = None
     logprob_mean: float | None = None
+
+    @property
+    def said(self) -> str:
+        """The response behind its thinking: what scores, votes and labels go by."""
+        return behind_thinking(self.response)
 
     @property
     def quality(self) -> float | None:

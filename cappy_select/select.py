@@ -17,7 +17,7 @@ from cappy_select import background
 from cappy_select.asking import Asking, as_plan
 from cappy_select.errors import InputError, NoGoodAnswer, StrategyError, validation_message
 from cappy_select.fanout import FanOutConfig, Gathered, fan_out, no_candidates
-from cappy_select.gates import AS_ASKED, Complete, Gate, as_gates, reason_against
+from cappy_select.gates import AS_ASKED, FORMAL, Complete, Gate, as_gates, reason_against
 from cappy_select.icl import InContext
 from cappy_select.instruction import as_messages, build_instruction, check_policy
 from cappy_select.providers import Provider, as_providers
@@ -95,7 +95,7 @@ class Selector:
             gates: What an answer must be to be scored (`JsonSchema`, `Matches`, ..., or a function of a
                 candidate), after `Complete`, which every answer must pass; one to a request with `tools` or a
                 `response_format` must also fit those.
-            accept_cut_off: Answers that ended at their token limit can win; None: as the plan says.
+            accept_cut_off: Answers that a limit cut off can win; None: as the plan says.
             strategy: How the winner is found; default `Argmax()`.
             stop_when: A score that is good enough: when one answer has it, and `min_usable` are there, the other
                 calls are cancelled.
@@ -355,7 +355,7 @@ class Selector:
         """Answers as they arrive: rejected by a gate, or not; scored already when a score can end the fan-out."""
         until = time.perf_counter() + seconds
         reasons: list[str | None] = [reason_against(*answer, self._gates[:1]) for answer in answers]  # microseconds
-        formal = any(request.params.get("tools") or request.params.get("response_format") for _, request in answers)
+        formal = any(request.params.get(name) for _, request in answers for name in FORMAL)
         gates = (*self._gates, *self._form) if formal else self._gates
         if len(gates) > 1:
             said: list[str | None] = []  # filled by the worker, as far as it comes in time

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
+from cappy_select.characters import escaped
+
 if TYPE_CHECKING:
     from cappy_select.evaluate.report import Table
 
@@ -45,8 +47,8 @@ def new_app(**options: Any) -> typer.Typer:
 
 
 def print_json(value: Any) -> None:
-    """One JSON value, UTF-8, on standard output."""
-    print(json.dumps(value, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None))
+    """One JSON value, UTF-8, on standard output; what UTF-8 has no form for as an escape."""
+    print(escaped(json.dumps(value, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None)))
 
 
 def json_number(value: float) -> float | None:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from cappy_select.answers import extractor
+from cappy_select.characters import is_blank
 from cappy_select.cli.output import (
     AllowDowngrade,
     ApiBase,
@@ -87,7 +88,7 @@ def select(
     text = prompt
     if prompt == "-":
         text = sys.stdin.read().removesuffix("\n") if sys.stdin else ""
-    if not text.strip():
+    if is_blank(text):
         raise InputError("the prompt is empty")
     params: dict[str, Any] = {"temperature": temperature, "max_tokens": max_tokens}
     selector = Selector(

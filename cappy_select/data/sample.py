@@ -216,7 +216,7 @@ def _recorded(candidate: Candidate) -> Recorded:
     return Recorded(
         model=candidate.model,
         response=storable(response_text(candidate.message)),
-        finish_reason=candidate.finish_reason,
+        finish_reason=candidate.finish_reason and storable(candidate.finish_reason),
         usage=candidate.usage,
         cost=candidate.cost,
         latency_s=candidate.latency_s,
@@ -274,7 +274,8 @@ def _candidates(given: Any, where: str, problems: Problems) -> list[Recorded] | 
     try:
         if not isinstance(given, list) or not given:
             raise InputError("expected candidates[{model, response}]")
-        return [Recorded.model_validate(candidate) for candidate in given]
+        read = [Recorded.model_validate(candidate) for candidate in given]
+        return [answer.model_copy(update={"response": answer.said}) for answer in read]  # what is labelled and scored
     except ValidationError as error:
         problems.report(where, f"candidates: {validation_message(error)}")
     except InputError as error:

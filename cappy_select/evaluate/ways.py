@@ -67,8 +67,8 @@ def final_answer(answer: Recorded, references: Sequence[str]) -> str:
     if answer.answer is not None:
         return plain(answer.answer)
     if references and all(NUMBER.fullmatch(reference.strip()) for reference in references):
-        return number(answer.response)
-    return plain(answer.response)
+        return number(answer.said)
+    return plain(answer.said)
 
 
 def _picked(quality: Sequence[Floats], marks: Sequence[Sequence[float] | npt.NDArray[np.float32]]) -> Floats:

@@ -13,6 +13,7 @@ from html import unescape
 from pathlib import Path
 from typing import Any
 
+from cappy_select.characters import without_halves
 from cappy_select.errors import FailureKind, ProviderError
 from cappy_select.types import Usage
 
@@ -125,9 +126,16 @@ def error_in(value: Any) -> Any:
     return error or None
 
 
-def failure_from(error: Any, *, model: str, usage: Usage | None = None, cost: float | None = None) -> ProviderError:
+def failure_from(
+    error: Any,
+    *,
+    model: str,
+    secrets: Collection[str | None] = (),
+    usage: Usage | None = None,
+    cost: float | None = None,
+) -> ProviderError:
     """The failure that an error in a body of status 200 is, by its code, else by its words."""
-    message = _without_secrets(reason_in(error) or "an error without a word", ())
+    message = _without_secrets(reason_in(error) or "an error without a word", secrets)
     return ProviderError(message, kind=_kind_in(error), model=model, usage=usage, cost=cost)
 
 
@@ -214,7 +222,7 @@ def _without_secrets(text: str, secrets: Collection[str | None]) -> str:
     for key in (*secrets, *keys):
         if key and len(key) >= _SHORTEST_KEY:
             text = text.replace(key, "***")
-    text = _KEY_LIKE.sub("***", " ".join(text[:10_000].split()))
+    text = _KEY_LIKE.sub("***", " ".join(without_halves(text[:10_000]).split()))
     return without_places(_WRAPPERS.sub("", text))[:500]
 
 

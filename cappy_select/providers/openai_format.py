@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from cappy_select.characters import without_halves
 from cappy_select.errors import InputError, ProviderError
 from cappy_select.figures import tokens_of
 from cappy_select.finish_reasons import graver, meaning_of
-from cappy_select.providers.failures import error_in, failure_from, failure_of, reason_in
+from cappy_select.providers.failures import error_in, failure_from, failure_of
 from cappy_select.tool_calls import with_texts
 from cappy_select.types import Candidate, Request, Usage, estimated_usage
 
@@ -57,11 +58,20 @@ def refuse_seed(params: Mapping[str, Any]) -> None:
         raise InputError("give the seed to the Selector or its plan: the same one in every call gives one answer")
 
 
-def candidates_of(response: Any, request: Request, *, model: str, cost_of: Cost) -> list[Candidate]:
+def candidates_of(
+    response: Any,
+    request: Request,
+    *,
+    model: str,
+    cost_of: Cost,
+    native_ends: Sequence[str] = (),
+    secrets: Collection[str | None] = (),
+) -> list[Candidate]:
     """A candidate for each choice of a response, which is an object of OpenAI's client or LiteLLM, or the body itself.
 
     They share its usage and cost, so that sums are exact. A choice that brought no message, or an error, is one that
-    can't win.
+    can't win. `native_ends` are the finish reasons as they came, where the response may have others; `secrets` go from
+    messages.
 
     Raises ProviderError: of its kind where the body, or every choice, holds an error; `invalid_response` where there
     is no choice. It has the usage and the cost that the body reports.
@@ -70,14 +80,15 @@ def candidates_of(response: Any, request: Request, *, model: str, cost_of: Cost)
     given = body.get("choices")
     choices: list[Any] = given if isinstance(given, list) else []
     messages = [_message(choice) for choice in choices]
-    usage = _usage(request, body.get("usage"), [message for message in messages if message])
+    usage = _usage(request, body, [message for message in messages if message])
     cost = cost_of(usage)
     errors = [error_in(choice) or error_in(_aside(choice)) for choice in choices]
     error = error_in(body) or (errors[0] if errors and all(errors) else None)
     if error is not None:
         billed = usage if choices or not usage.estimated else None
-        raise failure_from(error, model=model, usage=billed, cost=cost)
-    ends = [_end(choice) for choice in choices]
+        raise failure_from(error, model=model, secrets=secrets, usage=billed, cost=cost)
+    natives = native_ends if len(native_ends) == len(choices) else [""] * len(choices)
+    ends = [_end(choice, native) for choice, native in zip(choices, natives, strict=True)]
     if not any(
         message or meaning_of(end) in ("refused", "failed") for message, end in zip(messages, ends, strict=True)
     ):
@@ -92,7 +103,7 @@ def candidates_of(response: Any, request: Request, *, model: str, cost_of: Cost)
             Candidate(
                 model=model,
                 message={"role": "assistant", "content": None} | (message or {}),
-                finish_reason=f"error: {reason_in(lost)[:200]}" if lost else end,
+                finish_reason=f"error: {failure_from(lost, model=model, secrets=secrets).message}" if lost else end,
                 usage=Usage(
                     prompt_tokens=_share(usage.prompt_tokens, position, len(choices)),
                     completion_tokens=_share(usage.completion_tokens, position, len(choices)),
@@ -160,31 +171,39 @@ def _aside(choice: Any) -> Mapping[str, Any]:
     return aside if isinstance(aside, Mapping) else {}
 
 
-def _end(choice: Any) -> str | None:
+def _end(choice: Any, native: str) -> str | None:
     """Why an answer ended: in the gateway's words, unless its provider's own say more against it.
 
     LiteLLM makes `stop` of every word that it does not know, and of `error`.
     """
     if not isinstance(choice, Mapping):
-        return None
+        return native or None
     end = _word(choice.get("finish_reason") or choice.get("finish_details"))
     end = graver(end, _word(choice.get("native_finish_reason")))
-    native = _word(_aside(choice).get("native_finish_reason"))
-    if native and meaning_of(native) == "unknown" and meaning_of(end) == "complete":
-        return native
-    return graver(end, native)
+    for word in (native, _word(_aside(choice).get("native_finish_reason"))):
+        is_new = word and meaning_of(word) == "unknown" and meaning_of(end) == "complete"
+        end = word if is_new else graver(end, word or None)
+    return end
 
 
 def _word(reason: Any) -> str | None:
     if isinstance(reason, Mapping):  # SGLang's {"type": "abort", ...}
         reason = reason.get("type")
-    return None if reason is None else str(reason)
+    return None if reason is None else str(without_halves(str(reason)))[:500]
 
 
-def _usage(request: Request, reported: Any, answers: Sequence[Mapping[str, Any]]) -> Usage:
+# As OpenAI's format, Anthropic and Bedrock, Gemini, Ollama report them.
+_USAGES = (
+    *(("prompt_tokens", "completion_tokens"), ("input_tokens", "output_tokens"), ("inputTokens", "outputTokens")),
+    *(("promptTokenCount", "candidatesTokenCount"), ("prompt_eval_count", "eval_count")),
+)
+
+
+def _usage(request: Request, body: Mapping[str, Any], answers: Sequence[Mapping[str, Any]]) -> Usage:
     """As reported; what can't be a number of tokens is estimated."""
-    figures = reported if isinstance(reported, Mapping) else {}
-    given = [figures.get(name) for name in ("prompt_tokens", "completion_tokens")]
+    places = [body.get("usage"), body.get("usageMetadata"), body]
+    pairs = [[place.get(name) for name in names] for place in places if isinstance(place, Mapping) for names in _USAGES]
+    given = next((pair for pair in pairs if pair != [None, None]), [None, None])
     prompt, completion = (tokens_of(0 if value is None else value) for value in given)
     if prompt is not None and completion is not None and prompt + completion:
         return Usage(prompt_tokens=prompt, completion_tokens=completion)

@@ -7,10 +7,12 @@ from collections.abc import AsyncGenerator, Mapping
 from inspect import isawaitable
 from typing import Any
 
-from cappy_select.characters import ends_in_first_half, joined
+from cappy_select.characters import Halves, joined
 from cappy_select.errors import ProviderError
-from cappy_select.providers.failures import error_in, failure_of
+from cappy_select.finish_reasons import meaning_of
+from cappy_select.providers.failures import error_in, failure_from, failure_of
 from cappy_select.providers.openai_format import Cost, body_of, candidates_of, without_none
+from cappy_select.providers.received import Heard, listen
 from cappy_select.tool_calls import arguments_text
 from cappy_select.types import Candidate, Delta, Request
 
@@ -22,7 +24,7 @@ async def streamed(
 
     Raises ProviderError, also for a stream that ends before its answer does, or says that it failed.
     """
-    whole = WholeAnswer()
+    whole, heard = WholeAnswer(), listen(response)
     try:
         async for chunk in response:
             for delta in whole.add(dict(body_of(chunk))):
@@ -30,26 +32,30 @@ async def streamed(
             if whole.error is not None:
                 break
     except Exception as error:
-        raise failure_of(error, model=model, api_key=api_key) from None
+        if heard is None or not heard.is_over:
+            raise _failure(error, heard, model=model, api_key=api_key) from None
+        # LiteLLM stumbled over what came behind the answer, such as a figure that is none.
     finally:
         closing = (getattr(response, "aclose", None) or response.close)()
         if isawaitable(closing):
             await closing
     for delta in whole.rest():
         yield Delta(message=delta)
-    # LiteLLM gives the reason another name, and says `stop` where none came.
-    whole.note_native(said := _reason_that_came(response))
-    if whole.error is None and (whole.broke_off or said == ""):
+    if heard is not None:
+        whole.note_heard(heard)
+    if whole.error is None and (whole.broke_off or (heard is not None and heard.broke_off)):
         raise ProviderError("the stream ended before the answer did", kind="connection", model=model)
-    candidate, *_ = candidates_of(whole.body(), request, model=model, cost_of=cost_of)
+    candidate, *_ = candidates_of(whole.body(), request, model=model, cost_of=cost_of, secrets=(api_key,))
     yield candidate
 
 
-def _reason_that_came(response: Any) -> str | None:
-    """The finish reason that LiteLLM's stream received, empty for none; None for a stream that is not LiteLLM's."""
-    if not hasattr(response, "received_finish_reason"):
-        return None
-    return str(response.received_finish_reason or getattr(response, "intermittent_finish_reason", None) or "")
+def _failure(error: Exception, heard: Heard | None, *, model: str, api_key: str | None) -> ProviderError:
+    """What the server said, rather than what LiteLLM made of it."""
+    if heard is not None and heard.error is not None:
+        return failure_from(heard.error, model=model, secrets=(api_key,))
+    if heard is not None and meaning_of(heard.end) == "failed":
+        return ProviderError(f"the answer failed: its finish reason is {heard.end!r:.200}", kind="server", model=model)
+    return failure_of(error, model=model, api_key=api_key)
 
 
 class WholeAnswer:
@@ -62,7 +68,7 @@ class WholeAnswer:
         self._choice: dict[str, Any] = {}
         self._logprobs: dict[str, list[Any]] = {}
         self._calls: list[_Call] = []
-        self._begun: dict[str, str] = {}  # what was held back of each text: the first half of a character
+        self._halves = Halves()
 
     def add(self, chunk: dict[str, Any]) -> list[dict[str, Any]]:
         """Take a chunk in; its deltas, without what is empty."""
@@ -84,28 +90,26 @@ class WholeAnswer:
 
     def rest(self) -> list[dict[str, Any]]:
         """The halves whose other half never came."""
-        held = {name: half for name, half in self._begun.items() if half}
-        self._begun = {}
-        made: list[dict[str, Any]] = []
-        for place, half in held.items():
-            name, _, index = place.partition(" ")
-            if not index:
-                made.append({name: half})
-                continue
-            made.append({"tool_calls": [self._calls[int(index)].piece(int(index), half)]})
-        return made
+        return [
+            {"tool_calls": [self._calls[place].piece(place, half)]} if isinstance(place, int) else {str(place): half}
+            for place, half in self._halves.rest().items()
+        ]
 
     @property
     def broke_off(self) -> bool:
         """There was a choice, and nobody said why it ended."""
         return bool(self._choice or self._message or self._calls) and self._choice.get("finish_reason") is None
 
-    def note_native(self, reason: str | None) -> None:
-        """The finish reason as it came, before a client gave it another name."""
-        if reason and self._choice:
+    def note_heard(self, heard: Heard) -> None:
+        """What came, before LiteLLM gave it another name."""
+        self.error = self.error or heard.error
+        if heard.error is not None:
+            self._body["error"] = heard.error
+        if heard.end and (self._choice or self._message or self._calls):
+            self._choice.setdefault("finish_reason", heard.end)
             aside = self._choice.get("provider_specific_fields")
             self._choice["provider_specific_fields"] = (aside if isinstance(aside, dict) else {}) | {
-                "native_finish_reason": reason
+                "native_finish_reason": heard.end
             }
 
     def body(self) -> dict[str, Any]:
@@ -139,18 +143,10 @@ class WholeAnswer:
                 else:
                     self._message[name] = value
                 if isinstance(value, str):
-                    value = self._handed_on(name, value)
+                    value = self._halves.pass_on(name, value)
             if value not in ("", [], {}):
                 added[name] = value
         return added
-
-    def _handed_on(self, place: str, text: str) -> str:
-        """The new text without the first half of a character, which waits for the other."""
-        text = joined(self._begun.pop(place, "") + text)
-        if ends_in_first_half(text):
-            self._begun[place] = text[-1]
-            text = text[:-1]
-        return text
 
     def _add_call(self, piece: Any) -> dict[str, Any] | None:
         if not isinstance(piece, dict):
@@ -162,7 +158,7 @@ class WholeAnswer:
         inner = added.get(kind)
         if isinstance(inner, dict):
             name = _ARGUMENTS[kind]
-            inner[name] = self._handed_on(f"tool_calls {index}", inner.get(name) or "")
+            inner[name] = self._halves.pass_on(index, inner.get(name) or "")
         return {"index": index} | added
 
     def _place_of(self, piece: Mapping[str, Any]) -> int:
