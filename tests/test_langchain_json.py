@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Annotated, TypedDict
 
 import pytest
+from langchain.agents import create_agent
 from langchain_cappy import ChatCappy
+from langchain_core.messages import HumanMessage
 from langchain_openai import ChatOpenAI
 from loopback import Reply
 from pydantic import BaseModel
@@ -150,3 +152,18 @@ def test_what_fits_wins_over_what_langchain_could_read_as_well(loopback, chat):
     rejected = [row["rejected"] for row in answer["raw"].response_metadata["candidates"] if row["model"] == "openai/a"]
     assert all(rejected)
     assert len(rejected) == 3
+
+
+@pytest.mark.parametrize("unfit", [call_of(LIMA, "another"), call_of('{"nam'), call_of('{"name": 3}')])
+def test_an_agent_goes_on_as_with_the_bare_model(loopback, faces, unfit):
+    def population(name: str) -> int:
+        """Inhabitants of a city."""
+        return len(name)
+
+    bare, ours = faces
+    steps = []
+    for model in (bare, *ours):
+        loopback.replies["m"] = [unfit, Reply(text="Done.")]
+        messages = create_agent(model, [population]).invoke({"messages": [HumanMessage("How many?")]})["messages"]
+        steps.append([(message.type, message.text) for message in messages])
+    assert steps == [steps[0]] * 4
