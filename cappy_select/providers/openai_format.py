@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -136,9 +135,8 @@ def body_of(response: Any) -> Mapping[str, Any]:
         return response
     if not hasattr(response, "model_dump"):
         return {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that a field is of another type than its class says
-        body: dict[str, Any] = response.model_dump(mode="json", exclude_unset=False)
+    # Without a warning where a field is of another type than its class says.
+    body: dict[str, Any] = response.model_dump(mode="json", exclude_unset=False, warnings=False)
     return body
 
 

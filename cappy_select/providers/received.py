@@ -41,7 +41,7 @@ class Received:
         """The JSON of the response; None where it is none."""
         value = self._original
         if hasattr(value, "model_dump"):
-            return value.model_dump(mode="json")
+            return value.model_dump(mode="json", warnings=False)
         if not isinstance(value, str | bytes):
             return value
         try:
