@@ -101,9 +101,7 @@ def _build(text: str, name: str) -> Any:
             check_time()
             _pattern(pattern)
     root = specification_with(dialect).create_resource(schema)
-    return _bounded(kind)(
-        schema, _resolver=Registry().resolver_with_root(root)
-    )  # which knows, and fetches, nothing else
+    return _bounded(kind)(schema, _resolver=Registry().resolver_with_root(root))  # which fetches nothing
 
 
 _kept, _kept_of_large = lru_cache(256)(_build), lru_cache(8)(_build)

@@ -70,7 +70,8 @@ class Pattern:
     @property
     def groups(self) -> int:
         """How many groups it has."""
-        return self._compiled.groups
+        groups: int = self._compiled.groups
+        return groups
 
     def search(self, text: str) -> regex.Match[str] | None:
         """The first match. Raises OutOfTime."""
