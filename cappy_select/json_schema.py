@@ -22,6 +22,7 @@ from cappy_select.time_limit import OutOfTime, check_time, time_limit
 SECONDS = 5.0
 """What an answer, or a schema, may take."""
 LONGEST = 500_000  # characters of a schema
+MOST_UNIQUE = 2_000  # objects and arrays; of texts and numbers there may be any number
 SHOWN = 200  # characters of an error
 _ERRORS = 20  # that are looked at, to name the most telling
 _PATTERN_GROWS_TO = 20_000
@@ -217,6 +218,9 @@ def _exact(value: float) -> Fraction:
 
 def _unique_items(validator: Any, wanted: bool, instance: Any, schema: Any) -> _Errors:
     if wanted and isinstance(instance, list):
+        if len(instance) > MOST_UNIQUE and any(isinstance(item, dict | list) for item in instance):
+            yield _error(f"it has {len(instance):,} items that must be unique, of which {MOST_UNIQUE:,} are compared")
+            return
         seen: set[str] = set()  # of texts, whose hashes nobody can foresee; those of numbers can be made to collide
         for item in instance:
             check_time()

@@ -6,15 +6,31 @@ import json
 import math
 from typing import Any
 
+_DEEPEST = 200  # pydantic writes 255
 _TOO_DEEP = "it is nested too deeply to be read"
 
 
 def loads(text: str | bytes) -> Any:
-    """`json.loads`. Raises ValueError: no JSON, no Unicode, nested too deeply, an integer without end."""
+    """`json.loads`. Raises ValueError: no JSON, no Unicode, an integer without end, nested more than 200 deep (what is
+    deeper can be read, but not written again by all that will have it)."""
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except RecursionError:
         raise ValueError(_TOO_DEEP) from None
+    brackets = text.count("[") + text.count("{") if isinstance(text, str) else text.count(b"[") + text.count(b"{")
+    if brackets > _DEEPEST and not _is_flat(value):
+        raise ValueError(_TOO_DEEP)
+    return value
+
+
+def _is_flat(value: Any) -> bool:
+    level = [value]
+    for _ in range(_DEEPEST):
+        parts = (part.values() if isinstance(part, dict) else part for part in level)
+        level = [inner for part in parts for inner in part if isinstance(inner, dict | list)]
+        if not level:
+            return True
+    return False
 
 
 def strict_loads(text: str) -> Any:
