@@ -6,7 +6,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from operator import itemgetter
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LangSmithParams, LanguageModelInput
@@ -21,6 +21,7 @@ from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import ConfigDict, Field, PrivateAttr, SecretStr
 
 from cappy_select import Delta, InputError, Selection, Selector
+from cappy_select.parameters import check_fields
 from langchain_cappy.errors import langchains_own
 from langchain_cappy.messages import ORIGINALS, as_chunk, as_message, as_openai, last_chunk
 from langchain_cappy.provider import LangChainProvider, name_of
@@ -88,10 +89,19 @@ class ChatCappy(BaseChatModel):
     api_base: str | None = None
     model_kwargs: dict[str, Any] = Field(default_factory=dict)
     """Further parameters of every call."""
+    allowed_params: list[str] | None = None
+    """What a call may set beyond OpenAI's own parameters; None: whatever no client library acts upon itself."""
     streaming: bool = False
     """Stream in `invoke` too, for callbacks that want tokens."""
 
     _built: tuple[dict[str, Any], Selector] = PrivateAttr()
+
+    if not TYPE_CHECKING:  # whose reader knows the fields
+
+        def __init__(self, **fields: Any) -> None:
+            """The fields by name. Raises UnknownArgument for one that there is not."""
+            check_fields(type(self).__name__, fields, type(self).model_fields, params="model_kwargs")
+            super().__init__(**fields)
 
     def model_post_init(self, context: Any, /) -> None:
         """Load the scorer and check the models once, here and not in the first request."""
@@ -102,7 +112,7 @@ class ChatCappy(BaseChatModel):
     @property
     def _setup(self) -> dict[str, Any]:
         same = ("models", "samples", "plan", "scorer", "strategy", "gates", "instruction", "grace_s", "max_retries")
-        more = ("min_usable", "max_cost", "stop_when", "abstain_below", "api_base")
+        more = ("min_usable", "max_cost", "stop_when", "abstain_below", "api_base", "allowed_params")
         setup = {
             **{name: getattr(self, name) for name in same + more},
             "deadline_s": self.timeout,
@@ -111,9 +121,9 @@ class ChatCappy(BaseChatModel):
         if taken := sorted(self.model_kwargs.keys() & setup.keys()):
             raise InputError(f"model_kwargs go to the models; {', '.join(taken)}: set the field instead")
         # Copies: what is appended to a list later is a change.
-        return {
-            name: list(value) if isinstance(value, list) else value for name, value in setup.items()
-        } | self._params(None, {})
+        return {name: list(value) if isinstance(value, list) else value for name, value in setup.items()} | {
+            "params": self._params
+        }
 
     @property
     def _selector(self) -> Selector:
@@ -153,19 +163,19 @@ class ChatCappy(BaseChatModel):
             "scorer": str(self._selector.scorer.bundle),
             "chosen_by": [_identity(part) for part in (self.strategy, self.instruction, *self.gates)],
             "limits": [self.grace_s, self.stop_when, self.abstain_below, self.max_cost],
-            **self._params(None, {}),
+            **self._params,
         }
 
     def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
         """What LangChain's cache keys on; its own way knows no scorer's digest, and a copy's fields from before."""
         return f"{super()._get_llm_string(stop, **kwargs)}---{json.dumps(self._identifying_params, default=str)}"
 
-    def _params(self, stop: list[str] | None, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """Parameters of one call: the fields', then the caller's."""
-        own = [self.stop] if isinstance(self.stop, str) else self.stop
-        fields = {"temperature": self.temperature, "max_tokens": self.max_tokens, "stop": stop or own}
-        given = {name: value for name, value in fields.items() if value is not None}
-        return {**given, **self.model_kwargs, **{name: value for name, value in kwargs.items() if name != "stream"}}
+    @property
+    def _params(self) -> dict[str, Any]:
+        """Parameters of every call."""
+        stop = [self.stop] if isinstance(self.stop, str) else self.stop
+        fields = {"temperature": self.temperature, "max_tokens": self.max_tokens, "stop": stop or None}
+        return {**{name: value for name, value in fields.items() if value is not None}, **self.model_kwargs}
 
     def get_num_tokens(self, text: str) -> int:
         """Tokens as the scorer counts them; LangChain's default would fetch a tokenizer from a hub."""
@@ -185,7 +195,7 @@ class ChatCappy(BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         with langchains_own(), _originals(messages):
-            selection = self._selector.select(as_openai(messages), **self._params(stop, kwargs))
+            selection = self._selector.select(as_openai(messages), _call(stop, kwargs))
         return ChatResult(generations=[ChatGeneration(message=as_message(selection))])
 
     async def _agenerate(
@@ -196,7 +206,7 @@ class ChatCappy(BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         with langchains_own(), _originals(messages):
-            selection = await self._selector.aselect(as_openai(messages), **self._params(stop, kwargs))
+            selection = await self._selector.aselect(as_openai(messages), _call(stop, kwargs))
         return ChatResult(generations=[ChatGeneration(message=as_message(selection))])
 
     def _stream(
@@ -206,7 +216,7 @@ class ChatCappy(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        pieces = self._selector.stream(as_openai(messages), **self._params(stop, kwargs))
+        pieces = self._selector.stream(as_openai(messages), _call(stop, kwargs))
         with langchains_own():
             with _originals(messages):  # until the calls are under way: a generator's caller shares its context
                 piece = next(pieces, None)
@@ -221,7 +231,7 @@ class ChatCappy(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        async with aclosing(self._selector.astream(as_openai(messages), **self._params(stop, kwargs))) as pieces:
+        async with aclosing(self._selector.astream(as_openai(messages), _call(stop, kwargs))) as pieces:
             with langchains_own():
                 with _originals(messages):
                     piece = await anext(pieces, None)
@@ -305,6 +315,12 @@ class ChatCappy(BaseChatModel):
         parsed = RunnablePassthrough.assign(parsed=itemgetter("raw") | parser, parsing_error=lambda _: None)
         none = RunnablePassthrough.assign(parsed=lambda _: None)
         return RunnableMap(raw=asked) | parsed.with_fallbacks([none], exception_key="parsing_error")
+
+
+def _call(stop: list[str] | None, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The caller's parameters of one call; they win over the fields'."""
+    given = {name: value for name, value in kwargs.items() if name != "stream"}
+    return given | ({"stop": stop} if stop and "stop" not in given else {})
 
 
 @contextmanager

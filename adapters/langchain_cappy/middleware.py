@@ -111,7 +111,7 @@ class CappyMiddleware(AgentMiddleware[Any, Any, Any]):
 
         step = _Step(request, [_Branch(ask, marked) for marked in self._marked(request)])
         try:
-            selection = self._selector(step).select(step.messages, **step.params)
+            selection = self._selector(step).select(step.messages, step.params)
         except NoCandidates as error:
             return step.without_winner(error)
         return step.winner(selection)
@@ -122,7 +122,7 @@ class CappyMiddleware(AgentMiddleware[Any, Any, Any]):
         """The best of several calls of `handler`, at the same time."""
         step = _Step(request, [_Branch(handler, marked) for marked in self._marked(request)])
         try:
-            selection = await self._selector(step).aselect(step.messages, **step.params)
+            selection = await self._selector(step).aselect(step.messages, step.params)
         except NoCandidates as error:
             return step.without_winner(error)
         return step.winner(selection)

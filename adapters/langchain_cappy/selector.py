@@ -30,6 +30,7 @@ from cappy_select import (
     background,
 )
 from cappy_select.errors import validation_message
+from cappy_select.parameters import check_fields
 from cappy_select.sampling import MAX_SAMPLES
 from cappy_select.types import Prompt
 from langchain_cappy.entrants import Entrant, Given, Race, candidate_of, output_of
@@ -102,7 +103,9 @@ class CappySelector(RunnableSerializable[Any, Any]):
     _built: tuple[list[Any], Selector] = PrivateAttr()
 
     def __init__(self, **fields: Any) -> None:
-        """The fields by name. Raises InputError for one that can't be, BundleError when the scorer can't be loaded."""
+        """The fields by name. Raises InputError for one that can't be, UnknownArgument for one that there is not,
+        BundleError when the scorer can't be loaded."""
+        check_fields(type(self).__name__, fields, type(self).model_fields)
         try:
             super().__init__(**fields)
         except ValidationError as error:
