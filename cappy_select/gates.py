@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Any, Protocol, runtime_checkable
 
+from cappy_select.copies import made_again
 from cappy_select.errors import InputError
 from cappy_select.types import Candidate, Request, response_text
 
@@ -74,6 +75,7 @@ class Matches:
         return None if self._pattern.search(candidate.text) else f"no match of {self._pattern.pattern!r}"
 
 
+@made_again
 class JsonSchema:
     """The answer's whole text is JSON that a schema allows (JSON Schema, any draft; default 2020-12)."""
 

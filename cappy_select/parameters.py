@@ -124,7 +124,8 @@ def given(
     own = _arguments(function)
     for argument in known:
         if argument not in keywords:
-            raise UnknownArgument(_unknown(argument, name, [*own, *keywords], _arguments(made_with), "params"))
+            hint = "params" if "extra_body" in keywords else None
+            raise UnknownArgument(_unknown(argument, name, [*own, *keywords], _arguments(made_with), hint))
     if params is None:
         return dict(known)
     if not isinstance(params, Mapping) or not all(isinstance(key, str) for key in params):
@@ -190,14 +191,14 @@ def callers(params: Mapping[str, Any], allowed: Collection[str] | None) -> dict[
     """
     found = flat(params)
     _refuse_fixed(found)
-    own = {_squashed(name): name for name in KNOWN}
+    own = {squashed(name): name for name in KNOWN}
     for name, value in found.items():
         if name in KNOWN:
             if isinstance(value, str):
                 _refuse_environment(name, value)
             continue
-        if _squashed(name) in own:
-            raise InputError(f"{name} can't be a call parameter: write {own[_squashed(name)]}")
+        if squashed(name) in own:
+            raise InputError(f"{name} can't be a call parameter: write {own[squashed(name)]}")
         if allowed is not None and name in allowed:
             continue
         if _is_acted_upon(name):
@@ -233,7 +234,7 @@ def flat(params: Mapping[str, Any]) -> dict[str, Any]:
             raise InputError(f"a call parameter has a name, got {odd[0]!r:.40}")
         inner: dict[str, Any] = {}
         for name, value in params.items():
-            if _squashed(name) != "extrabody":
+            if squashed(name) != "extrabody":
                 found.setdefault(name, value)
             elif isinstance(value, Mapping):
                 inner |= value
@@ -247,7 +248,7 @@ def flat(params: Mapping[str, Any]) -> dict[str, Any]:
 
 def _refuse_fixed(params: Mapping[str, Any]) -> None:
     # In any spelling: servers in Go read `Model` as `model`.
-    if fixed := sorted(name for name in params if _squashed(name) in _FIXED):
+    if fixed := sorted(name for name in params if squashed(name) in _FIXED):
         raise InputError(f"{', '.join(fixed)} can't be a call parameter: set it when making the Selector or provider")
 
 
@@ -261,11 +262,12 @@ def _is_acted_upon(name: str) -> bool:
     return _ACTED_UPON.search(re.sub(r"[\W_]+", "_", snake).casefold()) is not None
 
 
-def _squashed(name: str) -> str:
+def squashed(name: str) -> str:
+    """A name whatever way it is spelled."""
     return re.sub(r"[\W_]", "", name).casefold()
 
 
-_FIXED = frozenset(map(_squashed, FIXED))
+_FIXED = frozenset(map(squashed, FIXED))
 
 
 def _within(name: str, value: Any) -> Iterator[tuple[str, str]]:

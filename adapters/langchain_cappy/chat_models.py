@@ -6,7 +6,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LangSmithParams, LanguageModelInput
@@ -22,6 +22,7 @@ from pydantic import ConfigDict, Field, PrivateAttr, SecretStr
 
 from cappy_select import Delta, InputError, Selection, Selector
 from cappy_select.parameters import check_fields
+from langchain_cappy.copies import deep_copy_of, state_of
 from langchain_cappy.errors import langchains_own
 from langchain_cappy.messages import ORIGINALS, as_chunk, as_message, as_openai, last_chunk
 from langchain_cappy.provider import LangChainProvider, name_of
@@ -46,6 +47,9 @@ class ChatCappy(BaseChatModel):
 
     What is scored is the answer's text, then each tool call as `name(arguments)`; an answer that calls a tool which
     was not offered, with arguments that its schema forbids, or that is not the JSON that was asked for, can't win.
+
+    A copy, a deep one too, shares models and scorer. A pickle holds the fields, the key only if one was given, and
+    loads the scorer anew; TypeError names a field that can't be pickled (LangChain models with open clients can't).
 
     Too few usable answers raise `cappy_select.NoCandidates`, which is LangChain's own error too (`ModelRateLimitError`,
     `ModelTimeoutError`, ...) when all calls failed alike.
@@ -108,6 +112,16 @@ class ChatCappy(BaseChatModel):
         super().model_post_init(context)
         setup = self._setup
         self._built = setup, _selector_of(setup)
+
+    def __deepcopy__(self, memo: Any = None) -> Self:
+        return deep_copy_of(self)
+
+    def __getstate__(self) -> dict[Any, Any]:
+        return state_of(self, super().__getstate__())
+
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        super().__setstate__(state)
+        self.model_post_init(None)
 
     @property
     def _setup(self) -> dict[str, Any]:

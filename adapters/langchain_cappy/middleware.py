@@ -26,6 +26,7 @@ from langgraph.constants import TAG_NOSTREAM
 from langgraph.errors import GraphBubbleUp
 
 from cappy_select import Candidate, Gate, InputError, NoCandidates, Request, Scorer, Selection, Selector, Strategy
+from cappy_select.copies import made_again
 from cappy_select.types import InstructionPolicy, estimated_usage
 from langchain_cappy.errors import langchains_own
 from langchain_cappy.messages import as_candidate, readable, summary, usage_of
@@ -35,6 +36,7 @@ from langchain_cappy.threads import in_thread
 _UNTITLED = "response_format"  # the agent makes up a name with this beginning for a schema without a title
 
 
+@made_again
 class CappyMiddleware(AgentMiddleware[Any, Any, Any]):
     """Asks the agent's model several times at each step and goes on with the best answer.
 

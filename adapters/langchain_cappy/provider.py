@@ -23,6 +23,7 @@ from langchain_core.tracers.context import _configure_hooks
 from pydantic import SecretStr
 
 from cappy_select import Candidate, Delta, ProviderError, Request, Usage, background
+from cappy_select.copies import made_again
 from cappy_select.providers.openai_format import TokenPrices, failure_of
 from cappy_select.types import estimated_usage
 from langchain_cappy.errors import KINDS
@@ -33,6 +34,7 @@ T = TypeVar("T")
 _END: Any = object()
 
 
+@made_again
 class LangChainProvider:
     """A LangChain chat model that is asked for one answer a call.
 

@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from cappy_select.errors import InputError
-from cappy_select.parameters import KNOWN, flat
+from cappy_select.parameters import KNOWN, flat, squashed
 from cappy_select.sampling import PARAMETERS
 
 # LiteLLM's arguments that say something to a model, and nothing to LiteLLM.
@@ -38,10 +38,14 @@ def names() -> Names:
     return Names(KNOWN & arguments - {"metadata"} | PARAMETERS, every - KNOWN - _TO_THE_MODEL - {"extra_body"})
 
 
+@cache
+def _own() -> frozenset[str]:
+    return frozenset(map(squashed, names().own))
+
+
 def acted_upon(params: Mapping[str, Any]) -> set[str]:
     """Which parameters LiteLLM would act upon, in whatever spelling: its own, and tools that it would run itself."""
-    own = names().own
-    found = {name for name in params if name not in KNOWN and (name in own or name.strip().casefold() in own)}
+    found = {name for name in params if name not in KNOWN and squashed(name) in _own()}
     tools = params.get("tools")
     if isinstance(tools, Iterable) and any(map(_runs_itself, tools)):
         found.add("tools (an MCP server or store of LiteLLM's own)")
