@@ -89,13 +89,14 @@ _ACTED_UPON = re.compile(
     r"|extra_query|no_log)$"
 )
 _DEEPEST = 100  # levels of a parameter that are looked through
-_MEANT = {
-    **dict.fromkeys(("timeout", "timeout_s", "request_timeout"), "deadline_s"),
-    "n": "samples",
-    "model": "models",
-    "base_url": "api_base",
-    "num_retries": "max_retries",
-}
+_ALIKE = (  # what is called the one here and the other there
+    ("deadline_s", "timeout", "deadline", "timeout_s", "request_timeout"),
+    ("samples", "n"),
+    ("models", "model"),
+    ("api_base", "base_url"),
+    ("max_retries", "num_retries"),
+    ("params", "model_kwargs"),
+)
 
 
 def given(
@@ -144,8 +145,9 @@ def check_fields(name: str, fields: Collection[str], arguments: Collection[str],
 
 def _unknown(argument: str, name: str, own: Collection[str], elsewhere: Collection[str], params: str | None) -> str:
     said = f"{name} has no argument {argument!r}"
-    meant = _MEANT.get(argument, argument)
-    near = [meant] if meant in (*own, *elsewhere) else get_close_matches(meant, [*own, *elsewhere], n=1)
+    others = [*own, *elsewhere]
+    alike = [name for names in _ALIKE if argument in names for name in names if name in others]
+    near = [argument] if argument in elsewhere else alike[:1] or get_close_matches(argument, others, n=1)
     if near and near[0] not in own:
         return f"{said}: {near[0]!r} is set at the making, not in a call"
     if argument in KNOWN and params:

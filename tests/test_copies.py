@@ -25,8 +25,8 @@ def shouted(text):
     return f"{text}!"
 
 
-def first_word(text):
-    return text.split()[0]
+def first_word(candidate):
+    return candidate.text.split()[0]
 
 
 def is_river(candidate):
