@@ -14,6 +14,7 @@ from cappy_select.types import Candidate, Delta, Message, Request, Usage
 
 __all__ = [
     "Declaring",
+    "Guarding",
     "LiteLLMProvider",
     "OpenAIProvider",
     "Priced",
@@ -66,6 +67,15 @@ class Declaring(Protocol):
 
     def refused(self, params: Mapping[str, Any]) -> Collection[str]:
         """Which of these it can't honour: sampling parameters by name, `n`, `logprobs`."""
+        ...
+
+
+@runtime_checkable
+class Guarding(Protocol):
+    """A provider whose client library acts upon some parameters itself: where to ask, with which key, at what price."""
+
+    def acted_upon(self, params: Mapping[str, Any]) -> Collection[str]:
+        """Which of these it would act upon: they never come from a caller."""
         ...
 
 

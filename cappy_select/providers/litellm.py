@@ -11,10 +11,13 @@ from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import aclosing
 from functools import cache
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Unpack
 
 from cappy_select.characters import without_halves
-from cappy_select.errors import InputError
+from cappy_select.copies import made_again
+from cappy_select.errors import InputError, ProviderError
+from cappy_select.parameters import CallParameters, given
+from cappy_select.providers import litellm_own
 from cappy_select.providers.content import check_parts
 from cappy_select.providers.failures import failure_of
 from cappy_select.providers.openai_format import COMMON, TokenPrices, candidates_of, refuse_seed
@@ -35,6 +38,7 @@ _MIN_TOKENS = frozenset({"hosted_vllm", "vllm"})
 _OF_A_READER = frozenset({"server", "bad_request", "invalid_response", "connection"})
 
 
+@made_again
 class LiteLLMProvider:
     """A model by its LiteLLM name. Importing LiteLLM (about 2 s) happens when the first one is made.
 
@@ -44,9 +48,14 @@ class LiteLLMProvider:
         api_base: The address of an OpenAI-compatible server.
         input_cost_per_token, output_cost_per_token: Dollars; for models LiteLLM has no price for.
         supports: Sampling parameters that it honours beyond those LiteLLM knows of (`n`, `top_k`, ...).
-        **params: Passed with every call (temperature, max_tokens, ...); a request's own parameters win.
+        params: Passed with every call; a request's own parameters win. What LiteLLM acts upon itself (`api_version`,
+            `drop_params`, `mock_response`, ...) can be set here alone: a request's parameters reach LiteLLM only where
+            they are OpenAI's, and the body of the request at most where they are not.
+        **known: OpenAI's call parameters and those of a `Sampling` by name (temperature, max_tokens, ...).
 
-    Raises InputError when LiteLLM knows no provider for the name.
+    A copy is the same provider; a pickle holds what it was made with, a key only if one was given.
+
+    Raises InputError when LiteLLM knows no provider for the name, UnknownArgument for an argument that there is not.
     """
 
     def __init__(
@@ -58,11 +67,13 @@ class LiteLLMProvider:
         input_cost_per_token: float | None = None,
         output_cost_per_token: float | None = None,
         supports: Collection[str] = (),
-        **params: Any,
+        params: Mapping[str, Any] | None = None,
+        **known: Unpack[CallParameters],
     ) -> None:
+        own = given(type(self).__init__, params, known, name="LiteLLMProvider")
         # Not handed to LiteLLM, which would write them into its global price list.
         self._prices = TokenPrices.given(input_cost_per_token, output_cost_per_token)
-        refuse_seed(params)
+        refuse_seed(own)
         self._litellm = _import_litellm()
         try:
             self._bare, self._vendor, *_ = self._litellm.get_llm_provider(model, api_base=api_base)
@@ -71,7 +82,7 @@ class LiteLLMProvider:
                 f"LiteLLM knows no provider for the model {model!r}: write it with its provider, "
                 "such as 'openai/gpt-5-mini'"
             ) from error
-        self._model, self._api_key, self._api_base, self._params = model, api_key, api_base, params
+        self._model, self._api_key, self._api_base, self._params = model, api_key, api_base, own
         self._supports, self._extra = _supported(self._litellm, model, self._vendor), frozenset(supports)
         self._known: dict[tuple[str, Any], bool] = {}
 
@@ -83,6 +94,10 @@ class LiteLLMProvider:
     def refused(self, params: Mapping[str, Any]) -> frozenset[str]:
         """What does not reach the model, by LiteLLM's lists and checks of values, unless it is in `supports`."""
         return frozenset(name for name, value in params.items() if not self._takes(name, value))
+
+    def acted_upon(self, params: Mapping[str, Any]) -> set[str]:
+        """What LiteLLM would act upon itself."""
+        return litellm_own.acted_upon(params)
 
     def _takes(self, name: str, value: Any) -> bool:
         if name in self._extra:
@@ -129,9 +144,7 @@ class LiteLLMProvider:
     async def _completion(self, request: Request, more: Mapping[str, Any], received: Received | None = None) -> Any:
         """LiteLLM's response; the body itself, where one came that LiteLLM can't read."""
         check_parts(request.messages, model=self._model)
-        params = {**self._params, **request.params, **more}
-        if "tools" in params:
-            params |= _without_mcp()
+        params = {**self._arguments(request), **more}
         choice = params.get("tool_choice")
         if isinstance(choice, Mapping) and choice.get("type") == "custom":  # LiteLLM refuses it, and OpenAI takes it
             params["extra_body"] = {**(params.get("extra_body") or {}), "tool_choice": params.pop("tool_choice")}
@@ -155,6 +168,16 @@ class LiteLLMProvider:
                 return body if body is not None else {"unreadable": failure.message}
             # Without its cause, whose text may hold the key.
             raise failure from None
+
+    def _arguments(self, request: Request) -> dict[str, Any]:
+        """The owner's parameters and the request's; what of those LiteLLM acts upon was refused, and is again."""
+        try:
+            asked = litellm_own.arguments(request.params, request.allowed)
+        except InputError as error:
+            raise ProviderError(str(error), kind="bad_request", model=self._model) from None
+        body = {**(self._params.get("extra_body") or {}), **asked.pop("extra_body", {})}
+        params = {**self._params, **asked} | ({"extra_body": body} if body else {})
+        return params | (_without_mcp(owned="tools" not in asked) if "tools" in params else {})
 
     def prompt_room(self, max_tokens: int | None) -> int | None:
         """Tokens that a prompt may have, by LiteLLM's list, which counts answers apart; None for a model not on it."""
@@ -208,8 +231,10 @@ def _import_litellm() -> Any:
 
 
 @cache
-def _without_mcp() -> dict[str, Any]:
-    """LiteLLM's MCP gateway imports `mcp`, which it does not depend on, as soon as a call has tools."""
-    if find_spec("mcp") is None and find_spec("litellm.responses.mcp.chat_completions_handler") is not None:
-        return {"_skip_mcp_handler": True}
-    return {}
+def _without_mcp(*, owned: bool) -> dict[str, Any]:
+    """LiteLLM's MCP gateway calls tools with the rights of the proxy: for the owner's tools at most. It imports `mcp`,
+    which it does not depend on, as soon as a call has tools."""
+    if owned and find_spec("mcp") is not None:
+        return {}
+    found = find_spec("litellm.responses.mcp.chat_completions_handler") is not None
+    return {"_skip_mcp_handler": True} if found else {}
