@@ -63,8 +63,8 @@ class Batcher:
         job = _Job(rows, run)
         with self._changed:
             if self._worker is None:
-                # No daemon: a process must not end inside onnxruntime. It ends by itself when there is no work.
-                worker = threading.Thread(target=self._work, name="cappy-scorer")
+                # It ends by itself when there is no work; the process does not end inside its calls (see `native`).
+                worker = threading.Thread(target=self._work, name="cappy-scorer", daemon=True)
                 worker.start()  # it waits for this lock
                 self._worker = worker
             self._jobs.append(job)
