@@ -16,10 +16,13 @@ import atexit
 import os
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import aclosing
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, TypeVar
+
+from cappy_select.daemon_pool import DaemonPool
 
 _T = TypeVar("_T")
 
@@ -27,6 +30,8 @@ _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
 _thread: threading.Thread | None = None
 _workers: dict[str, ThreadPoolExecutor] = {}
+_own: DaemonPool | None = None
+_abandoned: list[asyncio.AbstractEventLoop] = []  # of the parent: to free one might close what the parent uses
 _exiting = False
 
 
@@ -88,8 +93,8 @@ _WAITS_FOR_ITSELF = "a synchronous call from inside a provider or policy would w
 
 
 async def work(task: Callable[[], _T]) -> _T:
-    """Run a task of ours off the event loop."""
-    return await _in_pool("cappy-work", 2, task)
+    """Run a task of ours off the event loop, also for threads that go on while the main one has ended."""
+    return await asyncio.wrap_future(_own_workers().submit(partial(_finite, task)))
 
 
 async def users_work(task: Callable[[], _T]) -> _T:
@@ -103,13 +108,33 @@ async def _in_pool(name: str, threads: int, task: Callable[[], _T]) -> _T:
             _workers[name] = ThreadPoolExecutor(max_workers=threads, thread_name_prefix=name)
         pool = _workers[name]
 
-    def finite() -> _T:
-        try:
-            return task()
-        except StopIteration as error:  # a future can't carry it, and would never be done
-            raise RuntimeError("StopIteration in a policy, gate or strategy") from error
+    return await asyncio.get_running_loop().run_in_executor(pool, partial(_finite, task))
 
-    return await asyncio.get_running_loop().run_in_executor(pool, finite)
+
+def _finite(task: Callable[[], _T]) -> _T:
+    try:
+        return task()
+    except StopIteration as error:  # a future can't carry it, and would never be done
+        raise RuntimeError("StopIteration in a policy, gate or strategy") from error
+
+
+def _own_workers() -> DaemonPool:
+    global _own
+    with _lock:
+        _own = _own or DaemonPool("cappy-work", 2, queues=True)
+        return _own
+
+
+class _LastingExecutor(ThreadPoolExecutor):
+    """The loop's default executor, which resolves host names. An ordinary one takes nothing more once the main thread
+    has ended, while other threads still wait for their answers."""
+
+    def __init__(self) -> None:
+        super().__init__()  # makes no thread
+        self._lasting = DaemonPool("cappy-names", 8, queues=True)
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        return self._lasting.submit(partial(fn, *args, **kwargs))
 
 
 def _running_loop() -> asyncio.AbstractEventLoop:
@@ -117,6 +142,7 @@ def _running_loop() -> asyncio.AbstractEventLoop:
     with _lock:
         if _loop is None:
             _loop = asyncio.new_event_loop()
+            _loop.set_default_executor(_LastingExecutor())
             _thread = threading.Thread(target=_serve, args=(_loop,), name="cappy-select", daemon=True)
             _thread.start()
             atexit.register(_close)
@@ -154,8 +180,10 @@ def _close() -> None:
 
 def _forget() -> None:
     """A forked child has the loop object but not its thread: start anew there."""
-    global _loop, _thread, _workers, _lock
-    _loop, _thread, _workers, _lock = None, None, {}, threading.Lock()
+    global _loop, _thread, _workers, _own, _lock
+    if _loop is not None:
+        _abandoned.append(_loop)
+    _loop, _thread, _workers, _own, _lock = None, None, {}, None, threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):

@@ -22,31 +22,34 @@ class PoolFull(RuntimeError):
 class DaemonPool:
     """Daemon threads that run tasks at once: an idle one, else a new one."""
 
-    def __init__(self, name: str, max_threads: int) -> None:
+    def __init__(self, name: str, max_threads: int, *, queues: bool = False) -> None:
         """Set up a pool; threads are made as they are needed.
 
         Args:
             name: What its threads are called.
             max_threads: Tasks that may run at a time, those that never end included.
+            queues: Further tasks wait for a thread; for tasks that are known to end.
         """
         self._name = name
-        self._max_threads = max_threads
+        self._max_threads, self._queues = max_threads, queues
         self._lock = threading.Lock()
         self._threads = 0
-        self._free = 0  # threads that wait for a task, or are about to
+        self._free = 0  # threads that wait for a task, or are about to; less those that queue
         self._tasks: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
 
     def submit(self, task: Callable[[], _T]) -> Future[_T]:
         """Run a task in a thread. Its result or exception is the future's.
 
-        Raises PoolFull when `max_threads` tasks are running.
+        Raises PoolFull when `max_threads` tasks are running, and the pool does not queue.
         """
         with self._lock:
-            if self._free:
+            if self._free > 0:
                 self._free -= 1
             elif self._threads < self._max_threads:
                 threading.Thread(target=self._serve, name=f"{self._name}-{self._threads}", daemon=True).start()
                 self._threads += 1
+            elif self._queues:
+                self._free -= 1
             else:
                 raise PoolFull(f"all {self._max_threads} threads of {self._name} are busy with work that has not ended")
         future: Future[_T] = Future()

@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cappy_select.errors import InputError
+from cappy_select.fork import starts_anew_in_child
 from cappy_select.providers.openai_format import (
     COMMON,
     TokenPrices,
@@ -75,9 +76,14 @@ class OpenAIProvider:
         # The client wants a word; a server of one's own often does not.
         self._options: dict[str, Any] = {"api_key": key or "none", "base_url": address, "max_retries": 0}
         self._clients: dict[asyncio.AbstractEventLoop, Any] = {}
-        self._lock = threading.Lock()
+        self.start_anew()
+        starts_anew_in_child(self)
         # OpenAI's reasoning models refuse the old name, most compatible servers know only that.
         self._limit = "max_completion_tokens" if urlsplit(address).hostname == _OPENAI else "max_tokens"
+
+    def start_anew(self) -> None:
+        """Also in a forked child. The parent's clients stay where they are: their connections are the parent's."""
+        self._lock = threading.Lock()
 
     @property
     def model(self) -> str:

@@ -26,20 +26,33 @@ class Exiting(RuntimeError):
     """No call is made any more."""
 
 
+def refuse_at_exit() -> None:
+    """Once the interpreter ends: raises Exiting in the main thread, and holds any other, which is a daemon, for good.
+
+    Holding is what the interpreter does with them a moment later; an error would be printed after the last word.
+    """
+    if _over and threading.current_thread() is threading.main_thread():
+        raise Exiting("the interpreter is exiting: nothing can be scored any more")
+    if _over:
+        threading.Event().wait()
+
+
 @contextmanager
 def native_call(stop: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Within it is one call; `stop` asks it to come back early. Raises Exiting once the interpreter ends."""
+    """Within it is one call; `stop` asks it to come back early. At the exit it is as `refuse_at_exit`."""
     mark = object()
     with _changed:
-        if _over:
-            raise Exiting("the interpreter is exiting: nothing can be scored any more")
-        _under_way[mark] = stop
+        if not _over:
+            _under_way[mark] = stop
+    if mark not in _under_way:
+        refuse_at_exit()
     try:
         yield
     finally:
         with _changed:
             _under_way.pop(mark, None)
             _changed.notify_all()
+        refuse_at_exit()
 
 
 def interruptible(call: Callable[[], _T], stop: Callable[[], None] = lambda: None) -> _T:
@@ -47,6 +60,7 @@ def interruptible(call: Callable[[], _T], stop: Callable[[], None] = lambda: Non
     if threading.current_thread() is not threading.main_thread():
         with native_call(stop):
             return call()
+    refuse_at_exit()
     made: Future[_T] = Future()
 
     def work() -> None:

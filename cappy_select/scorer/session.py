@@ -7,13 +7,13 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from weakref import WeakSet
 
 import numpy as np
 import numpy.typing as npt
 
 from cappy_select.bundle import MODEL, Bundle
 from cappy_select.errors import BundleDamaged, InputError
+from cappy_select.fork import starts_anew_in_child
 from cappy_select.scorer.encoding import Ids
 from cappy_select.scorer.graph import Refused, check_graph
 from cappy_select.scorer.memory import bound_memory
@@ -44,7 +44,7 @@ class Session:
         self.providers = [str(name) for name in names]
         self._bundle, self._threads, self._wanted = bundle, threads, list(wanted)
         self._lock, self._session = threading.Lock(), self._loaded()
-        _sessions.add(self)
+        starts_anew_in_child(self)
         self._inputs = {node.name for node in self._session.get_inputs()}
         outputs = [node.name for node in self._session.get_outputs()]
         if not {"input_ids", "attention_mask"} <= self._inputs <= _INPUTS or outputs != ["score"]:
@@ -129,17 +129,7 @@ def _give_up(options: Any) -> None:
         options.set_load_cancellation_flag(True)
 
 
-_sessions: WeakSet[Session] = WeakSet()
 _abandoned: list[Any] = []  # to free one would wait for threads that do not exist
-
-
-def _after_fork() -> None:
-    for session in list(_sessions):
-        session.start_anew()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
 
 
 def usable_cores() -> int:
