@@ -84,6 +84,11 @@ class Bundle:
     manifest: Manifest
     digest: str
 
+    @property
+    def is_embedded(self) -> bool:
+        """Whether it lies among the library's own code, and is trusted as that is."""
+        return self.path == EMBEDDED
+
     def read(self, name: str) -> bytes:
         """A small file's content, verified against the manifest: what is hashed is what is used.
 
@@ -102,13 +107,20 @@ class Bundle:
         It names a private copy, made of the very bytes that were hashed, which nobody else can change: not by putting
         another file in its place, nor by writing into it. No other file (a model's external data, which no manifest
         lists) is found beside it. A name, because onnxruntime needs half the memory for a file that it does for
-        bytes: 1.8 against 4.1 GB for RoBERTa-large.
+        bytes: 1.8 against 4.1 GB for RoBERTa-large. The embedded bundle is hashed and not copied.
         Raises BundleDamaged as `read` does, BundleError when there is no room for the copy.
         """
         expected = self.manifest.files[name].size_bytes
-        with self._opened(name) as file, _private_file(expected) as (copy, path):
+        if self.is_embedded:
+            with (self.path / name).open("rb") as file:  # still this file when an upgrade puts another in its place
+                self._check(name, hashlib.file_digest(file, "sha256").hexdigest(), file.tell())
+                file.seek(0)
+                opened = Path("/dev/fd") / str(file.fileno())
+                yield opened if opened.exists() else self.path / name
+            return
+        with self._opened(name) as source, _private_file(expected) as (copy, path):
             sha256, size = hashlib.sha256(), 0
-            while chunk := file.read(min(_CHUNK, expected + 1 - size)):  # a file that grows meanwhile ends, too
+            while chunk := source.read(min(_CHUNK, expected + 1 - size)):  # a file that grows meanwhile ends, too
                 sha256.update(chunk)
                 try:
                     copy.write(chunk)

@@ -14,7 +14,7 @@ import transformers
 
 from cappy_select import hub
 from cappy_select.errors import BundleNotFound, ExportError
-from cappy_select.scorer.tokenizer_rules import check_tokenizer
+from cappy_select.scorer.tokenizer_rules import checked_tokenizer
 
 ARCHITECTURES = ("roberta", "bert")
 _SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
@@ -114,7 +114,7 @@ def _tokenizer(folder: Path) -> Any:
         )
     try:
         if (folder / "tokenizer.json").is_file():
-            check_tokenizer((folder / "tokenizer.json").read_bytes())  # before it is loaded
+            checked_tokenizer((folder / "tokenizer.json").read_bytes())  # before it is loaded
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers passes on whatever its parsers raise
         raise ExportError(f"the tokenizer of {folder} can't be read: {_line(error)}") from error

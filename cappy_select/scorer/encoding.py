@@ -22,7 +22,7 @@ from tokenizers import Encoding, Tokenizer
 from cappy_select.bundle import TOKENIZER, Bundle
 from cappy_select.errors import BundleDamaged, InputError
 from cappy_select.scorer.native import Exiting, native_call
-from cappy_select.scorer.tokenizer_rules import Refused, check_tokenizer
+from cappy_select.scorer.tokenizer_rules import Refused, checked_tokenizer
 from cappy_select.types import CutSide
 
 Ids = npt.NDArray[np.int64]
@@ -62,15 +62,18 @@ class Pair:
 class PairEncoder:
     """Encodes as the checkpoint's own tokenizer encodes a pair, `longest_first`, for any length of text."""
 
-    def __init__(self, content: bytes, max_length: int, path: Path) -> None:
-        """Of a `tokenizer.json`'s content, for pairs of at most `max_length` tokens. Raises BundleDamaged."""
+    def __init__(self, content: bytes, max_length: int, path: Path, *, trusted: bool = False) -> None:
+        """Of a `tokenizer.json`'s content, for pairs of at most `max_length` tokens. Raises BundleDamaged.
+
+        What is not `trusted` may only do what `tokenizer_rules` allows.
+        """
         try:
-            check_tokenizer(content)
+            checked_content = content.decode() if trusted else checked_tokenizer(content)
         except Refused as error:
             raise BundleDamaged(f"{path} is no tokenizer that a scorer may have, and is not loaded: {error}") from error
         try:
             with _panics_as_errors(), native_call():
-                self._tokenizer = Tokenizer.from_buffer(content)
+                self._tokenizer = Tokenizer.from_str(checked_content)
                 self._tokenizer.no_truncation()  # the file may carry both
                 self._tokenizer.no_padding()
                 self._read_template(path)
@@ -86,7 +89,8 @@ class PairEncoder:
     @classmethod
     def of(cls, bundle: Bundle) -> PairEncoder:
         """A bundle's own."""
-        return cls(bundle.read(TOKENIZER), bundle.manifest.max_length, bundle.path / TOKENIZER)
+        content, path = bundle.read(TOKENIZER), bundle.path / TOKENIZER
+        return cls(content, bundle.manifest.max_length, path, trusted=bundle.is_embedded)
 
     def _read_template(self, path: Path) -> None:
         """Learn from one pair where the special tokens stand and which type ids each part has."""

@@ -13,7 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-_SHARE = 0.75  # of the memory that this process may use
+_SHARE = 0.5  # of the memory that this process may use
+_LEAST, _MOST = 4 * 2**30, 32 * 2**30  # RoBERTa-large takes 2
 _lock = threading.Lock()
 _made_in: int | None = None  # the process that has the arena
 
@@ -26,7 +27,8 @@ def bound_memory(ort: Any, options: Any) -> None:
             _made_in = os.getpid()
             where = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
             with suppress(Exception):  # the process has made one of its own, with its own limit
-                ort.create_and_register_allocator(where, ort.OrtArenaCfg({"max_mem": int(_SHARE * usable_memory())}))
+                most = min(max(int(_SHARE * usable_memory()), _LEAST), _MOST)
+                ort.create_and_register_allocator(where, ort.OrtArenaCfg({"max_mem": most}))
         if _made_in == os.getpid():
             options.add_session_config_entry("session.use_env_allocators", "1")
 

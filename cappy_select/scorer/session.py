@@ -65,7 +65,8 @@ class Session:
         bound_memory(ort, options)
         with self._bundle.verified(MODEL) as path:
             try:
-                check_graph(path)
+                if not self._bundle.is_embedded:
+                    check_graph(path)
                 return interruptible(
                     lambda: ort.InferenceSession(
                         path, options, providers=self._wanted, disabled_optimizers=_UNBOUNDED_OPTIMIZERS

@@ -51,10 +51,13 @@ class Refused(ValueError):
     """The tokenizer does what it must not; the message says what."""
 
 
-def check_tokenizer(content: bytes) -> None:
-    """Raises Refused when a `tokenizer.json` is none that a scorer may load."""
+def checked_tokenizer(content: bytes) -> str:
+    """A `tokenizer.json` as a scorer may load it, written anew: so another parser can't find in it what was not seen.
+
+    Raises Refused when it is none that a scorer may load.
+    """
     try:
-        read = json.loads(content, object_pairs_hook=_once)
+        read = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise Refused(f"it is not JSON: {str(error)[:120]}") from error
     if not isinstance(read, dict):
@@ -74,13 +77,7 @@ def check_tokenizer(content: bytes) -> None:
             if any(isinstance(given, (list, dict)) and len(given) > _MOST_PARTS for given in step.values()):
                 raise Refused(f"its {step['type']} has more than {_MOST_PARTS} parts")
     _check_model(read.get("model"))
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a name comes twice in one object")  # and who reads it next may take the other
-    return found
+    return json.dumps(read, separators=(",", ":"))
 
 
 def _steps(given: Any, inner: str, known: Set[str], depth: int = 0) -> Iterator[dict[str, Any]]:
