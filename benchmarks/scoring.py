@@ -45,6 +45,7 @@ from cappy_select.bundle import EMBEDDED, MANIFEST, MODEL, TOKENIZER, load_bundl
 from cappy_select.hub import cache_folder
 from cappy_select.scorer.encoding import PairEncoder
 from cappy_select.scorer.session import usable_cores
+from cappy_select.telemetry import onnxruntime
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 ANSWERS = 17  # samples a prompt, as in the paper
@@ -79,7 +80,7 @@ def crossencoder_onnx(folders: dict[str, Path]) -> Callable[[Pairs], Any]:
 
 def padded(width: int | None) -> Callable[[dict[str, Path]], Callable[[Pairs], Any]]:
     def start(folders: dict[str, Path]) -> Callable[[Pairs], Any]:
-        import onnxruntime as ort
+        ort = onnxruntime()
 
         bundle = load_bundle(folders["fp32"])
         encoder = PairEncoder.of(bundle)
@@ -253,7 +254,7 @@ class Gemm:
     ROWS = 1024
 
     def __init__(self, bundle: Path) -> None:
-        import onnxruntime as ort
+        ort = onnxruntime()
         from onnx import TensorProto, helper, numpy_helper
 
         width = int(re.findall(r"\d+", load_bundle(bundle).manifest.architecture)[-1])

@@ -1,5 +1,6 @@
 """Ask LLMs for several answers, score each on your own machine, return the best one unchanged."""
 
+import cappy_select.telemetry  # noqa: F401 - first: what others send home is switched off before they are imported
 from cappy_select.errors import (
     BundleDamaged,
     BundleError,

@@ -17,8 +17,9 @@ import os
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import aclosing
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
@@ -30,8 +31,9 @@ _T = TypeVar("_T")
 _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
 _thread: threading.Thread | None = None
-_workers: dict[str, ThreadPoolExecutor] = {}
+_own: DaemonPool | None = None
 _users_pool: DaemonPool | None = None
+_abandoned: list[asyncio.AbstractEventLoop] = []  # of the parent: to free one might close what the parent uses
 _exiting = False
 
 
@@ -93,8 +95,8 @@ _WAITS_FOR_ITSELF = "a synchronous call from inside a provider or policy would w
 
 
 async def work(task: Callable[[], _T]) -> _T:
-    """Run a task of ours off the event loop."""
-    return await _in_pool("cappy-work", 2, task)
+    """Run a task of ours off the event loop, also for threads that go on while the main one has ended."""
+    return await asyncio.wrap_future(_own_workers().submit(partial(_finite, task)))
 
 
 async def users_work(task: Callable[[], _T], seconds: float) -> _T:
@@ -110,7 +112,7 @@ async def users_work(task: Callable[[], _T], seconds: float) -> _T:
 
     until = time.perf_counter() + seconds
     async with asyncio.timeout(seconds):
-        return await asyncio.wrap_future(_users().submit(_finite(limited)))
+        return await asyncio.wrap_future(_users().submit(partial(_finite, limited)))
 
 
 def _users() -> DaemonPool:
@@ -121,22 +123,30 @@ def _users() -> DaemonPool:
         return _users_pool
 
 
-async def _in_pool(name: str, threads: int, task: Callable[[], _T]) -> _T:
+def _finite(task: Callable[[], _T]) -> _T:
+    try:
+        return task()
+    except StopIteration as error:  # a future can't carry it, and would never be done
+        raise RuntimeError("StopIteration in a policy, gate or strategy") from error
+
+
+def _own_workers() -> DaemonPool:
+    global _own
     with _lock:
-        if name not in _workers:
-            _workers[name] = ThreadPoolExecutor(max_workers=threads, thread_name_prefix=name)
-        pool = _workers[name]
-    return await asyncio.get_running_loop().run_in_executor(pool, _finite(task))
+        _own = _own or DaemonPool("cappy-work", 2, queues=True)
+        return _own
 
 
-def _finite(task: Callable[[], _T]) -> Callable[[], _T]:
-    def finite() -> _T:
-        try:
-            return task()
-        except StopIteration as error:  # a future can't carry it, and would never be done
-            raise RuntimeError("StopIteration in a policy, gate or strategy") from error
+class _LastingExecutor(ThreadPoolExecutor):
+    """The loop's default executor, which resolves host names. An ordinary one takes nothing more once the main thread
+    has ended, while other threads still wait for their answers."""
 
-    return finite
+    def __init__(self) -> None:
+        super().__init__()  # makes no thread
+        self._lasting = DaemonPool("cappy-names", 8, queues=True)
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        return self._lasting.submit(partial(fn, *args, **kwargs))
 
 
 def _running_loop() -> asyncio.AbstractEventLoop:
@@ -144,6 +154,7 @@ def _running_loop() -> asyncio.AbstractEventLoop:
     with _lock:
         if _loop is None:
             _loop = asyncio.new_event_loop()
+            _loop.set_default_executor(_LastingExecutor())
             _thread = threading.Thread(target=_serve, args=(_loop,), name="cappy-select", daemon=True)
             _thread.start()
             atexit.register(_close)
@@ -181,8 +192,10 @@ def _close() -> None:
 
 def _forget() -> None:
     """A forked child has the loop object but not its thread: start anew there."""
-    global _loop, _thread, _workers, _users_pool, _lock
-    _loop, _thread, _workers, _users_pool, _lock = None, None, {}, None, threading.Lock()
+    global _loop, _thread, _own, _users_pool, _lock
+    if _loop is not None:
+        _abandoned.append(_loop)
+    _loop, _thread, _own, _users_pool, _lock = None, None, None, None, threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):

@@ -10,24 +10,39 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from cappy_select.errors import BundleDamaged, BundleFormatError, BundleNotFound, InputError, validation_message
+from cappy_select.errors import (
+    BundleDamaged,
+    BundleError,
+    BundleFormatError,
+    BundleNotFound,
+    InputError,
+    validation_message,
+)
 from cappy_select.types import CutSide
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 FORMAT_VERSION = 1
 MANIFEST, MODEL, TOKENIZER = "manifest.json", "model.onnx", "tokenizer.json"
 MODEL_CONFIG = "config"  # in the metadata of model.onnx: what training needs and the graph does not show, as JSON
-_STALE_S = 3600.0
+_MOST_READ = 64 * 2**20  # bytes of a manifest or a tokenizer; the largest published tokenizers have half of it
+_MOST_IN_MEMORY = 256 * 2**20  # bytes of a model's verified copy
+_CHUNK = 2**20
+_LOCK, _OLD = ".lock", "old"  # in the scratch folder of an export: held while it runs; the bundle that it replaces
+_MAKING_S = 60.0
 EMBEDDED = Path(__file__).parent / "bundles" / "cappy-mini"
 
 Precision = Literal["fp32", "fp16", "int8"]
@@ -39,7 +54,7 @@ class FileRecord(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    size_bytes: int = Field(ge=0)
+    size_bytes: int = Field(ge=0, lt=2**31)  # protobuf's own limit
 
 
 class Manifest(BaseModel):
@@ -51,7 +66,7 @@ class Manifest(BaseModel):
     name: str = Field(min_length=1)
     version: str = "0"
     architecture: str
-    max_length: int = Field(ge=8, description="tokens of instruction, response and special tokens together")
+    max_length: int = Field(ge=8, le=2**20, description="tokens of instruction, response and special tokens together")
     truncation: Literal["longest_first"] = "longest_first"
     cut_side: CutSide = "right"
     precision: Precision
@@ -69,16 +84,19 @@ class Bundle:
     manifest: Manifest
     digest: str
 
+    @property
+    def is_embedded(self) -> bool:
+        """Whether it lies among the library's own code, and is trusted as that is."""
+        return self.path == EMBEDDED
+
     def read(self, name: str) -> bytes:
-        """A file's content, verified against the manifest: what is hashed is what is used.
+        """A small file's content, verified against the manifest: what is hashed is what is used.
 
         Raises BundleDamaged when it is not what the manifest describes.
         """
-        path = self.path / name
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise BundleDamaged(f"{path} can't be read: {error.strerror}") from error
+        most = min(self.manifest.files[name].size_bytes, _MOST_READ) + 1
+        with self._opened(name) as file:
+            content = file.read(most)
         self._check(name, hashlib.sha256(content).hexdigest(), len(content))
         return content
 
@@ -86,22 +104,44 @@ class Bundle:
     def verified(self, name: str) -> Iterator[Path]:
         """A name for a file's verified content, for a reader that takes names.
 
-        onnxruntime needs half the memory for a file that it does for bytes: 1.8 against 4.1 GB for RoBERTa-large.
-        Where the system has /dev/fd it is the very file that was hashed, whatever is put in its place meanwhile,
-        and no other file (a model's external data, which no manifest lists) is found beside it.
-        Raises BundleDamaged as `read` does.
+        It names a private copy, made of the very bytes that were hashed, which nobody else can change: not by putting
+        another file in its place, nor by writing into it. No other file (a model's external data, which no manifest
+        lists) is found beside it. A name, because onnxruntime needs half the memory for a file that it does for
+        bytes: 1.8 against 4.1 GB for RoBERTa-large. The embedded bundle is hashed and not copied.
+        Raises BundleDamaged as `read` does, BundleError when there is no room for the copy.
         """
-        path = self.path / name
+        expected = self.manifest.files[name].size_bytes
+        if self.is_embedded:
+            with (self.path / name).open("rb") as file:  # still this file when an upgrade puts another in its place
+                self._check(name, hashlib.file_digest(file, "sha256").hexdigest(), file.tell())
+                file.seek(0)
+                opened = Path("/dev/fd") / str(file.fileno())
+                yield opened if opened.exists() else self.path / name
+            return
+        with self._opened(name) as source, _private_file(expected) as (copy, path):
+            sha256, size = hashlib.sha256(), 0
+            while chunk := source.read(min(_CHUNK, expected + 1 - size)):  # a file that grows meanwhile ends, too
+                sha256.update(chunk)
+                try:
+                    copy.write(chunk)
+                except OSError as error:
+                    raise BundleError(
+                        f"{self.path / name} is verified in a private copy, and there is no room for its {expected} "
+                        f"bytes in {tempfile.gettempdir()}: {error.strerror}; TMPDIR names another folder"
+                    ) from error
+                size += len(chunk)
+            self._check(name, sha256.hexdigest(), size)
+            copy.seek(0)
+            yield path
+
+    @contextmanager
+    def _opened(self, name: str) -> Iterator[BinaryIO]:
         try:
-            file = path.open("rb")
+            file = (self.path / name).open("rb", buffering=0)
         except OSError as error:
-            raise BundleDamaged(f"{path} can't be read: {error.strerror}") from error
+            raise BundleDamaged(f"{self.path / name} can't be read: {error.strerror}") from error
         with file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-            self._check(name, sha256, file.tell())
-            file.seek(0)
-            opened = Path("/dev/fd") / str(file.fileno())
-            yield opened if opened.exists() else path
+            yield file
 
     def _check(self, name: str, sha256: str, size_bytes: int) -> None:
         expected = self.manifest.files[name]
@@ -113,6 +153,21 @@ class Bundle:
 
     def __str__(self) -> str:
         return f"{self.manifest.name} {self.manifest.version} ({self.manifest.precision}, {self.digest[:12]})"
+
+
+@contextmanager
+def _private_file(size_bytes: int) -> Iterator[tuple[BinaryIO, Path]]:
+    """A file that only this process has, and a name that opens it. What is large goes to the disk, not into memory."""
+    if not Path("/dev/fd").exists():
+        with tempfile.TemporaryDirectory(prefix="cappy-") as folder, (Path(folder) / "copy").open("w+b", 0) as named:
+            yield named, Path(named.name)
+        return
+    with ExitStack() as stack:
+        if size_bytes <= _MOST_IN_MEMORY and hasattr(os, "memfd_create"):
+            file: BinaryIO = stack.enter_context(os.fdopen(os.memfd_create("cappy-bundle"), "w+b", buffering=0))
+        else:
+            file = stack.enter_context(tempfile.TemporaryFile(buffering=0))
+        yield file, Path("/dev/fd") / str(file.fileno())
 
 
 def is_bundle(folder: Path) -> bool:
@@ -136,7 +191,8 @@ def load_bundle(path: Path | str) -> Bundle:
         hint = f"; it holds a checkpoint: `cappy export {folder} OUT` makes a bundle of it" if holds_checkpoint else ""
         raise BundleNotFound(f"the folder {str(folder)!r} is no bundle: it has no {MANIFEST}{hint}")
     try:
-        raw = (folder / MANIFEST).read_bytes()
+        with (folder / MANIFEST).open("rb") as file:
+            raw = file.read(_MOST_READ)
         content = json.loads(raw)
     except (ValueError, OSError, RecursionError) as error:
         raise BundleFormatError(f"{folder / MANIFEST} can't be read as JSON: {error}") from error
@@ -163,13 +219,14 @@ def _manifest(content: Any, path: Path) -> Manifest:
     return manifest
 
 
-def _record(content: bytes) -> FileRecord:
-    return FileRecord(sha256=hashlib.sha256(content).hexdigest(), size_bytes=len(content))
+def _record(path: Path) -> FileRecord:
+    with path.open("rb") as file:
+        return FileRecord(sha256=hashlib.file_digest(file, "sha256").hexdigest(), size_bytes=file.tell())
 
 
 def draft_bundle(folder: Path, fields: Mapping[str, Any]) -> Bundle:
     """The bundle a folder with a model and a tokenizer would be; nothing is written, so it can still be refused."""
-    files = {name: _record((folder / name).read_bytes()) for name in (MODEL, TOKENIZER)}
+    files = {name: _record(folder / name) for name in (MODEL, TOKENIZER)}
     return Bundle(folder, Manifest(files=files, **fields), digest="")
 
 
@@ -195,21 +252,35 @@ def new_folder(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
         out.parent.mkdir(parents=True, exist_ok=True)
         _sweep(out)
         scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent))
+        lock = _lock_of(scratch)
+        lock.acquire()
     except OSError as error:
         raise InputError(f"{str(out)!r} can't be written: {error.strerror}") from error
     try:
         yield scratch
         scratch.chmod(0o755)  # mkdtemp makes it private; a bundle is as readable as any folder
-        _check_replaceable(out, overwrite)
-        if out.exists():
-            aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent)) / "old"
-            out.replace(aside)
-            scratch.replace(out)
-            shutil.rmtree(aside.parent)
-        else:
-            scratch.replace(out)
+        _unlock(lock)
+        _put_in_place(scratch, out, overwrite)
     finally:
+        _unlock(lock)
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _put_in_place(scratch: Path, out: Path, overwrite: bool) -> None:
+    _check_replaceable(out, overwrite)
+    if not out.exists():
+        scratch.replace(out)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent)) / _OLD
+    out.replace(aside)
+    try:
+        _check_replaceable(aside, overwrite)  # nobody can put anything into it any more under its old name
+        scratch.replace(out)
+    except BaseException:
+        aside.replace(out)
+        aside.parent.rmdir()
+        raise
+    shutil.rmtree(aside.parent)
 
 
 def _check_replaceable(out: Path, overwrite: bool) -> None:
@@ -217,18 +288,44 @@ def _check_replaceable(out: Path, overwrite: bool) -> None:
         return
     if not out.is_dir():
         raise InputError(f"{str(out)!r} is a file: name a folder that does not exist")
-    names = {path.name for path in out.iterdir()}
-    if names - {MANIFEST, MODEL, TOKENIZER}:
+    held = list(out.iterdir())
+    if not held:
+        return
+    if any(path.name not in (MANIFEST, MODEL, TOKENIZER) or not path.is_file() for path in held):
         raise InputError(f"{str(out)!r} holds other things than a bundle and is not replaced: name another folder")
-    if names and not overwrite:
+    if not overwrite:
         raise InputError(f"{str(out)!r} exists already: name another folder, or pass overwrite")
+    try:
+        load_bundle(out)
+    except BundleError as error:
+        raise InputError(f"{str(out)!r} is no bundle and is not replaced: name another folder ({error})") from error
 
 
 def _sweep(out: Path) -> None:
-    """Remove what a killed export of the same name left behind; one that still runs is younger."""
+    """Remove what a killed export of the same name left behind; one that runs holds its folder's lock."""
     for stale in out.parent.glob(f".{glob.escape(out.name)}.partial-*"):
-        if time.time() - stale.stat().st_mtime > _STALE_S:
-            shutil.rmtree(stale, ignore_errors=True)
+        if time.time() - stale.stat().st_mtime < _MAKING_S:
+            continue  # it may be about to take its lock
+        lock = _lock_of(stale)
+        try:
+            lock.acquire(timeout=0)
+        except TimeoutError:
+            continue
+        if (stale / _OLD).is_dir() and not out.exists():  # killed between moving the old one and the new one
+            (stale / _OLD).replace(out)
+        _unlock(lock)
+        shutil.rmtree(stale, ignore_errors=True)
+
+
+def _lock_of(scratch: Path) -> BaseFileLock:
+    from filelock import FileLock  # 40 ms, and only who writes bundles needs it
+
+    return FileLock(scratch / _LOCK)
+
+
+def _unlock(lock: BaseFileLock) -> None:
+    lock.release()
+    Path(lock.lock_file).unlink(missing_ok=True)
 
 
 def resolve(source: str | Path | None, *, revision: str | None = None) -> Bundle:

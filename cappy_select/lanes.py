@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 from cappy_select.errors import FailureKind, ProviderError
+from cappy_select.fork import starts_anew_in_child
 from cappy_select.room import Room
 
 # What says something about the provider, and not about this prompt.
@@ -39,24 +40,31 @@ class Lane:
         cool_down_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._room = Room(max_concurrency)
+        self._max_concurrency = max_concurrency
         self._cool_down_after, self._cool_down_s, self._clock = cool_down_after, cool_down_s, clock
-        self._lock = threading.Lock()
         self._failed = 0  # in a row
         self._closed_until = 0.0
         self._last: ProviderError | None = None
         self.gives_n = True  # until a call for several answers brings one
+        self.start_anew()
+        starts_anew_in_child(self)
+
+    def start_anew(self) -> None:
+        """Also in a forked child: the calls that hold places are the parent's."""
+        self._room = Room(self._max_concurrency)
+        self._lock = threading.Lock()
 
     @asynccontextmanager
     async def place(self) -> AsyncIterator[None]:
         """Wait for one of the places, and keep it."""
-        ticket = self._room.enter()
+        room = self._room
+        ticket = room.enter()
         try:
             if not ticket.done():
                 await asyncio.wrap_future(ticket)
             yield
         finally:
-            self._room.leave(ticket)
+            room.leave(ticket)
 
     def ended(self, error: ProviderError | None) -> None:
         """A call ended, with answers or with this error. An error that is about the prompt shows that it is there."""

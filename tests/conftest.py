@@ -13,6 +13,7 @@ from pathlib import Path
 # Read at import. That the library needs neither is tested in processes of their own (test_offline.py).
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "true"
 # What JAX compiles is compiled once for all tests and the processes they start.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:

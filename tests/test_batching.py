@@ -263,7 +263,7 @@ def test_scores_of_another_shape_are_an_error_and_the_next_call_works(tiny):
     scorer = Slow(tiny)
 
     class Column:
-        def run(self, names, feeds):
+        def run(self, names, feeds, options):
             return [np.zeros((len(feeds["input_ids"]), 1), np.float32)]
 
     real, scorer._session._session = scorer._session._session, Column()

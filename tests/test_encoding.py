@@ -22,7 +22,7 @@ from cappy_select.scorer.encoding import PairEncoder, checked, longest_first
 def both(request, checkpoints, bundles):
     bundle = bundles[request.param]
     return (
-        transformers.AutoTokenizer.from_pretrained(checkpoints[request.param]),
+        transformers.AutoTokenizer.from_pretrained(checkpoints[request.param], split_special_tokens=True),
         PairEncoder.of(bundle),
     )
 

@@ -20,6 +20,7 @@ from cappy_select import InputError, ScoreCache, Scorer, TruncationWarning
 from cappy_select.export import export_checkpoint
 from cappy_select.recorded import read_recorded
 from cappy_select.scorer.planning import WINDOW_PAIRS
+from cappy_select.telemetry import onnxruntime
 
 
 class Counting(Scorer):
@@ -396,9 +397,7 @@ def test_an_execution_provider_that_is_not_there_is_an_error_and_no_silent_cpu(p
 
 
 def test_off_the_cpu_a_score_may_depend_on_its_batch_so_there_is_no_cache(tiny):
-    import onnxruntime
-
-    others = [name for name in onnxruntime.get_available_providers() if name != "CPUExecutionProvider"]
+    others = [name for name in onnxruntime().get_available_providers() if name != "CPUExecutionProvider"]
     if not others:
         pytest.skip("this onnxruntime has the CPU only")
     providers = [others[0], "CPUExecutionProvider"]

@@ -80,8 +80,8 @@ def opened(
             folder = Folder(out, state_of(out, asked) or {"taken_in": False, "sampled": None, "result": None})
             if folder.state["sampled"] is None:
                 if not _has_asked(out):  # nothing was paid for: what was begun in another way is begun anew
-                    for path in out.glob(f"{STORE}*"):
-                        path.unlink()
+                    for behind in ("", "-wal", "-shm", "-journal", ".lock"):  # SQLite's, and the store's own
+                        (out / f"{STORE}{behind}").unlink(missing_ok=True)
                     folder.state["taken_in"] = False
                 folder.note(**asked)
             yield folder

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -240,8 +239,7 @@ def _report(
         on_progress=lambda done, total: on_step("scoring", done, total),
     )
     with disk_errors(folder.path):
-        shutil.rmtree(folder / REPORT, ignore_errors=True)
-        (folder / REPORT).mkdir()
+        (folder / REPORT).mkdir(exist_ok=True)
         (folder / PICKS).write_text("".join(json.dumps(pick) + "\n" for pick in picks), encoding="utf-8")
     drawn = write_report(folder / REPORT, report_of(report))
     folder.note(result=report.model_dump(mode="json"))

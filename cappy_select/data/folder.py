@@ -23,6 +23,7 @@ LEFT_OUT = "left_out.jsonl"
 FORMAT = 1
 WORK = ".work"
 LOCK = "lock"
+_OURS = "ours.json"  # in the work folder: names in the folder itself that a publication, also a killed one, may remove
 _SHARD_NAME = re.compile(r"(train|validation)-\d{5}-of-\d{5}\.parquet")
 
 
@@ -70,8 +71,16 @@ def check_replaceable(folder: Path, fingerprint: str, overwrite: bool) -> None:
         if not overwrite:
             why = "are damaged" if same else "were made in another way or of other input"
             raise InputError(f"{folder} holds pairs that {why}: --overwrite replaces them, or give another folder")
-    elif folder.exists() and not (folder / WORK).is_dir() and (not folder.is_dir() or any(folder.iterdir())):
+    elif folder.exists() and not _is_begun(folder) and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is not empty and holds no pairs: give another folder")
+
+
+def _is_begun(folder: Path) -> bool:
+    """Whether its `.work` is one of ours: with a fingerprint, or not yet with anything."""
+    work = folder / WORK
+    return work.is_dir() and (
+        (work / "fingerprint").is_file() or {path.name for path in work.iterdir()} <= {LOCK, "fingerprint.partial"}
+    )
 
 
 def begin(work: Path, fingerprint: str) -> None:
@@ -83,7 +92,7 @@ def begin(work: Path, fingerprint: str) -> None:
         for path in work.iterdir():
             if path.is_dir():
                 shutil.rmtree(path)
-            elif path.name != LOCK:
+            elif path.name not in (LOCK, _OURS):
                 path.unlink()
         partial = work / "fingerprint.partial"
         partial.write_text(fingerprint)
@@ -97,10 +106,13 @@ def publish(
     work = folder / WORK
     with disk_errors(folder):
         if not (work / "publishing").exists():
+            older = _older(folder)
+            partial = work / f"{_OURS}.partial"
+            partial.write_text(json.dumps([*older, *shards, LEFT_OUT]))
+            partial.replace(work / _OURS)
             (folder / MANIFEST).unlink(missing_ok=True)
-            for path in folder.iterdir():
-                if _SHARD_NAME.fullmatch(path.name) or path.name == LEFT_OUT:
-                    path.unlink()
+            for name in older:
+                (folder / name).unlink(missing_ok=True)
             (work / "publishing").touch()
         for name, made in shards.items():
             if made.exists():  # else it is in its place since a run that was killed here
@@ -114,6 +126,16 @@ def publish(
         partial.replace(folder / MANIFEST)
         shutil.rmtree(work)
     return manifest
+
+
+def _older(folder: Path) -> list[str]:
+    """What an older manifest lists and a killed publication put there; others' files may have such names, too."""
+    names: list[Any] = []
+    if (folder / WORK / _OURS).is_file():
+        names += json.loads((folder / WORK / _OURS).read_text())
+    if (folder / MANIFEST).is_file():
+        names += [file["name"] for file in read_manifest(folder)["files"]] + [LEFT_OUT]
+    return [str(name) for name in names if _SHARD_NAME.fullmatch(str(name)) or name == LEFT_OUT]
 
 
 def shard_names(train: int, validation: int) -> list[str]:

@@ -68,15 +68,17 @@ def check_folder(folder: str | Path) -> None:
     if not there.is_dir() or not os.access(there, os.W_OK):
         why = "can't be written to" if there.is_dir() else "is a file"
         raise InputError(f"no report can be written to {folder}: {there} {why}; give another folder")
+    _check_ours(folder)
 
 
 def write_report(folder: str | Path, report: Report) -> bool:
     """Write a report; an older one is replaced. Returns whether there was matplotlib to draw the pictures.
 
     A picture that can't be drawn is said in the report, which has the rest. Raises DataError when the folder can't be
-    written.
+    written, InputError when it holds files of these names that no report of ours wrote.
     """
     folder = Path(folder)
+    _check_ours(folder)
     drawn, failed = _drawn(report.pictures)
     report = replace(report, remarks=[*report.remarks, *failed])
     data = report.data.model_dump(mode="json") if isinstance(report.data, BaseModel) else report.data
@@ -99,6 +101,21 @@ def write_report(folder: str | Path, report: Report) -> bool:
     except OSError as error:
         raise DataError(f"{folder} can't be written: {error}") from error
     return len(drawn) + len(failed) == len(report.pictures)
+
+
+def _check_ours(folder: Path) -> None:
+    """A report has all three files, and its page our style: what else has these names is not replaced."""
+    page, there = folder / PAGE, {name for name in (DATA, TEXT, PAGE) if (folder / name).is_file()}
+    if PAGE in there:
+        with page.open("rb") as file:
+            ours = _STYLE[:60].encode() in file.read(100_000)
+    else:
+        ours = not there or (TEXT in there and page.exists()) or there == {TEXT, DATA}
+    if not ours:
+        raise InputError(
+            f"{folder} holds {' and '.join(sorted(there))} that no report of ours wrote: they are not replaced; give "
+            "another folder"
+        )
 
 
 def _pictures_in(text: Path) -> set[str]:

@@ -37,8 +37,8 @@ class RewardJudge:
         try:
             config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
             self._tokenizer = transformers.AutoTokenizer.from_pretrained(
-                folder, local_files_only=True, trust_remote_code=False
-            )
+                folder, local_files_only=True, trust_remote_code=False, split_special_tokens=True
+            )  # as the scorers it is compared with read a text: a special token's name is words
             model, report = transformers.AutoModelForSequenceClassification.from_pretrained(
                 folder, dtype=torch.float32, weights_only=True, local_files_only=True, trust_remote_code=False,
                 output_loading_info=True,

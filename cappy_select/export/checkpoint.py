@@ -14,6 +14,7 @@ import transformers
 from cappy_select import hub
 from cappy_select.errors import BundleNotFound, ExportError
 from cappy_select.json_text import loads
+from cappy_select.scorer.tokenizer_rules import checked_tokenizer
 
 ARCHITECTURES = ("roberta", "bert")
 _SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
@@ -112,11 +113,14 @@ def _tokenizer(folder: Path) -> Any:
             f"{folder} has no tokenizer: expected tokenizer.json (or vocab.txt, or vocab.json and merges.txt)"
         )
     try:
+        if (folder / "tokenizer.json").is_file():
+            checked_tokenizer((folder / "tokenizer.json").read_bytes())  # before it is loaded
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers passes on whatever its parsers raise
         raise ExportError(f"the tokenizer of {folder} can't be read: {_line(error)}") from error
     if not tokenizer.is_fast:
         raise ExportError(f"the tokenizer of {folder} has no fast form (tokenizer.json)")
+    tokenizer.split_special_tokens = True  # as the scorer reads texts: a special token's name is words
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
     return tokenizer

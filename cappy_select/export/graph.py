@@ -11,13 +11,12 @@ from typing import Any
 
 import onnx
 import torch
-from onnxruntime.transformers import optimizer
-from onnxruntime.transformers.fusion_options import FusionOptions
 
 from cappy_select.bundle import MODEL_CONFIG, Precision
 from cappy_select.errors import ExportError
 from cappy_select.export.cpu import split_for_cpu
 from cappy_select.export.quantize import to_int8
+from cappy_select.telemetry import onnxruntime_optimizer
 
 # What a run that starts from the bundle needs, and the graph does not show.
 _NOTED = (
@@ -86,7 +85,8 @@ def _trace(model: Any, path: Path) -> None:
 
 
 def _fuse(path: Path, config: Any, *, split_projections: bool) -> Any:
-    options = FusionOptions("bert")
+    optimizer = onnxruntime_optimizer()
+    options = optimizer.FusionOptions("bert")
     options.enable_embed_layer_norm = False  # its tables could not be stored as int8
     options.use_multi_head_attention = split_projections
     log = logging.getLogger("onnxruntime.transformers")

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from cappy_select.characters import without_halves
 from cappy_select.copies import made_again
 from cappy_select.errors import InputError, ProviderError
+from cappy_select.fork import starts_anew_in_child
 from cappy_select.parameters import FIXED, KNOWN, CallParameters, flat, given
 from cappy_select.providers.content import check_parts, without_cache_marks
 from cappy_select.providers.failures import failure_of
@@ -80,9 +81,14 @@ class OpenAIProvider:
         # The client wants a word; a server of one's own often does not.
         self._options: dict[str, Any] = {"api_key": key or "none", "base_url": address, "max_retries": 0}
         self._clients: dict[asyncio.AbstractEventLoop, Any] = {}
-        self._lock = threading.Lock()
+        self.start_anew()
+        starts_anew_in_child(self)
         # OpenAI's reasoning models refuse the old name, most compatible servers know only that.
         self._limit = "max_completion_tokens" if _is_openais(address) else "max_tokens"
+
+    def start_anew(self) -> None:
+        """Also in a forked child. The parent's clients stay where they are: their connections are the parent's."""
+        self._lock = threading.Lock()
 
     @property
     def model(self) -> str:

@@ -7,17 +7,17 @@ been served, the worker gives them a moment to come back, so that they meet in o
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from weakref import WeakSet
 
 import numpy as np
 import numpy.typing as npt
 
+from cappy_select.fork import starts_anew_in_child
 from cappy_select.room import Room
 from cappy_select.scorer.encoding import Pair
+from cappy_select.scorer.native import refuse_at_exit
 from cappy_select.scorer.planning import next_batch
 
 Scores = npt.NDArray[np.float32]
@@ -46,7 +46,7 @@ class Batcher:
     def __init__(self, tokens_per_batch: int) -> None:
         self.tokens_per_batch = tokens_per_batch
         self.start_anew()
-        _batchers.add(self)
+        starts_anew_in_child(self)
 
     def start_anew(self) -> None:
         """Also in a forked child, which has neither the worker nor the callers it served."""
@@ -60,11 +60,12 @@ class Batcher:
 
         The future holds float32[rows]; cancelling it takes back what can be.
         """
+        refuse_at_exit()
         job = _Job(rows, run)
         with self._changed:
             if self._worker is None:
-                # No daemon: a process must not end inside onnxruntime. It ends by itself when there is no work.
-                worker = threading.Thread(target=self._work, name="cappy-scorer")
+                # It ends by itself when there is no work; the process does not end inside its calls (see `native`).
+                worker = threading.Thread(target=self._work, name="cappy-scorer", daemon=True)
                 worker.start()  # it waits for this lock
                 self._worker = worker
             self._jobs.append(job)
@@ -134,15 +135,3 @@ class Batcher:
             job.missing -= len(rows)
             if not job.missing and job.future.set_running_or_notify_cancel():
                 job.future.set_result(job.scores)
-
-
-_batchers: WeakSet[Batcher] = WeakSet()
-
-
-def _after_fork() -> None:
-    for batcher in list(_batchers):
-        batcher.start_anew()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

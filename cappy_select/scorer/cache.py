@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
-from weakref import WeakSet
 
 from cappy_select.copies import made_again
 from cappy_select.errors import InputError
+from cappy_select.fork import starts_anew_in_child
 
 Key = tuple[str, str, bytes, bytes]  # bundle digest, side of the instruction's cut, the two texts' digests
 
@@ -47,10 +46,10 @@ class ScoreCache:
         self._max_pairs = max_pairs
         self._known: OrderedDict[Key, Known] = OrderedDict()
         self._hits = self._misses = self._evictions = 0
-        self.unlock()
-        _caches.add(self)
+        self.start_anew()
+        starts_anew_in_child(self)
 
-    def unlock(self) -> None:
+    def start_anew(self) -> None:
         """Also in a forked child, where the thread that held the lock does not exist."""
         self._lock = threading.Lock()
 
@@ -89,15 +88,3 @@ class ScoreCache:
 def text_digest(text: str) -> bytes:
     """128 bits of a text, for a key."""
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-
-
-_caches: WeakSet[ScoreCache] = WeakSet()
-
-
-def _after_fork() -> None:
-    for cache in list(_caches):
-        cache.unlock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

@@ -3,11 +3,15 @@
 Each text is encoded once, on its own and without truncation, and the pair is cut by our own arithmetic:
 `tokenizers`' pair truncation materialises every overflowing part, which kills the process on a megabyte of
 text, and changing its truncation setting per call races between threads (huggingface/tokenizers#537).
+
+The name of a special token in a text (`[SEP]`, `</s>`) is text: only `PairEncoder.join` puts such tokens anywhere, so
+an answer can't fake where it ends.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +21,8 @@ from tokenizers import Encoding, Tokenizer
 
 from cappy_select.bundle import TOKENIZER, Bundle
 from cappy_select.errors import BundleDamaged, InputError
+from cappy_select.scorer.native import Exiting, native_call
+from cappy_select.scorer.tokenizer_rules import Refused, checked_tokenizer
 from cappy_select.types import CutSide
 
 Ids = npt.NDArray[np.int64]
@@ -56,15 +62,25 @@ class Pair:
 class PairEncoder:
     """Encodes as the checkpoint's own tokenizer encodes a pair, `longest_first`, for any length of text."""
 
-    def __init__(self, content: bytes, max_length: int, path: Path) -> None:
-        """Of a `tokenizer.json`'s content, for pairs of at most `max_length` tokens. Raises BundleDamaged."""
+    def __init__(self, content: bytes, max_length: int, path: Path, *, trusted: bool = False) -> None:
+        """Of a `tokenizer.json`'s content, for pairs of at most `max_length` tokens. Raises BundleDamaged.
+
+        What is not `trusted` may only do what `tokenizer_rules` allows.
+        """
         try:
-            self._tokenizer = Tokenizer.from_buffer(content)
+            checked_content = content.decode() if trusted else checked_tokenizer(content)
+        except Refused as error:
+            raise BundleDamaged(f"{path} is no tokenizer that a scorer may have, and is not loaded: {error}") from error
+        try:
+            with _panics_as_errors(), native_call():
+                self._tokenizer = Tokenizer.from_str(checked_content)
+                self._tokenizer.no_truncation()  # the file may carry both
+                self._tokenizer.no_padding()
+                self._read_template(path)
+        except (BundleDamaged, Exiting):
+            raise
         except Exception as error:  # tokenizers raises bare Exception
             raise BundleDamaged(f"{path} is not a tokenizer this version reads: {error}") from error
-        self._tokenizer.no_truncation()  # the file may carry both
-        self._tokenizer.no_padding()
-        self._read_template(path)
         self.special_count = sum(len(ids) for ids, _ in self._specials)
         self.room = max_length - self.special_count
         if self.room < 2:
@@ -73,7 +89,8 @@ class PairEncoder:
     @classmethod
     def of(cls, bundle: Bundle) -> PairEncoder:
         """A bundle's own."""
-        return cls(bundle.read(TOKENIZER), bundle.manifest.max_length, bundle.path / TOKENIZER)
+        content, path = bundle.read(TOKENIZER), bundle.path / TOKENIZER
+        return cls(content, bundle.manifest.max_length, path, trusted=bundle.is_embedded)
 
     def _read_template(self, path: Path) -> None:
         """Learn from one pair where the special tokens stand and which type ids each part has."""
@@ -89,6 +106,11 @@ class PairEncoder:
             for part in (slice(0, first), slice(last_first, second), slice(last_second, len(ids)))
         ]
         self._type_of = (int(types[first]), int(types[second]))
+        self._tokenizer.encode_special_tokens = True  # their names, in a text, are words like any other
+        for number in {int(each) for ids, _ in self._specials for each in ids}:
+            name = self._tokenizer.id_to_token(number) or ""
+            if number in self._tokenizer.encode(name, add_special_tokens=False).ids:
+                self._tokenizer.add_special_tokens([name])  # it was listed as a plain one
 
     @property
     def vocabulary(self) -> int:
@@ -135,8 +157,20 @@ class PairEncoder:
 
     def _encode_batch(self, texts: Sequence[str]) -> list[Encoding]:
         encodable = [_without_surrogates(text) for text in texts]
-        encodings: list[Encoding] = self._tokenizer.encode_batch_fast(encodable, add_special_tokens=False)
+        with _panics_as_errors(), native_call():
+            encodings: list[Encoding] = self._tokenizer.encode_batch_fast(encodable, add_special_tokens=False)
         return encodings
+
+
+@contextmanager
+def _panics_as_errors() -> Iterator[None]:
+    """A panic in Rust is no Exception in Python, and would pass all who handle errors."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise BundleDamaged(f"the tokenizer gives up: {error}") from error
 
 
 def longest_first(first: int, second: int, room: int) -> tuple[int, int]:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import warnings
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +17,9 @@ import numpy.typing as npt
 
 from cappy_select.bundle import Bundle, resolve
 from cappy_select.copies import made_again
+from cappy_select.daemon_pool import DaemonPool
 from cappy_select.errors import InputError, TruncationWarning
+from cappy_select.fork import starts_anew_in_child
 from cappy_select.scorer.batching import Batcher
 from cappy_select.scorer.cache import CacheInfo, Key, Known, ScoreCache, text_digest
 from cappy_select.scorer.encoding import Pair, PairEncoder, Tokens, checked
@@ -197,7 +198,7 @@ class Scorer:
     ) -> ScoredPairs:
         """`score_detailed` for async callers. Cancelling it disturbs no other caller."""
         side = self._side(instruction_side)
-        known = await asyncio.get_running_loop().run_in_executor(_encoder_threads(), _checked, pairs)
+        known = await asyncio.wrap_future(_encoders.submit(partial(_checked, pairs)))
         return _joined([await _alone(self._score_window(window, side, on_progress)) for window in windows(known)])
 
     def stream(
@@ -313,14 +314,13 @@ def _blocking(steps: _Steps[_T]) -> _T:
 
 async def _alone(steps: _Steps[_T]) -> _T:
     """Go through the steps, off the event loop."""
-    loop = asyncio.get_running_loop()
     try:
         step = next(steps)
         while True:
             if isinstance(step, Future):
                 step = steps.send(await asyncio.wrap_future(step))
             else:
-                step = steps.send(await loop.run_in_executor(_encoder_threads(), step))
+                step = steps.send(await asyncio.wrap_future(_encoders.submit(step)))
     except StopIteration as done:
         result: _T = done.value
         return result
@@ -328,23 +328,21 @@ async def _alone(steps: _Steps[_T]) -> _T:
         steps.close()
 
 
-_encoders: ThreadPoolExecutor | None = None  # tokenising for async callers; made when first needed
+class _Encoders:
+    """Threads that tokenise for async callers. They last as long as any caller, and start anew in a forked child."""
+
+    def __init__(self) -> None:
+        self.start_anew()
+        starts_anew_in_child(self)
+
+    def start_anew(self) -> None:
+        self._pool = DaemonPool("cappy-encode", 2, queues=True)
+
+    def submit(self, step: Callable[[], Any]) -> Future[Any]:
+        return self._pool.submit(step)
 
 
-def _encoder_threads() -> ThreadPoolExecutor:
-    global _encoders
-    _encoders = _encoders or ThreadPoolExecutor(max_workers=2, thread_name_prefix="cappy-encode")
-    return _encoders
-
-
-def _forget_threads() -> None:
-    """A forked child has the pool, but not its threads."""
-    global _encoders
-    _encoders = None
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_threads)
+_encoders = _Encoders()
 
 
 def _joined(pieces: list[ScoredPairs]) -> ScoredPairs:

@@ -7,25 +7,31 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from weakref import WeakSet
 
 import numpy as np
 import numpy.typing as npt
 
 from cappy_select.bundle import MODEL, Bundle
 from cappy_select.errors import BundleDamaged, InputError
+from cappy_select.fork import starts_anew_in_child
 from cappy_select.scorer.encoding import Ids
+from cappy_select.scorer.graph import Refused, check_graph
+from cappy_select.scorer.memory import bound_memory
+from cappy_select.scorer.native import Exiting, interruptible, native_call
 from cappy_select.scorer.planning import padded_length
+from cappy_select.telemetry import onnxruntime
 
 _INPUTS = {"input_ids", "attention_mask", "token_type_ids"}
+# It computes while a model is loaded, outside the bound on memory. What an export writes has nothing left to fold:
+# scores and speed are the same without.
+_UNBOUNDED_OPTIMIZERS = ["ConstantFolding"]
 
 
 class Session:
     """An onnxruntime session over a bundle's model. Safe to share between threads."""
 
     def __init__(self, bundle: Bundle, *, threads: int, providers: Sequence[Any] | None = None) -> None:
-        import onnxruntime as ort
-
+        ort = onnxruntime()
         wanted = ["CPUExecutionProvider"] if providers is None else providers
         names = []
         if isinstance(wanted, Sequence) and not isinstance(wanted, str):
@@ -38,7 +44,7 @@ class Session:
         self.providers = [str(name) for name in names]
         self._bundle, self._threads, self._wanted = bundle, threads, list(wanted)
         self._lock, self._session = threading.Lock(), self._loaded()
-        _sessions.add(self)
+        starts_anew_in_child(self)
         self._inputs = {node.name for node in self._session.get_inputs()}
         outputs = [node.name for node in self._session.get_outputs()]
         if not {"input_ids", "attention_mask"} <= self._inputs <= _INPUTS or outputs != ["score"]:
@@ -49,18 +55,34 @@ class Session:
         self._max_length = bundle.manifest.max_length
 
     def _loaded(self) -> Any:
-        import onnxruntime as ort
-
+        ort = onnxruntime()
         options = ort.SessionOptions()
         options.intra_op_num_threads = self._threads
         options.log_severity_level = 4  # what goes wrong is raised
         # Threads spin while a batch runs and sleep between batches: a server at rest uses no core.
         options.add_session_config_entry("session.force_spinning_stop", "1")
+        options.add_session_config_entry("session.load_model_format", "ONNX")  # what `check_graph` reads, whatever else
+        bound_memory(ort, options)
         with self._bundle.verified(MODEL) as path:
             try:
-                return ort.InferenceSession(path, options, providers=self._wanted)
+                if not self._bundle.is_embedded:
+                    check_graph(path)
+                return interruptible(
+                    lambda: ort.InferenceSession(
+                        path, options, providers=self._wanted, disabled_optimizers=_UNBOUNDED_OPTIMIZERS
+                    ),
+                    stop=lambda: _give_up(options),
+                )
+            except Refused as error:
+                raise BundleDamaged(
+                    f"{self._bundle.path / MODEL} is no model that `cappy export` writes, and is not run: {error}"
+                ) from error
+            except Exiting:
+                raise
             except Exception as error:  # onnxruntime's exceptions share no public base class
-                raise BundleDamaged(f"{path} can't be loaded by onnxruntime {ort.__version__}: {error}") from error
+                raise BundleDamaged(
+                    f"{self._bundle.path / MODEL} can't be loaded by onnxruntime {ort.__version__}: {error}"
+                ) from error
 
     def start_anew(self) -> None:
         """In a forked child: onnxruntime's threads are not there, and its locks may be held by them."""
@@ -85,8 +107,12 @@ class Session:
         feeds = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
         with self._lock:
             session = self._session = self._session or self._loaded()
+        options = onnxruntime().RunOptions()
         try:
-            (scores,) = session.run(["score"], {name: feeds[name] for name in self._inputs})
+            with native_call(stop=lambda: setattr(options, "terminate", True)):  # ends behind the node that runs
+                (scores,) = session.run(["score"], {name: feeds[name] for name in self._inputs}, options)
+        except Exiting:
+            raise
         except Exception as error:
             raise BundleDamaged(
                 f"the model can't score {len(rows)} rows of {longest} tokens (the manifest allows {self._max_length}): "
@@ -99,17 +125,12 @@ class Session:
         return np.asarray(scores, np.float32)
 
 
-_sessions: WeakSet[Session] = WeakSet()
+def _give_up(options: Any) -> None:
+    if hasattr(options, "set_load_cancellation_flag"):  # else the load is waited for
+        options.set_load_cancellation_flag(True)
+
+
 _abandoned: list[Any] = []  # to free one would wait for threads that do not exist
-
-
-def _after_fork() -> None:
-    for session in list(_sessions):
-        session.start_anew()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
 
 
 def usable_cores() -> int:

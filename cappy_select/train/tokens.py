@@ -29,7 +29,7 @@ from cappy_select.errors import InputError
 from cappy_select.json_text import loads
 from cappy_select.scorer.encoding import PairEncoder
 
-_FORMAT = 2  # 2: repeated rows are groups of their own
+_FORMAT = 3  # 2: repeated rows are groups of their own; 3: special tokens' names in a text are text
 _COLUMNS = ["instruction", "response", "score", "task", "group"]
 
 
