@@ -35,7 +35,7 @@ class Sampling(BaseModel):
     top_k: int | None = Field(None, ge=0)
     beams: int | None = Field(None, ge=1)
     seed: int | None = Field(None, ge=0)
-    max_tokens: int | None = Field(None, ge=1)
+    max_tokens: int | None = Field(None, ge=1, strict=True)
     min_tokens: int | None = Field(None, ge=0)
 
     @model_validator(mode="after")
@@ -56,6 +56,23 @@ class Sampling(BaseModel):
 
 
 PARAMETERS = frozenset(Sampling.model_fields) - {"n"}
+
+_LIMITS = ("max_tokens", "max_completion_tokens")
+
+
+def token_limit(params: Mapping[str, Any]) -> int | None:
+    """How many tokens an answer may have: the larger of OpenAI's two names, in an `extra_body` too; None without.
+
+    Raises InputError for one that is no whole number of at least 1: money limits go by it.
+    """
+    extra = params.get("extra_body")
+    bodies = (params, extra) if isinstance(extra, Mapping) else (params,)
+    given = [(name, body[name]) for body in bodies for name in _LIMITS if body.get(name) is not None]
+    for name, value in given:
+        if type(value) is not int or value < 1:
+            raise InputError(f"{name} must be a whole number of at least 1, got {value!r:.80}")
+    return max((value for _, value in given), default=None)
+
 
 Preset = Literal["single", "quick", "paper"]
 
@@ -119,7 +136,10 @@ class Plan(BaseModel):
         return sum(sampling.n for sampling in self.of(model))
 
     def with_params(self, params: Mapping[str, Any]) -> Plan:
-        """This plan with sampling parameters given beside it. Raises InputError for one that it sets itself."""
+        """This plan with sampling parameters given beside it. Raises InputError for one that it sets itself, and for a
+        limit of tokens that is none.
+        """
+        token_limit(params)
         given = {name: value for name, value in params.items() if name in PARAMETERS and value is not None}
         if not given:
             return self

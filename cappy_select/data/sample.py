@@ -26,7 +26,7 @@ from cappy_select.instruction import as_messages
 from cappy_select.providers import Provider, as_providers
 from cappy_select.recorded import Recorded
 from cappy_select.sampling import Plan
-from cappy_select.types import Candidate, Message, Request, response_text, total_cost
+from cappy_select.types import Candidate, Message, response_text, total_cost
 
 FINAL = frozenset({"content_policy", "context_window", "bad_request"})  # kinds that asking again does not mend
 _BATCH = 500  # recorded instances a transaction
@@ -113,9 +113,8 @@ class Sampler:
 
     async def arun(self, on_progress: OnProgress = lambda outcome: None) -> Outcome:
         """`run` for async callers."""
-        spent = self._store.spent_towards(self._limits.max_cost)
         lines = [(model, self._errands(model)) for model in self._asking]
-        return await run_errands(lines, self._limits, spent=spent, on_progress=on_progress)
+        return await run_errands(lines, self._limits, self._store, on_progress=on_progress)
 
     def _distinct(self) -> Iterator[Instance]:
         """An instance that stands twice is asked about once."""
@@ -196,18 +195,16 @@ def _part(call: Call, start: int, count: int) -> Call:
 
 def _errand(store: SampleStore, instance: Instance, call: Call, keys: list[Key]) -> Errand:
     first = call.request.sample
-    model = call.provider.model
     got: set[Key] = set()
 
-    def keep(answers: Sequence[Candidate], request: Request) -> None:
-        mine = keys[request.sample - first :][: len(answers)]
-        store.add(instance, [(key, _recorded(answer)) for key, answer in zip(mine, answers, strict=True)])
-        got.update(mine)
+    def keep(answer: Candidate, number: int) -> None:
+        key = keys[number - first]
+        store.add(instance, [(key, _recorded(answer))])
+        got.add(key)
 
-    def fail(failures: Sequence[ProviderError], cost: float | None) -> None:
-        if failures and (lost := [key for key in keys if key not in got]):
+    def fail(failures: Sequence[ProviderError]) -> None:
+        if lost := [key for key in keys if key not in got]:
             store.add_failures(instance, lost, failures[-1].kind, failures[-1].message)
-        store.add_bill("failed calls", model, cost)
 
     return Errand(call, keep, fail)
 

@@ -10,11 +10,13 @@ import os
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import aclosing
 from copy import deepcopy
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
 from typing import Any
 
 from cappy_select.errors import InputError
+from cappy_select.figures import ANY, dollars_of
+from cappy_select.prices import highest_of, most_usage
 from cappy_select.providers.openai_format import (
     COMMON,
     TokenPrices,
@@ -23,6 +25,7 @@ from cappy_select.providers.openai_format import (
     refuse_seed,
     streamed,
 )
+from cappy_select.sampling import token_limit
 from cappy_select.types import Candidate, Delta, Message, Request, Usage
 
 # Beyond OpenAI's parameters, which LiteLLM lists by model.
@@ -63,6 +66,7 @@ class LiteLLMProvider:
         # Not handed to LiteLLM, which would write them into its global price list.
         self._prices = TokenPrices.given(input_cost_per_token, output_cost_per_token)
         refuse_seed(params)
+        token_limit(params)  # one that is none is said now
         self._litellm = _import_litellm()
         try:
             self._bare, self._vendor, *_ = self._litellm.get_llm_provider(model, api_base=api_base)
@@ -107,13 +111,18 @@ class LiteLLMProvider:
     async def complete(self, request: Request) -> list[Candidate]:
         """One `litellm.acompletion` call."""
         response = await self._completion(request, {"n": request.n} if request.n > 1 else {})
-        return candidates_of(response, request, model=self._model, cost_of=lambda usage: self._cost(response, usage))
+        params = {**self._params, **request.params}
+        return candidates_of(
+            response, request, model=self._model, cost_of=lambda usage: self._cost(response, usage, params)
+        )
 
     async def stream(self, request: Request) -> AsyncGenerator[Delta | Candidate, None]:
         """One streamed call, for one answer."""
         response = await self._completion(request, {"stream": True, "stream_options": {"include_usage": True}})
+        params = {**self._params, **request.params}
+        cost_of = partial(self._priced, params=params)
         async with aclosing(
-            streamed(response, request, model=self._model, api_key=self._api_key, cost_of=self.price)
+            streamed(response, request, model=self._model, api_key=self._api_key, cost_of=cost_of)
         ) as pieces:
             async for piece in pieces:
                 yield piece
@@ -151,6 +160,19 @@ class LiteLLMProvider:
 
     def price(self, usage: Usage) -> float | None:
         """Dollars by LiteLLM's price list, or by the prices given at construction."""
+        return self._priced(usage, {})
+
+    def highest_price(self, request: Request) -> float | None:
+        """Dollars of a call at most: at the dearest of the rates that may apply, in LiteLLM's price list."""
+        params = {**self._params, **request.params}
+        usage = most_usage(request, params)
+        if self._prices is not None:
+            return self._prices.of(usage)
+        known = [self._priced(usage, params), highest_of(self._listed(), usage, request, params)]
+        return max((dollars for dollars in known if dollars is not None), default=None)
+
+    def _priced(self, usage: Usage, params: Mapping[str, Any]) -> float | None:
+        """Dollars at the service tier that the parameters ask for."""
         if self._prices is not None:
             return self._prices.of(usage)
         try:
@@ -158,17 +180,26 @@ class LiteLLMProvider:
                 model=self._model,
                 prompt_tokens=usage.prompt_tokens,
                 completion_tokens=usage.completion_tokens,
+                service_tier=params.get("service_tier"),
             )
         except Exception:  # LiteLLM has no price for it, and says so in several ways
             return None
-        return float(sum(costs))
+        return dollars_of(sum(costs), most=ANY)
 
-    def _cost(self, response: Any, usage: Usage) -> float | None:
-        if self._prices is not None:
-            return self._prices.of(usage)
-        cost = (getattr(response, "_hidden_params", None) or {}).get("response_cost")
+    def _listed(self) -> Mapping[str, Any]:
+        """The model's entry in LiteLLM's price list; empty when there is none."""
+        try:
+            listed = self._litellm.model_cost.get(self._litellm.get_model_info(self._model)["key"])
+        except Exception:  # it has no entry, and raises a plain Exception
+            return {}
+        return listed if isinstance(listed, Mapping) else {}
+
+    def _cost(self, response: Any, usage: Usage, params: Mapping[str, Any]) -> float | None:
+        if self._prices is not None or usage.estimated:  # what LiteLLM makes of figures that we don't believe
+            return self._priced(usage, params)
+        cost = dollars_of((getattr(response, "_hidden_params", None) or {}).get("response_cost"))
         # LiteLLM reports 0 for a model without a price as well as for a free one: ask its list which it is.
-        return float(cost) if cost else self.price(usage)
+        return cost or self._priced(usage, params)
 
 
 def _supported(litellm: Any, model: str, vendor: str) -> frozenset[str]:

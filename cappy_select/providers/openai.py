@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cappy_select.errors import InputError
+from cappy_select.prices import most_usage
 from cappy_select.providers.openai_format import (
     COMMON,
     TokenPrices,
@@ -25,6 +26,7 @@ from cappy_select.providers.openai_format import (
     refuse_seed,
     streamed,
 )
+from cappy_select.sampling import token_limit
 from cappy_select.types import Candidate, Delta, Message, Request, Usage, content_text
 
 _OPENAI = "api.openai.com"
@@ -44,7 +46,7 @@ class OpenAIProvider:
         **params: Passed with every call; a request's own parameters win. What is no parameter of OpenAI's
             goes into the request's body as it is.
 
-    Raises InputError when there is no key, or only half a price.
+    Raises InputError when there is no key, only half a price, or one that can't be.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class OpenAIProvider:
     ) -> None:
         self._prices = TokenPrices.given(input_cost_per_token, output_cost_per_token)
         refuse_seed(params)
+        token_limit(params)  # one that is none is said now
         if not model:
             raise InputError("name the model, such as OpenAIProvider('gpt-5-mini')")
         import openai  # a second; when the first provider is made
@@ -133,6 +136,10 @@ class OpenAIProvider:
     def price(self, usage: Usage) -> float | None:
         """Dollars by the prices given at construction; None without them."""
         return None if self._prices is None else self._prices.of(usage)
+
+    def highest_price(self, request: Request) -> float | None:
+        """Dollars of a call at most, by the prices given at construction; None without them."""
+        return self.price(most_usage(request, {**self._params, **request.params}))
 
     async def aclose(self) -> None:
         """Close the connections that this event loop opened."""

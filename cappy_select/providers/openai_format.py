@@ -11,6 +11,7 @@ from inspect import isawaitable
 from typing import Any, NamedTuple
 
 from cappy_select.errors import FailureKind, InputError, ProviderError
+from cappy_select.figures import dollars_of
 from cappy_select.types import Candidate, Delta, Request, Usage, estimated_usage
 
 # By class name, most specific class first along each exception's own ancestry.
@@ -59,7 +60,10 @@ class TokenPrices(NamedTuple):
 
     @classmethod
     def given(cls, per_prompt: float | None, per_completion: float | None) -> TokenPrices | None:
-        """Both prices, or None for none. Raises InputError for half a price."""
+        """Both prices, or None for none. Raises InputError for half a price, or one that can't be."""
+        for name, price in (("input_cost_per_token", per_prompt), ("output_cost_per_token", per_completion)):
+            if price is not None and dollars_of(price) is None:
+                raise InputError(f"{name} must be dollars a token, 0 or more, got {price!r:.80}")
         if (per_prompt is None) != (per_completion is None):
             raise InputError("give both input_cost_per_token and output_cost_per_token, or neither")
         return None if per_prompt is None or per_completion is None else cls(per_prompt, per_completion)
