@@ -240,7 +240,7 @@ def test_a_lone_surrogate_in_an_answer_is_stored_as_a_question_mark(direct, loop
 def test_a_full_disk_ends_the_run_before_more_is_paid_for(direct, loopback, store):
     with full_disk(1000), pytest.raises(DataError, match="can't be written"):
         sampler(store, [direct("a")], samples=4, limits=Limits(concurrency=1)).run()
-    assert len(loopback.requests) == 1
+    assert loopback.requests == []  # what a call may cost is noted before it is made
     assert sampler(store, [direct("a")], samples=4).run().answers == 24
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any
 
@@ -20,6 +20,7 @@ from langchain_core.messages.tool import tool_call, tool_call_chunk
 from langchain_core.output_parsers.openai_tools import make_invalid_tool_call, parse_tool_call
 
 from cappy_select import Candidate, Delta, InputError, Selection, Usage
+from cappy_select.figures import tokens_of
 
 ORIGINALS: ContextVar[Sequence[BaseMessage] | None] = ContextVar("cappy_originals", default=None)
 """The messages of the call that is being answered, for LangChain models among those asked."""
@@ -99,9 +100,10 @@ def as_candidate(
 
 
 def usage_of(message: AIMessage) -> Usage | None:
-    """What a model said of its tokens; None when it said nothing."""
-    said = message.usage_metadata
-    return None if said is None else Usage(prompt_tokens=said["input_tokens"], completion_tokens=said["output_tokens"])
+    """What a model said of its tokens; None when it said nothing, or what can't be."""
+    said: Mapping[str, Any] = message.usage_metadata or {}
+    prompt, completion = tokens_of(said.get("input_tokens")), tokens_of(said.get("output_tokens"))
+    return None if prompt is None or completion is None else Usage(prompt_tokens=prompt, completion_tokens=completion)
 
 
 def as_message(selection: Selection) -> AIMessage:

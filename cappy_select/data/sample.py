@@ -271,9 +271,14 @@ def _candidates(given: Any, where: str, problems: Problems) -> list[Recorded] | 
     try:
         if not isinstance(given, list) or not given:
             raise InputError("expected candidates[{model, response}]")
-        return [Recorded.model_validate(candidate) for candidate in given]
+        found = [Recorded.model_validate(candidate) for candidate in given]
+        for each in found:  # what the store can't hold is said here, where it is known which row has it
+            canonical(each.sampling)
+        return [each.model_copy(update={"response": storable(each.response)}) for each in found]
     except ValidationError as error:
         problems.report(where, f"candidates: {validation_message(error)}")
     except InputError as error:
         problems.report(where, str(error))
+    except RecursionError:
+        problems.report(where, "candidates: a sampling is nested too deeply")
     return None

@@ -22,6 +22,7 @@ from cappy_select.data.instances import Instance
 from cappy_select.data.records import is_rows
 from cappy_select.data.store_file import holds_nothing, opened_to_read, opened_to_write
 from cappy_select.errors import DataError, InputError
+from cappy_select.figures import dollars_of
 from cappy_select.recorded import Recorded
 from cappy_select.types import Usage
 
@@ -125,6 +126,7 @@ class SampleStore:
         with self._transaction() as db:
             number = self._number(instance)
             for key, sample in samples:
+                key = key._replace(model=storable(key.model))
                 new += db.execute(_INSERT, _row(number, key, sample, recorded=False)).rowcount
                 db.execute("DELETE FROM failures WHERE instance=? AND model=? AND params=? AND place=?", (number, *key))
         return new
@@ -140,10 +142,11 @@ class SampleStore:
             for instance, samples in rows:
                 number = self._number(instance)
                 for sample, before in samples:
-                    named = number, sample.model, canonical(sample.sampling)
-                    there = db.execute(_COUNT, (*named, sample.response)).fetchone()[0]
+                    response = storable(sample.response)
+                    named = number, storable(sample.model), canonical(sample.sampling)
+                    there = db.execute(_COUNT, (*named, response)).fetchone()[0]
                     if there > before:
-                        db.execute(_LEARN, (sample.correct, sample.human, *named, sample.response))
+                        db.execute(_LEARN, (sample.correct, sample.human, *named, response))
                     else:
                         (place,) = db.execute(_NEXT, named).fetchone()
                         db.execute(_INSERT, _row(number, Key(*named[1:], place), sample, recorded=True))
@@ -373,7 +376,7 @@ def _stored(row: tuple[Any, ...]) -> Stored:
         sampling=json.loads(params),
         finish_reason=reason,
         usage=usage,
-        cost=cost,
+        cost=dollars_of(cost),
         latency_s=latency_s or 0.0,
         logprob_sum=logprob_sum,
         logprob_mean=logprob_mean,

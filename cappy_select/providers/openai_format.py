@@ -11,7 +11,7 @@ from inspect import isawaitable
 from typing import Any, NamedTuple
 
 from cappy_select.errors import FailureKind, InputError, ProviderError
-from cappy_select.figures import dollars_of
+from cappy_select.figures import dollars_of, tokens_of
 from cappy_select.types import Candidate, Delta, Request, Usage, estimated_usage
 
 # By class name, most specific class first along each exception's own ancestry.
@@ -235,9 +235,9 @@ def failure_of(error: Exception, *, model: str, api_key: str | None, secrets: Co
 
 def _usage(request: Request, response: Any, choices: Sequence[Any]) -> Usage:
     reported = getattr(response, "usage", None)
-    prompt = int(getattr(reported, "prompt_tokens", 0) or 0)
-    completion = int(getattr(reported, "completion_tokens", 0) or 0)
-    if prompt or completion:
+    prompt = tokens_of(getattr(reported, "prompt_tokens", None) or 0)
+    completion = tokens_of(getattr(reported, "completion_tokens", None) or 0)
+    if prompt is not None and completion is not None and (prompt or completion):
         return Usage(prompt_tokens=prompt, completion_tokens=completion)
     answers = [choice.message.model_dump() for choice in choices]
     return estimated_usage(request.messages, answers, request.params.get("tools"))
