@@ -34,6 +34,8 @@ CREATE TABLE IF NOT EXISTS judgements (
 CREATE TABLE IF NOT EXISTS bills (number INTEGER PRIMARY KEY, what TEXT NOT NULL, model TEXT NOT NULL, cost REAL);
 """
 
+_HEADER = b"SQLite format 3\0"
+
 
 def holds_nothing(path: Path) -> bool:
     """Whether there is no file, an empty one, or a database without anything in it: one that was killed while an
@@ -45,9 +47,12 @@ def holds_nothing(path: Path) -> bool:
     if not path.stat().st_size:
         return True
     try:
+        with path.open("rb") as file:
+            if file.read(len(_HEADER)) != _HEADER:  # SQLite takes a file of one byte for an empty one
+                return False
         with closing(_connected(path)) as db:
             return not _version(db) and not _names(db)
-    except sqlite3.Error:
+    except (OSError, sqlite3.Error):
         return False
 
 
