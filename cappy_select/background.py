@@ -15,11 +15,15 @@ import asyncio
 import atexit
 import os
 import threading
+import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from queue import SimpleQueue
 from typing import Any, TypeVar
+
+from cappy_select.daemon_pool import DaemonPool
+from cappy_select.time_limit import time_limit
 
 _T = TypeVar("_T")
 
@@ -27,6 +31,7 @@ _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
 _thread: threading.Thread | None = None
 _workers: dict[str, ThreadPoolExecutor] = {}
+_users_pool: DaemonPool | None = None
 _exiting = False
 
 
@@ -92,9 +97,28 @@ async def work(task: Callable[[], _T]) -> _T:
     return await _in_pool("cappy-work", 2, task)
 
 
-async def users_work(task: Callable[[], _T]) -> _T:
-    """Run a user's code off the event loop."""
-    return await _in_pool("cappy-user", 16, task)
+async def users_work(task: Callable[[], _T], seconds: float) -> _T:
+    """Run a user's code, or what it was given by a model or client, off the event loop.
+
+    Raises TimeoutError when it has not ended after so many seconds: what can be stopped stops then, what can't goes on
+    in a thread that nobody waits for.
+    """
+
+    def limited() -> _T:
+        with time_limit(until - time.perf_counter()):
+            return task()
+
+    until = time.perf_counter() + seconds
+    async with asyncio.timeout(seconds):
+        return await asyncio.wrap_future(_users().submit(_finite(limited)))
+
+
+def _users() -> DaemonPool:
+    global _users_pool
+    with _lock:
+        if _users_pool is None:
+            _users_pool = DaemonPool("cappy-user", 1000)
+        return _users_pool
 
 
 async def _in_pool(name: str, threads: int, task: Callable[[], _T]) -> _T:
@@ -102,14 +126,17 @@ async def _in_pool(name: str, threads: int, task: Callable[[], _T]) -> _T:
         if name not in _workers:
             _workers[name] = ThreadPoolExecutor(max_workers=threads, thread_name_prefix=name)
         pool = _workers[name]
+    return await asyncio.get_running_loop().run_in_executor(pool, _finite(task))
 
+
+def _finite(task: Callable[[], _T]) -> Callable[[], _T]:
     def finite() -> _T:
         try:
             return task()
         except StopIteration as error:  # a future can't carry it, and would never be done
             raise RuntimeError("StopIteration in a policy, gate or strategy") from error
 
-    return await asyncio.get_running_loop().run_in_executor(pool, finite)
+    return finite
 
 
 def _running_loop() -> asyncio.AbstractEventLoop:
@@ -154,8 +181,8 @@ def _close() -> None:
 
 def _forget() -> None:
     """A forked child has the loop object but not its thread: start anew there."""
-    global _loop, _thread, _workers, _lock
-    _loop, _thread, _workers, _lock = None, None, {}, threading.Lock()
+    global _loop, _thread, _workers, _users_pool, _lock
+    _loop, _thread, _workers, _users_pool, _lock = None, None, {}, None, threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):

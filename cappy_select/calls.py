@@ -16,6 +16,7 @@ from cappy_select.figures import ANY, dollars_of, tokens_of
 from cappy_select.lanes import Budget, Lane
 from cappy_select.prices import most_usage
 from cappy_select.providers import Bounding, Priced, Provider
+from cappy_select.providers.failures import without_places
 from cappy_select.sampling import Sampling
 from cappy_select.types import Candidate, Request, Usage, estimated_usage, total_cost
 
@@ -145,7 +146,7 @@ def _is_sound(usage: Any) -> TypeGuard[Usage]:
 
 def error_of(call: Call, kind: FailureKind, message: str) -> ProviderError:
     """A failure of this call."""
-    return ProviderError(message, kind=kind, model=str(call.provider.model))
+    return ProviderError(without_places(message), kind=kind, model=str(call.provider.model))
 
 
 _backoff = wait_random_exponential(multiplier=0.25, max=8.0)

@@ -6,10 +6,15 @@ import inspect
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache
 from typing import Any, Protocol, runtime_checkable
 
+from cappy_select.characters import is_blank
 from cappy_select.errors import InputError
+from cappy_select.finish_reasons import meaning_of
+from cappy_select.json_schema import Schema, schema_of_a_request
+from cappy_select.patterns import Pattern
+from cappy_select.time_limit import OutOfTime
+from cappy_select.tool_calls import calls_in
 from cappy_select.types import Candidate, Request, response_text
 
 MAX_CHARACTERS = 2_000_000  # a longer answer is a broken server's: the largest models write a third of this
@@ -25,24 +30,38 @@ class Gate(Protocol):
 
 
 class Complete:
-    """The answer has text or a tool call, is no refusal, and was not cut off. Every Selector has this one."""
+    """The answer has visible text behind its thinking, or a tool call, and is neither cut off, refused nor failed.
+
+    Every Selector has this one. The module `finish_reasons` has the words of each vendor.
+    """
 
     def __init__(self, *, accept_cut_off: bool = False) -> None:
         self._accept_cut_off = accept_cut_off
 
     def reason(self, candidate: Candidate, request: Request) -> str | None:
-        """`empty answer`, `refused`, `cut off at its token limit`, `too long`."""
-        refusal = candidate.message.get("refusal")
-        if refusal or candidate.finish_reason in {"content_filter", "refusal", "safety"}:
-            return f"refused: {str(refusal or candidate.finish_reason)[:200]}"
+        """`refused: ...`, `failed: ...`, `empty answer`, `too long: ...`, `cut off ...`, with its vendor's word."""
+        refusal = _refusal(candidate.message)
+        meaning = meaning_of(candidate.finish_reason)
+        if refusal or meaning in ("refused", "failed"):
+            what = "refused" if refusal else meaning
+            return f"{what}: {str(refusal or candidate.finish_reason)[:200]}"
         text = response_text(candidate.message)
-        if not text.strip():
+        if is_blank(text):
             return "empty answer"
+        if None in calls_in(candidate.message):
+            return "a tool call that is none: neither a function nor a custom tool with a name"
         if len(text) > MAX_CHARACTERS:
             return f"too long: {len(text):,} characters, at most {MAX_CHARACTERS:,} are read"
-        if candidate.finish_reason in {"length", "max_tokens"} and not self._accept_cut_off:
-            return "cut off at its token limit"
+        if meaning == "cut_off" and not self._accept_cut_off:
+            return f"cut off: {str(candidate.finish_reason)[:200]}"
         return None
+
+
+def _refusal(message: Mapping[str, Any]) -> Any:
+    """In the message, or in a part of its content."""
+    content = message.get("content")
+    parts = [part for part in content if isinstance(part, Mapping)] if isinstance(content, list) else []
+    return next((said for part in (message, *parts) if (said := part.get("refusal"))), None)
 
 
 class FinishReason:
@@ -64,10 +83,7 @@ class Matches:
     """The answer's text holds a match of a regular expression (`re.search`; write `^` and `$` for all of it)."""
 
     def __init__(self, pattern: str | re.Pattern[str]) -> None:
-        try:
-            self._pattern = re.compile(pattern)
-        except re.error as error:
-            raise InputError(f"{pattern!r} is no regular expression: {error}") from error
+        self._pattern = Pattern(pattern)
 
     def reason(self, candidate: Candidate, request: Request) -> str | None:
         """None where it matches."""
@@ -75,14 +91,17 @@ class Matches:
 
 
 class JsonSchema:
-    """The answer's whole text is JSON that a schema allows (JSON Schema, any draft; default 2020-12)."""
+    """The answer's whole text is JSON that a schema allows (JSON Schema, draft 4 or later; default 2020-12).
+
+    Raises InputError for a schema that is none, or too large.
+    """
 
     def __init__(self, schema: Mapping[str, Any]) -> None:
-        self._validator = _validator(schema, "the schema")
+        self._schema = Schema(schema)
 
     def reason(self, candidate: Candidate, request: Request) -> str | None:
         """None for valid JSON; else where it departs from the schema."""
-        return _json_fault(candidate.text, self._validator, "the answer")
+        return self._schema.fault(candidate.text, "the answer")
 
 
 class ToolArguments:
@@ -97,31 +116,72 @@ class ToolArguments:
 
     def reason(self, candidate: Candidate, request: Request) -> str | None:
         """None when every call could be made."""
-        choice = request.params.get("tool_choice")
-        forced = choice.get("function", {}).get("name") if isinstance(choice, Mapping) else None
-        calls = candidate.message.get("tool_calls") or ()
+        must, forced = _choice(request.params)
+        calls = list(calls_in(candidate.message))
         if not calls:
-            return "no tool call" if self._required or forced or choice in ("required", "any") else None
-        if choice == "none":
+            return "no tool call" if self._required or must == "some" else None
+        if must == "none":
             return "calls a tool, and was asked not to"
-        schemas = {
-            tool["function"]["name"]: tool["function"].get("parameters") or {}
-            for tool in request.params.get("tools") or ()
-            if isinstance(tool, Mapping) and isinstance(tool.get("function"), Mapping)
-        }
+        schemas = _schemas(request.params)
         for call in calls:
-            function = call.get("function") if isinstance(call, Mapping) else None
-            if not isinstance(function, Mapping):
+            if call is None:
                 return "a tool call without a function"
-            name, arguments = str(function.get("name")), str(function.get("arguments") or "{}")
-            if name not in schemas:
-                return f"calls the tool {name!r}, which was not offered"
-            if forced and name != forced:
-                return f"calls the tool {name!r}, not {forced!r}"
-            fault = _fault_by(schemas[name], arguments, f"the arguments of {name}")
-            if fault:
+            if call.name not in schemas:
+                return f"calls the tool {call.name!r}, which was not offered"
+            if forced and call.name != forced:
+                return f"calls the tool {call.name!r}, not {forced!r}"
+            schema = schemas[call.name]
+            if call.is_custom or schema is None:  # a custom tool takes any text
+                continue
+            arguments = _readable(call.arguments) or "{}"
+            if fault := _fault_by(schema, arguments, f"the arguments of {call.name}"):
                 return fault
         return None
+
+
+def _choice(params: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """Whether an answer must call `some` tool or `none`, and which one, by `tool_choice` in any vendor's form."""
+    choice = params.get("tool_choice") or params.get("function_call")
+    if isinstance(choice, Mapping):
+        inner = choice.get(str(choice.get("type")))
+        parts: tuple[Any, ...] = (inner, choice.get("function"), choice)
+        forced = next((part["name"] for part in parts if _has_name(part)), None)
+        if forced:
+            return "some", str(forced)
+        choice = inner.get("mode") if isinstance(inner, Mapping) else choice.get("type")
+    return {"required": "some", "any": "some", "none": "none"}.get(str(choice)), None
+
+
+def _schemas(params: Mapping[str, Any]) -> dict[str, Mapping[str, Any] | None]:
+    """Of the tools offered, by name; None for a custom tool, which has none."""
+    found: dict[str, Mapping[str, Any] | None] = {}
+    for tool in [*(params.get("tools") or ()), *(params.get("functions") or ())]:
+        if not isinstance(tool, Mapping):
+            continue
+        inner = tool.get("custom") if tool.get("type") == "custom" else tool.get("function")
+        said = next((part for part in (inner, tool) if _has_name(part)), None)
+        if said is not None:
+            schema = said.get("parameters") or said.get("input_schema") or {}
+            found[str(said["name"])] = None if tool.get("type") == "custom" or schema is True else schema
+    return found
+
+
+def _has_name(value: Any) -> bool:
+    return isinstance(value, Mapping) and bool(value.get("name"))
+
+
+def _readable(arguments: str) -> str:
+    """Arguments with their control characters escaped: models write raw line breaks, and most readers take them."""
+    if _CONTROL.search(arguments) is None:
+        return arguments.strip()
+    try:
+        written: str = json.dumps(json.loads(arguments, strict=False))
+        return written
+    except (ValueError, RecursionError):
+        return arguments
+
+
+_CONTROL = re.compile(r"[\x00-\x1f]")
 
 
 class ResponseFormat:
@@ -133,7 +193,7 @@ class ResponseFormat:
     def reason(self, candidate: Candidate, request: Request) -> str | None:
         """None for what was asked for."""
         asked = request.params.get("response_format")
-        if not isinstance(asked, Mapping) or candidate.message.get("tool_calls"):
+        if not isinstance(asked, Mapping) or any(calls_in(candidate.message)):
             return None
         if asked.get("type") == "json_object":
             return _fault_by({"type": "object"}, candidate.text, "the answer")
@@ -141,6 +201,9 @@ class ResponseFormat:
             return None
         return _fault_by(asked["json_schema"].get("schema") or {}, candidate.text, "the answer")
 
+
+FORMAL = ("tools", "functions", "response_format")
+"""Parameters of a request that say what form an answer must have."""
 
 AS_ASKED: tuple[Gate, ...] = (ToolArguments(), ResponseFormat())
 """What every answer to a request with tools or a format must pass."""
@@ -183,6 +246,8 @@ def reason_against(candidate: Candidate, request: Request, gates: Iterable[Gate]
     for gate in gates:
         try:
             reason = gate.reason(candidate, request)
+        except OutOfTime as error:
+            return f"its gates had not ended in time: {error}"
         except Exception as error:
             name = gate.name if isinstance(gate, _Check) else type(gate).__name__
             return f"{name} failed: {type(error).__name__}: {error}"
@@ -191,45 +256,7 @@ def reason_against(candidate: Candidate, request: Request, gates: Iterable[Gate]
     return None
 
 
-def _validator(schema: Mapping[str, Any], name: str) -> Any:
-    return _compiled(json.dumps(schema), name)
-
-
-@lru_cache(256)
-def _compiled(text: str, name: str) -> Any:
-    """Of a schema's JSON: the answers of one request are held against the same few."""
-    from jsonschema import SchemaError
-    from jsonschema.validators import Draft202012Validator, validator_for
-    from referencing import Registry
-
-    schema = json.loads(text)
-    kind = validator_for(schema, default=Draft202012Validator)
-    try:
-        kind.check_schema(schema)
-    except SchemaError as error:
-        raise InputError(f"{name} is no JSON Schema: {error.message}") from error
-    return kind(schema, registry=Registry())  # an empty one: a $ref must not fetch anything
-
-
-def _fault_by(schema: Mapping[str, Any], text: str, what: str) -> str | None:
+def _fault_by(schema: Any, text: str, what: str) -> str | None:
     """By a request's own schema. One that can't be read here (a pattern of another language's, a $ref to elsewhere)
     is no fault of the answer, which must be JSON all the same."""
-    try:
-        return _json_fault(text, _validator(schema, what), what)
-    except Exception:
-        return _json_fault(text, _validator({}, what), what)
-
-
-def _json_fault(text: str, validator: Any, what: str) -> str | None:
-    from jsonschema.exceptions import best_match
-
-    try:
-        value = json.loads(text, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        return f"{what} is not JSON: {error}"
-    fault = best_match(validator.iter_errors(value))
-    return None if fault is None else f"{what} breaks the schema at {fault.json_path}: {fault.message[:200]}"
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON number")
+    return (schema_of_a_request(schema) or Schema(True)).fault(text, what)

@@ -12,6 +12,7 @@ from copy import deepcopy
 from typing import Any, cast
 
 from cappy_select.errors import InputError
+from cappy_select.thinking import behind_thinking
 from cappy_select.types import CutSide, Instruction, InstructionPolicy, Message, Prompt, content_text
 
 POLICIES = ("paper", "chat", "last_user")
@@ -126,7 +127,7 @@ def _texts(messages: Sequence[Message]) -> tuple[list[str], tuple[str, ...]]:
     left_out: list[str] = []
     for message in messages:
         text, parts = content_text(message.get("content"))
-        texts.append(text)
+        texts.append(behind_thinking(text) if message.get("role") == "assistant" else text)
         left_out.extend(parts)
     return texts, tuple(left_out)
 

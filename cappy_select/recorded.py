@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import json
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from cappy_select.errors import InputError, validation_message
 from cappy_select.figures import MOST_DOLLARS, MOST_TOKENS, tokens_of
+from cappy_select.json_text import loads
+from cappy_select.thinking import behind_thinking
 from cappy_select.types import Usage
 
 
@@ -40,6 +41,11 @@ class Recorded(BaseModel):
         if usage is not None and (tokens_of(usage.prompt_tokens) is None or tokens_of(usage.completion_tokens) is None):
             raise ValueError(f"expected at most {MOST_TOKENS} tokens")
         return usage
+
+    @property
+    def said(self) -> str:
+        """The response behind its thinking: what scores, votes and labels go by."""
+        return behind_thinking(self.response)
 
     @property
     def quality(self) -> float | None:
@@ -82,9 +88,9 @@ def read_lines(path: str | Path) -> Iterator[bytes]:
 
 def _instance(line: bytes, where: str) -> RecordedInstance:
     try:
-        return RecordedInstance.model_validate(json.loads(line.decode("utf-8-sig")))
+        return RecordedInstance.model_validate(loads(line.decode("utf-8-sig")))
     except ValidationError as error:
         expected = "expected id, instruction, candidates[{model, response}]"
         raise InputError(f"{where}: {validation_message(error)} ({expected})") from error
-    except (ValueError, RecursionError) as error:  # not JSON, a number without end, nested without end
+    except ValueError as error:  # not JSON, a number without end, nested without end
         raise InputError(f"{where} is not JSON: {error}") from error

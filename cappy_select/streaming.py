@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
 from cappy_select.calls import Call, highest_price, price_of
+from cappy_select.characters import Halves, joined_in
 from cappy_select.errors import ProviderError
 from cappy_select.providers import Provider, Streaming
 from cappy_select.types import Candidate, Delta, Message, Request, Usage, estimated_usage
@@ -34,6 +35,31 @@ def pieces_of(message: Message) -> Iterator[Delta]:
         yield Delta(message={"tool_calls": [{"index": index} | dict(call)]})
 
 
+def _without_first_halves(message: Message, halves: Halves) -> dict[str, Any]:
+    """A delta whose texts do not end within a character: what they end with goes before those that follow."""
+    passed = {
+        name: halves.pass_on(name, value) if isinstance(value, str) and name != "role" else value
+        for name, value in message.items()
+    }
+    if isinstance(calls := message.get("tool_calls"), list):
+        passed["tool_calls"] = [_call_without(call, halves) for call in calls]
+    return passed
+
+
+def _call_without(call: Any, halves: Halves) -> Any:
+    function = call.get("function") if isinstance(call, Mapping) else None
+    if not isinstance(function, Mapping) or not isinstance(function.get("arguments"), str):
+        return call
+    arguments = halves.pass_on(("tool_calls", call.get("index")), function["arguments"])
+    return {**call, "function": {**function, "arguments": arguments}}
+
+
+def _delta_of(place: Any, half: str) -> dict[str, Any]:
+    if isinstance(place, str):
+        return {place: half}
+    return {"tool_calls": [{"index": place[1], "function": {"arguments": half}}]}
+
+
 class _PassingOn:
     """A provider whose answer's pieces are handed on as they come."""
 
@@ -53,12 +79,15 @@ class _PassingOn:
     async def complete(self, request: Request) -> list[Candidate]:
         begun: list[Message] = []
         waiting: dict[str, Any] = {}
+        halves = Halves()
         try:
             async with aclosing(self._streaming.stream(request)) as pieces:
                 async for piece in pieces:
                     if isinstance(piece, Candidate):
-                        return [piece]
-                    waiting |= piece.message
+                        for place, half in halves.rest().items():
+                            self._emit(Delta(message=_delta_of(place, half)))
+                        return [piece.model_copy(update={"message": joined_in(piece.message)})]
+                    waiting |= _without_first_halves(piece.message, halves)
                     if waiting.keys() != {"role"}:  # which says nothing: a call that ends now can be made again
                         begun.append(waiting)
                         self._emit(Delta(message=waiting))

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import PydanticSerializationError
 
+from cappy_select.characters import escaped
 from cappy_select.errors import FailureKind
+from cappy_select.thinking import behind_thinking
+from cappy_select.tool_calls import calls_in
 
 Message = Mapping[str, Any]
 """One OpenAI-style chat message: `role`, `content`, and what else the role carries."""
@@ -18,7 +23,30 @@ Prompt = str | Sequence[Message]
 
 
 class _Frozen(BaseModel):
+    """JSON of it holds lone surrogates, which some models send, as escapes (`\\ud83d`), and takes them back."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def model_dump_json(self, **options: Any) -> str:
+        """As pydantic's, for any text."""
+        try:
+            return super().model_dump_json(**options)
+        except (PydanticSerializationError, UnicodeEncodeError):
+            indent, ascii_only = options.pop("indent", None), options.pop("ensure_ascii", False)
+            separators = (",", ":") if indent is None else (",", ": ")
+            value = self.model_dump(mode="json", **options)
+            return escaped(json.dumps(value, ensure_ascii=ascii_only, indent=indent, separators=separators))
+
+    @classmethod
+    def model_validate_json(cls, json_data: str | bytes | bytearray, **options: Any) -> Self:
+        """As pydantic's, for any text."""
+        text = json_data if isinstance(json_data, str) else bytes(json_data).decode(errors="replace")
+        if _ESCAPED_HALF.search(text) is None:
+            return super().model_validate_json(json_data, **options)
+        return cls.model_validate(json.loads(text), **options)
+
+
+_ESCAPED_HALF = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 class Usage(_Frozen):
@@ -185,13 +213,18 @@ def content_text(content: Any) -> tuple[str, tuple[str, ...]]:
 
 
 def response_text(message: Message) -> str:
-    """What the scorer reads of an answer: its text, then its tool calls as `name(arguments)`, a line each."""
-    lines = [content_text(message.get("content"))[0]]
-    calls = message.get("tool_calls")
-    for call in calls if isinstance(calls, Sequence) else ():
-        function = call.get("function") if isinstance(call, Mapping) else None
-        if isinstance(function, Mapping):
-            lines.append(f"{function.get('name') or ''}({function.get('arguments') or ''})")
+    """What the scorer reads of an answer: its text behind the thinking, then its tool calls as `name(arguments)`, a
+    line each."""
+    return _lines(message, behind_thinking(content_text(message.get("content"))[0]))
+
+
+def message_text(message: Message) -> str:
+    """All that was written: the text with its thinking, then the tool calls."""
+    return _lines(message, content_text(message.get("content"))[0])
+
+
+def _lines(message: Message, text: str) -> str:
+    lines = [text, *(str(call) for call in calls_in(message) if call is not None)]
     return "\n".join(line for line in lines if line)
 
 
@@ -218,9 +251,9 @@ def estimated_usage(prompt: Sequence[Message], answers: Sequence[Message] = (), 
         return -(-len(text.encode(errors="replace")) // _BYTES_PER_TOKEN)
 
     try:
-        asked = "".join(response_text(message) for message in prompt)
+        asked = "".join(message_text(message) for message in prompt)
         asked += json.dumps(tools, default=str) if tools else ""
-        written = "".join(response_text(message) for message in answers)
+        written = "".join(message_text(message) for message in answers)
     except (TypeError, ValueError, RecursionError):  # nested without end: it says nothing of its size
         return Usage(estimated=True)
     return Usage(prompt_tokens=tokens(asked), completion_tokens=tokens(written), estimated=True)

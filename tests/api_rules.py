@@ -13,7 +13,8 @@ from typing import Any
 from jsonschema import Draft202012Validator, SchemaError
 
 PARAMETERS = {
-    "frequency_penalty", "logit_bias", "logprobs", "max_completion_tokens", "max_tokens", "messages", "metadata",
+    "frequency_penalty", "function_call", "functions",
+    "logit_bias", "logprobs", "max_completion_tokens", "max_tokens", "messages", "metadata",
     "model", "n", "parallel_tool_calls", "presence_penalty", "reasoning_effort", "response_format", "seed", "stop",
     "store", "stream", "stream_options", "temperature", "tool_choice", "tools", "top_logprobs", "top_p", "user",
     "verbosity",
@@ -104,7 +105,7 @@ def _content(role: str, message: dict[str, Any]) -> Iterator[str]:
         kind = part.get("type") if isinstance(part, dict) else None
         if not isinstance(kind, str) or kind not in PARTS[role]:
             yield f"a content part of type {kind!r} in a {role} message"
-        elif set(part) != {"type", kind}:
+        elif set(part) - {"cache_control"} != {"type", kind}:  # a gateway to Anthropic takes that mark
             yield f"a {kind} part has the keys {sorted(part)}"
         elif not _fits(kind, part[kind]):
             yield f"a {kind} part holds {json.dumps(part[kind])[:80]}"
@@ -172,6 +173,10 @@ def _tools(request: dict[str, Any]) -> Iterator[str]:
         yield f"tools is {tools!r}"
         return
     for tool in tools:
+        custom = tool.get("custom") if isinstance(tool, dict) and tool.get("type") == "custom" else None
+        if isinstance(custom, dict) and tool.keys() == {"type", "custom"} and _is_name(custom.get("name")):
+            names.append(custom["name"])
+            continue
         function = tool.get("function") if isinstance(tool, dict) else None
         if not isinstance(function, dict) or tool.keys() != {"type", "function"} or tool["type"] != "function":
             yield f"the tool {json.dumps(tool)[:80]}"
@@ -182,8 +187,12 @@ def _tools(request: dict[str, Any]) -> Iterator[str]:
         yield f"the tools' names are not unique: {names}"
     choice = request.get("tool_choice", "auto")
     if isinstance(choice, dict):
-        asked = choice.get("function")
-        if choice.get("type") != "function" or not isinstance(asked, dict) or asked.get("name") not in names:
+        asked = choice.get(str(choice.get("type")))
+        if (
+            choice.get("type") not in ("function", "custom")
+            or not isinstance(asked, dict)
+            or asked.get("name") not in names
+        ):
             yield f"tool_choice is {choice}, the tools are {names}"
     elif choice not in ("none", "auto", "required"):
         yield f"tool_choice is {choice!r}"

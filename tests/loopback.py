@@ -29,7 +29,7 @@ class Reply:
     status: int = 200
     error: str = "told to fail"
     headers: dict[str, str] = field(default_factory=dict)
-    body: bytes | None = None  # sent as it is, with status 200
+    body: bytes | None = None  # sent as it is, with `status`
     content_type: str = "application/json"
     logprobs: list[float] | None = None  # of the answer's tokens
     hang_up: Literal["at once", "mid-body"] | None = None
@@ -102,6 +102,9 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if reply.hang_up == "at once":
             self.close_connection = True
+            return
+        if reply.status != 200 and reply.body is not None:
+            self._send(reply.status, reply.body, {"Content-Type": reply.content_type} | reply.headers)
             return
         if reply.status != 200:
             error = {"message": reply.error, "type": "error", "param": None, "code": None}

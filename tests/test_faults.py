@@ -34,6 +34,12 @@ FAULTS = {
     "connection closed mid-body": (Reply(hang_up="mid-body"), "connection"),
     "invalid JSON": (Reply(body=b'{"choices": [{"mess'), "invalid_response"),
     "empty text": (Reply(text=""), "empty answer"),
+    "unseen text": (Reply(text="\u200b\ufeff"), "empty answer"),
+    "an error in a 200": (Reply(body=b'{"error": {"message": "slow down", "code": 429}}'), "rate_limit"),
+    "an error as an answer": (Reply(text="upstream connect error", finish_reason="error"), "failed: error"),
+    "cut off, in Gemini's words": (Reply(text="The Marañ", finish_reason="MAX_TOKENS"), "cut off: "),
+    "cut off, in Anthropic's words": (Reply(text="The Marañ", finish_reason="pause_turn"), "cut off: "),
+    "stopped, in vLLM's words": (Reply(text="The Marañ", finish_reason="abort"), "failed: abort"),
     "wrong content type": (Reply(body=b"<html>sign in</html>", content_type="text/html"), "invalid_response"),
     "20 MB body": (Reply(body=HUGE), "too long"),
 }

@@ -38,7 +38,7 @@ def call(name, arguments):
         (answer(""), "empty answer"),
         (answer(" \n"), "empty answer"),
         (answer(None), "empty answer"),
-        (answer("half an ans", "length"), "cut off at its token limit"),
+        (answer("half an ans", "length"), "cut off: length"),
         (answer(None, refusal="I can't help with that."), "refused: I can't help with that."),
         (answer("", "content_filter"), "refused: content_filter"),
         (answer("x" * (MAX_CHARACTERS + 1)), "too long: 2,000,001 characters, at most 2,000,000 are read"),

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from langchain_cappy import ChatCappy
@@ -99,10 +100,32 @@ def test_tool_calls_that_could_not_be_made_do_not_win(loopback, chat):
         "the arguments of find breaks the schema at $",
         "the arguments of find is not JSON",
     ]
+
+
+def test_where_no_answer_has_its_form_the_first_comes_as_from_the_bare_model(loopback, chat):
+    loopback.replies["a"] = [call('{"riv')]
+    loopback.replies["b"] = [Reply(status=500)]
+    asking = chat(max_retries=0).bind_tools([find])
+    message = asking.invoke("Find the Nile.")
+    assert message.tool_calls == []
+    assert [(made["name"], made["args"]) for made in message.invalid_tool_calls] == [("find", '{"riv')]
+    assert "the arguments of find is not JSON" in message.response_metadata["no_usable_answer"]
+    assert message.usage_metadata["total_tokens"] == 14
+    assert asyncio.run(asking.ainvoke("Find the Nile.")).invalid_tool_calls == message.invalid_tool_calls
+    for models in (["openai/a", "openai/b"], ["openai/a"]):
+        chunks = list(chat(models=models, max_retries=0).bind_tools([find]).stream("Find the Nile."))
+        whole = sum(chunks[1:], chunks[0])
+        assert whole.tool_call_chunks[0]["args"] == '{"riv'
+        assert "is not JSON" in whole.response_metadata["no_usable_answer"]
+
+
+def test_an_answer_that_has_more_than_its_form_against_it_is_none(loopback, chat):
+    loopback.replies["a"] = [replace(call('{"riv'), finish_reason="length")]
     loopback.replies["b"] = [call('{"riv')]
-    with pytest.raises(NoCandidates) as caught:
-        chat(samples=1).bind_tools([find]).invoke("Find the Nile.")
-    assert "the arguments of find is not JSON" in str(caught.value)
+    unlike = lambda candidate: "tool_calls" not in candidate.message  # noqa: E731
+    for options in ({"models": ["openai/a"]}, {"gates": [unlike]}, {"min_usable": 2}, {"abstain_below": -9.0}):
+        with pytest.raises(NoCandidates):
+            chat(**options).bind_tools([find]).invoke("Find the Nile.")
 
 
 def test_what_is_scored_of_a_tool_call_is_its_name_and_arguments(loopback, chat, default):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import httpx
 import pytest
 from langchain_cappy import ChatCappy, LangChainProvider
 from langchain_core.caches import InMemoryCache
 from langchain_core.callbacks import BaseCallbackHandler, UsageMetadataCallbackHandler, get_usage_metadata_callback
+from langchain_core.exceptions import ContextOverflowError, ModelRateLimitError
 from langchain_core.language_models import FakeMessagesListChatModel
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_openai import ChatOpenAI
@@ -203,3 +205,95 @@ def test_samples_of_a_cached_langchain_model_differ(loopback, chat, other):
     message = chat(models=[other], samples=2).invoke(QUESTION)
     assert message.text == RIGHT
     assert len(loopback.requests) == 2
+
+
+class Failing(FakeMessagesListChatModel):
+    """A model whose package raises what this makes."""
+
+    make: Any = None
+
+    def _generate(self, messages, stop=None, run_manager=None, **kwargs):
+        raise self.make()
+
+
+def httpx_error(status, text="{}"):
+    request = httpx.Request("POST", "https://example.org")
+    return httpx.HTTPStatusError(text, request=request, response=httpx.Response(status, request=request))
+
+
+def group(*errors):
+    return ExceptionGroup("several", errors)
+
+
+def aws_error(code, status, text="Try later"):
+    """As botocore's ClientError."""
+    error = Exception(f"An error occurred ({code}) when calling the Converse operation: {text}")
+    error.response = {"Error": {"Code": code, "Message": text}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    return error
+
+
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        (lambda: httpx_error(429), "rate_limit"),  # Mistral, Hugging Face
+        (lambda: httpx_error(401), "auth"),
+        (lambda: httpx_error(503), "server"),
+        (lambda: httpx_error(400, "the prompt is too long"), "context_window"),
+        (lambda: httpx_error(422), "bad_request"),
+        (lambda: aws_error("ThrottlingException", 400), "rate_limit"),
+        (lambda: aws_error("AccessDeniedException", 403), "auth"),
+        (lambda: aws_error("ValidationException", 400, "Input is too long for requested model."), "context_window"),
+        (lambda: TimeoutError("slow"), "timeout"),
+        (lambda: ConnectionResetError("gone"), "connection"),
+        (lambda: ContextOverflowError("too long"), "context_window"),
+        (lambda: group(httpx_error(429), group(ModelRateLimitError("x"))), "rate_limit"),
+        (lambda: group(httpx_error(429), TimeoutError("slow")), "invalid_response"),
+        (lambda: ValueError("a defect"), "invalid_response"),
+    ],
+)  # fmt: skip
+def test_a_failure_of_a_langchain_model_has_its_kind(default, make, kind):
+    with pytest.raises(NoCandidates) as caught:
+        ChatCappy(models=[Failing(responses=[], make=make)], samples=1, scorer=default, max_retries=0).invoke("q")
+    assert [failure.kind for failure in caught.value.exceptions] == [kind]
+
+
+async def test_a_cancelled_call_is_cancelled(loopback, chat, other):
+    loopback.replies["c"] = [Reply(delay_s=20)]
+    asking = asyncio.create_task(chat(models=[other]).ainvoke("q"))
+    await asyncio.sleep(0.3)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+
+
+@pytest.mark.parametrize("odd", [None, -3, float("nan"), "many", True, 10**30])
+def test_odd_figures_of_usage_cost_no_answer(default, odd):
+    said = AIMessage(RIGHT)
+    said.usage_metadata = {"input_tokens": odd, "output_tokens": odd, "total_tokens": odd}
+    message = ChatCappy(models=[FakeMessagesListChatModel(responses=[said])], samples=1, scorer=default).invoke("q")
+    assert message.text == RIGHT
+    assert 0 < message.usage_metadata["total_tokens"] < 100  # an estimate
+
+
+def test_usage_in_the_metadata_alone_counts_too(default):
+    said = AIMessage(RIGHT, response_metadata={"token_usage": {"prompt_tokens": 7, "completion_tokens": 3}})
+    message = ChatCappy(models=[FakeMessagesListChatModel(responses=[said])], samples=2, scorer=default).invoke("q")
+    assert message.usage_metadata == {"input_tokens": 14, "output_tokens": 6, "total_tokens": 20}
+
+
+def test_a_model_that_may_not_stream_is_not_made_to(loopback, chat, other):
+    loopback.replies["c"] = [Reply(text=RIGHT)]
+    quiet = other.model_copy(update={"disable_streaming": True})
+    assert "".join(chunk.text for chunk in chat(models=[quiet]).stream(QUESTION)) == RIGHT
+    assert not loopback.requests[0].get("stream")
+
+
+def test_odd_calls_of_tools_cost_no_answer(loopback, chat):
+    """As JSON has no word for a time, and a list is no object."""
+    when = AIMessage("", tool_calls=[{"name": "find", "args": {"river": "Nile", "at": time}, "id": "1"}])
+    message = chat(models=[FakeMessagesListChatModel(responses=[when])]).invoke("q")
+    assert message.tool_calls == when.tool_calls
+    loopback.replies["a"] = [call("[1]", "find")]
+    with pytest.raises(NoCandidates):
+        chat(models=["openai/a"], gates=[lambda candidate: False]).invoke("q")
+    assert chat(models=["openai/a"]).invoke("q").invalid_tool_calls[0]["args"] == "[1]"

@@ -10,7 +10,18 @@ from litellm_cappy import register
 from loopback import Reply
 from pydantic import BaseModel
 
-from cappy_select import InputError, NoCandidates, Selector, StrategyError, Vote
+from cappy_select import (
+    Candidate,
+    Delta,
+    InputError,
+    Instruction,
+    NoCandidates,
+    Selection,
+    Selector,
+    StrategyError,
+    Usage,
+    Vote,
+)
 
 ASK = [{"role": "user", "content": "The Marañón and the Ucayali meet near Nauta. Which rivers meet near Nauta?"}]
 WRONG, RIGHT = "Fine weather on Monday.", "The Marañón and the Ucayali."
@@ -309,3 +320,48 @@ def test_an_extra_body_goes_past_no_limit(panel, loopback, extra):
     with pytest.raises(litellm.BadRequestError, match="can't be a call parameter"):
         litellm.completion(model="cappy/two", messages=ASK, extra_body=extra)
     assert loopback.requests == []
+
+
+REASONS = [("MAX_TOKENS", "length"), ("end_turn", "stop"), ("pause_turn", "length"), ("a_word_of_tomorrow", "stop")]
+
+
+@pytest.mark.parametrize(("theirs", "ours"), REASONS)
+def test_a_response_has_openais_finish_reason_and_keeps_the_other(theirs, ours):
+    from litellm.types.utils import ModelResponse
+    from litellm_cappy.responses import Chunks, fill, openai_reason
+
+    selection = _selection("The Ucayali.", theirs)
+    response = fill(ModelResponse(), "cappy/p", selection)
+    assert response.choices[0].finish_reason == ours
+    assert response.choices[0].provider_specific_fields["native_finish_reason"] == theirs
+    (last,) = Chunks().of(selection)
+    assert last["finish_reason"] == openai_reason(theirs)
+    assert openai_reason(None) == "stop"
+    assert openai_reason("content_filter: SAFETY") == "content_filter"
+
+
+def test_a_response_can_be_written_whatever_characters_it_holds():
+    from litellm.types.utils import ModelResponse
+    from litellm_cappy.responses import Chunks, fill
+
+    selection = _selection("The \ud83d Ucayali", "stop")
+    response = fill(ModelResponse(), "cappy/p", selection)
+    assert response.choices[0].message.content == "The \ufffd Ucayali"
+    assert response.model_dump_json().encode()
+    assert selection.text == "The \ud83d Ucayali"
+    chunks = [chunk for piece in (Delta(message={"content": "\ud83d"}), selection) for chunk in Chunks().of(piece)]
+    assert chunks[0]["text"] == "\ufffd"
+    assert json.dumps(chunks, ensure_ascii=False).encode()
+
+
+def _selection(text, reason):
+    call = {"model": "m", "message": {"role": "assistant", "content": text}, "finish_reason": reason, "score": 0.5}
+    return Selection(
+        candidates=(Candidate(**call),),
+        instruction=Instruction(text="Name a river.", policy="paper", cut_side="left"),
+        scorer="s",
+        strategy="argmax",
+        usage=Usage(),
+        cost=None,
+        latency_s=0.0,
+    )

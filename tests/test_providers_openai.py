@@ -3,6 +3,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -154,3 +156,53 @@ async def test_what_else_the_response_carries_is_kept(loopback, direct):
     loopback.replies["m"] = [Reply(body=json.dumps(body).encode())]
     (candidate,) = await complete(direct("m"))
     assert candidate.response_fields["citations"] == ["https://example.org"]
+
+
+HOSTS = {
+    "api.openai.com/v1": "max_completion_tokens",
+    "eu.api.openai.com/v1": "max_completion_tokens",
+    "mine.openai.azure.com/openai/v1": "max_completion_tokens",
+    "mine.cognitiveservices.azure.com/openai/v1": "max_completion_tokens",
+    "mine.services.ai.azure.com/openai/v1": "max_completion_tokens",
+    "mine.services.ai.azure.com/models": "max_tokens",
+    "notopenai.com/v1": "max_tokens",
+    "api.openai.com.example.org/v1": "max_tokens",
+    "api.mistral.ai/v1": "max_tokens",
+}
+
+
+@pytest.mark.parametrize("host", HOSTS)
+async def test_the_limit_has_the_name_that_its_host_takes(monkeypatch, host):
+    asked = []
+
+    class Proxy(BaseHTTPRequestHandler):  # stands for every host
+        def do_POST(self):
+            asked.append((self.path, json.loads(self.rfile.read(int(self.headers["Content-Length"])))))
+            body = json.dumps(completion("m", Reply())).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.send_header("Content-Type", "application/json")
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{server.server_port}")
+    provider = OpenAIProvider("m", api_base=f"http://{host}", api_key="sk-secret-1234")
+    try:
+        await complete(provider, params={"max_tokens": 64})
+    finally:
+        await provider.aclose()
+        server.shutdown()
+        server.server_close()
+    ((path, request),) = asked
+    assert host in path
+    assert {name: value for name, value in request.items() if "tokens" in name} == {HOSTS[host]: 64}
+
+
+async def test_a_prompt_with_half_a_character_is_asked(loopback, direct):
+    await direct("m").complete(Request(messages=({"role": "user", "content": "a \ud83d b"},), timeout_s=5))
+    assert loopback.requests[0]["messages"][0]["content"] == "a \ufffd b"

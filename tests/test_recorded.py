@@ -77,7 +77,7 @@ TAKEN = [
     row(response="NUL \0"),
     raw('"logprob_sum": NaN, "logprob_mean": -Infinity'),
     raw(f'"sampling": {{"t": NaN, "n": {HUGE}}}'),
-    raw('"sampling": ' + '{"a": ' * 300 + "1" + "}" * 300),
+    raw('"sampling": ' + '{"a": ' * 150 + "1" + "}" * 150),
     row(finish_reason="x" * 1_000_000),
 ]
 

@@ -237,3 +237,30 @@ def test_a_stream_that_is_left_or_interrupted_holds_nobody_up(loopback, how, sai
     assert done.stdout.split() == said
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
+
+
+class InHalves:
+    """A provider of somebody's own, whose pieces end within characters."""
+
+    model = "halves"
+
+    async def complete(self, request):
+        raise NotImplementedError
+
+    async def stream(self, request):
+        arguments = '{"river": "\ud83d', '\ude00"}'
+        yield Delta(message={"role": "assistant", "content": "a \ud83d"})
+        yield Delta(message={"content": "\ude00 b \ud83d"})
+        yield Delta(message={"tool_calls": [{"index": 0, "function": {"name": "find", "arguments": arguments[0]}}]})
+        yield Delta(message={"tool_calls": [{"index": 0, "function": {"arguments": arguments[1]}}]})
+        call = CALL | {"function": {"name": "find", "arguments": "".join(arguments)}}
+        message = {"role": "assistant", "content": "a \ud83d\ude00 b \ud83d", "tool_calls": [call]}
+        yield Candidate(model=self.model, message=message, finish_reason="tool_calls", cost=0.0)
+
+
+def test_pieces_of_any_provider_hold_whole_characters(default):
+    *pieces, selection = Selector([InHalves()], samples=1, scorer=default).stream(QUESTION, tools=[TOOL])
+    assert selection.text == "a 😀 b \ud83d" == text_of(pieces)
+    calls = [call for piece in pieces for call in piece.message.get("tool_calls", ())]
+    assert [call["function"]["arguments"] for call in calls] == ['{"river": "', '😀"}']
+    assert selection.best.message["tool_calls"][0]["function"]["arguments"] == '{"river": "😀"}'

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LangSmithParams, LanguageModelInput
-from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser
 from langchain_core.output_parsers.openai_tools import JsonOutputKeyToolsParser, PydanticToolsParser
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
@@ -20,9 +20,20 @@ from langchain_core.utils.function_calling import convert_to_json_schema, conver
 from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import ConfigDict, Field, PrivateAttr, SecretStr
 
-from cappy_select import Delta, InputError, Selection, Selector
+from cappy_select import Candidate, Delta, InputError, NoCandidates, Selection, Selector
+from cappy_select.providers.content import reasons_in
 from langchain_cappy.errors import langchains_own
-from langchain_cappy.messages import ORIGINALS, as_chunk, as_message, as_openai, last_chunk
+from langchain_cappy.forms import InForm, choice_among
+from langchain_cappy.messages import (
+    ORIGINALS,
+    Prompt,
+    as_chunk,
+    as_message,
+    as_openai,
+    last_chunk,
+    unfit_chunks,
+    unfit_message,
+)
 from langchain_cappy.provider import LangChainProvider, name_of
 
 Method = Literal["function_calling", "json_schema", "json_mode"]
@@ -44,7 +55,9 @@ class ChatCappy(BaseChatModel):
     come as the model writes them.
 
     What is scored is the answer's text, then each tool call as `name(arguments)`; an answer that calls a tool which
-    was not offered, with arguments that its schema forbids, or that is not the JSON that was asked for, can't win.
+    was not offered, with arguments that its schema forbids, or that is not the JSON that was asked for, can't win
+    against one that fits. Where none fits, the first is returned as from the bare model, with `no_usable_answer` in its
+    metadata: agents and parsers deal with it.
 
     Too few usable answers raise `cappy_select.NoCandidates`, which is LangChain's own error too (`ModelRateLimitError`,
     `ModelTimeoutError`, ...) when all calls failed alike.
@@ -184,9 +197,13 @@ class ChatCappy(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        with langchains_own(), _originals(messages):
-            selection = self._selector.select(as_openai(messages), **self._params(stop, kwargs))
-        return ChatResult(generations=[ChatGeneration(message=as_message(selection))])
+        selector, prompt, form = self._asked(messages)
+        with langchains_own(), _originals(messages, prompt):
+            try:
+                message = as_message(selector.select(prompt, **self._params(stop, kwargs)))
+            except NoCandidates as error:
+                message = unfit_message(self._misfit(form, error), error)
+        return ChatResult(generations=[ChatGeneration(message=message)])
 
     async def _agenerate(
         self,
@@ -195,9 +212,13 @@ class ChatCappy(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        with langchains_own(), _originals(messages):
-            selection = await self._selector.aselect(as_openai(messages), **self._params(stop, kwargs))
-        return ChatResult(generations=[ChatGeneration(message=as_message(selection))])
+        selector, prompt, form = self._asked(messages)
+        with langchains_own(), _originals(messages, prompt):
+            try:
+                message = as_message(await selector.aselect(prompt, **self._params(stop, kwargs)))
+            except NoCandidates as error:
+                message = unfit_message(self._misfit(form, error), error)
+        return ChatResult(generations=[ChatGeneration(message=message)])
 
     def _stream(
         self,
@@ -206,13 +227,19 @@ class ChatCappy(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        pieces = self._selector.stream(as_openai(messages), **self._params(stop, kwargs))
+        selector, prompt, form = self._asked(messages)
+        pieces = selector.stream(prompt, **self._params(stop, kwargs))
+        begun = False
         with langchains_own():
-            with _originals(messages):  # until the calls are under way: a generator's caller shares its context
-                piece = next(pieces, None)
-            while piece is not None:
-                yield _generation(piece)
-                piece = next(pieces, None)
+            try:
+                with _originals(messages, prompt):  # until the calls are under way: the caller shares this context
+                    piece = next(pieces, None)
+                while piece is not None:
+                    begun = True
+                    yield _generation(piece)
+                    piece = next(pieces, None)
+            except NoCandidates as error:
+                yield from map(_chunk, unfit_chunks(self._misfit(form, error), error, begun=begun))
 
     async def _astream(
         self,
@@ -221,13 +248,37 @@ class ChatCappy(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        async with aclosing(self._selector.astream(as_openai(messages), **self._params(stop, kwargs))) as pieces:
+        selector, prompt, form = self._asked(messages)
+        begun = False
+        async with aclosing(selector.astream(prompt, **self._params(stop, kwargs))) as pieces:
             with langchains_own():
-                with _originals(messages):
-                    piece = await anext(pieces, None)
-                while piece is not None:
-                    yield _generation(piece)
-                    piece = await anext(pieces, None)
+                try:
+                    with _originals(messages, prompt):
+                        piece = await anext(pieces, None)
+                    while piece is not None:
+                        begun = True
+                        yield _generation(piece)
+                        piece = await anext(pieces, None)
+                except NoCandidates as error:
+                    for chunk in unfit_chunks(self._misfit(form, error), error, begun=begun):
+                        yield _chunk(chunk)
+
+    def _asked(self, messages: Sequence[BaseMessage]) -> tuple[Selector, Prompt, InForm]:
+        """Who is asked for one answer, for what, and what judges its form. Raises InputError when no model of the
+        panel can be sent the messages."""
+        names = [model for model in self.models if isinstance(model, str)]
+        litellm = not names or any(not name.startswith("openai:") for name in names)
+        prompt = as_openai(messages, litellm=litellm, thoughts=bool(names) and all(map(_takes_thoughts, names)))
+        if len(names) == len(self.models) and (why := reasons_in(prompt)):
+            raise InputError(f"{'; '.join(why)} (asked: {', '.join(names)}); a LangChain model is sent it as it is")
+        form = InForm()
+        return self._selector._with_form(form), prompt, form
+
+    def _misfit(self, form: InForm, error: NoCandidates) -> Candidate:
+        """What the bare model would have given, where answers have only their form against them. Raises `error`."""
+        if not form.misfits or self.min_usable > 1 or self.abstain_below is not None:
+            raise error
+        return form.misfits[0]
 
     def bind_tools(
         self,
@@ -251,7 +302,7 @@ class ChatCappy(BaseChatModel):
         except ValueError as error:
             raise InputError(f"a tool can't be put in OpenAI's form: {error}") from error
         if tool_choice:
-            kwargs["tool_choice"] = _choice(tool_choice, offered)
+            kwargs["tool_choice"] = choice_among(tool_choice, offered)
         if offered:
             kwargs["tools"] = offered
         return self.bind(**kwargs)
@@ -265,7 +316,7 @@ class ChatCappy(BaseChatModel):
         strict: bool | None = None,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, Any]:
-        """Answers as objects of a schema; candidates that break it can't win.
+        """Answers as objects of a schema; candidates that break it can't win against one that fits.
 
         Args:
             schema: A pydantic class, a TypedDict, a JSON Schema, or an OpenAI tool.
@@ -308,8 +359,8 @@ class ChatCappy(BaseChatModel):
 
 
 @contextmanager
-def _originals(messages: Sequence[BaseMessage]) -> Iterator[None]:
-    token = ORIGINALS.set(messages)
+def _originals(messages: Sequence[BaseMessage], prompt: Prompt) -> Iterator[None]:
+    token = ORIGINALS.set((messages, prompt))
     try:
         yield
     finally:
@@ -317,7 +368,17 @@ def _originals(messages: Sequence[BaseMessage]) -> Iterator[None]:
 
 
 def _generation(piece: Delta | Selection) -> ChatGenerationChunk:
-    return ChatGenerationChunk(message=as_chunk(piece) if isinstance(piece, Delta) else last_chunk(piece))
+    return _chunk(as_chunk(piece) if isinstance(piece, Delta) else last_chunk(piece))
+
+
+def _chunk(message: AIMessageChunk) -> ChatGenerationChunk:
+    return ChatGenerationChunk(message=message)
+
+
+def _takes_thoughts(name: str) -> bool:
+    """Claude, which wants its own thinking back before a call of a tool, by vendors for which LiteLLM knows how."""
+    vendor = name.partition("/")[0] if "/" in name else "anthropic"
+    return "claude" in name and vendor in ("anthropic", "bedrock", "vertex_ai", "azure_ai")
 
 
 def _selector_of(setup: Mapping[str, Any]) -> Selector:
@@ -336,21 +397,3 @@ def _name(model: Any) -> str:
     if isinstance(model, BaseChatModel):
         return name_of(model)
     return model if isinstance(model, str) else str(model.model)
-
-
-def _choice(choice: str | dict[str, Any] | bool, offered: Sequence[Mapping[str, Any]]) -> str | dict[str, Any]:
-    """In OpenAI's words. Raises InputError for a tool that is not offered."""
-    if isinstance(choice, dict):
-        return choice
-    names = [tool["function"]["name"] for tool in offered if "function" in tool]
-    if choice is True:
-        if len(names) != 1:
-            raise InputError(f"tool_choice=True is for one tool, got {len(names)}: name the one, or 'any'")
-        choice = names[0]
-    if choice in names:
-        return {"type": "function", "function": {"name": choice}}
-    if choice in ("any", "required"):
-        return "required"
-    if choice in ("auto", "none"):
-        return str(choice)
-    raise InputError(f"tool_choice must be auto, none, any or one of {', '.join(names)}, got {choice!r}")

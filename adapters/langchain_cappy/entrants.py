@@ -18,6 +18,7 @@ from langchain_core.runnables import Runnable
 from pydantic import BaseModel
 
 from cappy_select import Candidate, NoCandidates, ProviderError, Request, Selection, Selector, Usage
+from cappy_select.figures import dollars_of
 from cappy_select.types import Prompt
 from langchain_cappy.messages import as_candidate, usage_of
 from langchain_cappy.provider import failure_in
@@ -103,9 +104,7 @@ def candidate_of(output: Any, *, model: str) -> Candidate:
     if isinstance(output, AIMessage):
         cost = output.response_metadata.get("cost")  # of a ChatCappy
         usage = usage_of(output) or Usage()
-        return as_candidate(
-            output, model=model, usage=usage, cost=cost if isinstance(cost, float) else None, output=output
-        )
+        return as_candidate(output, model=model, usage=usage, cost=dollars_of(cost), output=output)
     message = {"role": "assistant", "content": _text(output)}
     if isinstance(output, Mapping) and isinstance(output.get("role"), str) and "content" in output:
         message = dict(output)

@@ -5,8 +5,9 @@ So `with_fallbacks(exceptions_to_handle=(ModelRateLimitError,))` and the like wo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from langchain_core.exceptions import (
     ContextOverflowError,
@@ -20,6 +21,7 @@ from langchain_core.exceptions import (
 
 from cappy_select import NoCandidates, ProviderError
 from cappy_select.errors import FailureKind
+from cappy_select.providers.failures import failure_from
 
 
 class AllRateLimited(ModelRateLimitError, NoCandidates):
@@ -64,6 +66,37 @@ KINDS: dict[type[Exception], FailureKind] = {
     next(base for base in error.__bases__ if base is not NoCandidates): kind for kind, error in _BY_KIND.items()
 }
 """LangChain's errors in our words."""
+
+
+_PLAIN: tuple[tuple[type[Exception], FailureKind], ...] = ((TimeoutError, "timeout"), (ConnectionError, "connection"))
+
+
+def kind_of(error: BaseException) -> FailureKind | None:
+    """How a LangChain model failed, as far as LangChain's own errors, Python's or a reply's status say it; of a group
+    what all of it have in common. None: the error's own class and words must tell."""
+    if isinstance(error, BaseExceptionGroup) and not isinstance(error, NoCandidates):
+        kinds = {kind_of(inner) for inner in error.exceptions}
+        return kinds.pop() if len(kinds) == 1 else None
+    if isinstance(error, ProviderError):
+        return error.kind
+    known = (*KINDS.items(), *_PLAIN)
+    if kind := next((kind for base, kind in known if isinstance(error, base)), None):
+        return kind
+    status = None if getattr(error, "status_code", None) else _status_of(getattr(error, "response", None))
+    return None if status is None else failure_from({"status": status, "message": str(error)}, model="").kind
+
+
+def _status_of(response: Any) -> int | None:
+    """Of a reply of httpx or requests (Mistral, Hugging Face), or of botocore's (AWS)."""
+    if isinstance(response, Mapping):
+        inner = response.get("ResponseMetadata")
+        said = inner.get("HTTPStatusCode") if isinstance(inner, Mapping) else None
+        named = response.get("Error")
+        if isinstance(named, Mapping) and "throttl" in str(named.get("Code")).lower():
+            return 429
+    else:
+        said = getattr(response, "status_code", None)
+    return said if isinstance(said, int) and 400 <= said <= 599 else None
 
 
 @contextmanager

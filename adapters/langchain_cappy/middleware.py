@@ -28,7 +28,7 @@ from langgraph.errors import GraphBubbleUp
 from cappy_select import Candidate, Gate, InputError, NoCandidates, Request, Scorer, Selection, Selector, Strategy
 from cappy_select.types import InstructionPolicy, estimated_usage
 from langchain_cappy.errors import langchains_own
-from langchain_cappy.messages import as_candidate, readable, summary, usage_of
+from langchain_cappy.messages import as_candidate, as_openai, summary, usage_of
 from langchain_cappy.provider import failure_in, name_of
 from langchain_cappy.threads import in_thread
 
@@ -157,7 +157,7 @@ class _Branch:
         message = next((m for m in response.result if isinstance(m, AIMessage)), None)
         if message is None:
             raise TypeError(f"the model call returned no AIMessage but {response.result!r:.80}")
-        usage = usage_of(message) or estimated_usage(request.messages, readable([message]))
+        usage = usage_of(message) or estimated_usage(request.messages, as_openai([message]))
         shaped = self._of.response_format is not None
         candidate = as_candidate(message, model=self.model, usage=usage, response=response, shaped=shaped)
         for call in candidate.message.get("tool_calls") or ():
@@ -173,7 +173,7 @@ class _Step:
     def __init__(self, request: ModelRequest[Any], branches: list[_Branch]) -> None:
         self.branches = branches
         system = [] if request.system_message is None else [request.system_message]
-        self.messages = readable([*system, *request.messages])
+        self.messages = as_openai([*system, *request.messages])
         self.params = _offered(request)
 
     def winner(self, selection: Selection) -> ModelResponse[Any]:

@@ -23,10 +23,12 @@ from langchain_core.tracers.context import _configure_hooks
 from pydantic import SecretStr
 
 from cappy_select import Candidate, Delta, ProviderError, Request, Usage, background
-from cappy_select.providers.openai_format import TokenPrices, failure_of
+from cappy_select.providers.failures import failure_from, failure_of
+from cappy_select.providers.openai_format import TokenPrices
 from cappy_select.types import estimated_usage
-from langchain_cappy.errors import KINDS
-from langchain_cappy.messages import ORIGINALS, as_candidate, as_delta, as_openai, usage_of
+from langchain_cappy.endings import error_of
+from langchain_cappy.errors import kind_of
+from langchain_cappy.messages import ORIGINALS, as_candidate, as_delta, usage_of
 from langchain_cappy.threads import in_thread, iterate_in_thread
 
 T = TypeVar("T")
@@ -115,14 +117,16 @@ class LangChainProvider:
     def _messages(self, request: Request) -> list[BaseMessage]:
         """The caller's own messages, where they are what is asked: OpenAI's form has no place for all of them."""
         originals = ORIGINALS.get()
-        if originals is not None and as_openai(originals) == list(request.messages):
-            return list(originals)
+        if originals is not None and originals[1] == list(request.messages):
+            return list(originals[0])
         return convert_to_messages(list(request.messages))
 
     def _prepared(self, request: Request, *, streaming: bool) -> tuple[Runnable[Any, Any], dict[str, Any]]:
         """The model, with the request's tools, and the other parameters."""
         params = dict(request.params)
-        chat = self._chat.model_copy(update={"cache": False, "disable_streaming": not streaming})
+        # A model that its owner forbids to stream goes on not to.
+        quiet = self._chat.disable_streaming if streaming else True
+        chat = self._chat.model_copy(update={"cache": False, "disable_streaming": quiet})
         tools, choice = params.pop("tools", None), params.pop("tool_choice", None)
         if not tools:
             return chat, params
@@ -139,7 +143,10 @@ class LangChainProvider:
         usage = usage_of(message) or estimated_usage(
             request.messages, [{"content": message.content}], request.params.get("tools")
         )
-        return as_candidate(message, model=self._name, usage=usage, cost=self.price(usage))
+        cost = self.price(usage)
+        if error := error_of(message):
+            raise failure_from(error, model=self._name, usage=usage, cost=cost)
+        return as_candidate(message, model=self._name, usage=usage, cost=cost)
 
 
 _ALONE = RunnableConfig(callbacks=[], tags=[], metadata={}, run_name="cappy candidate")
@@ -156,7 +163,7 @@ def name_of(model: BaseChatModel) -> str:
 def failure_in(error: Exception, chat: Any, *, model: str) -> ProviderError:
     """What went wrong in a LangChain model, in our words and without its secrets."""
     failure = failure_of(error, model=model, api_key=None, secrets=_secrets_of(chat))
-    kind = next((kind for known, kind in KINDS.items() if isinstance(error, known)), failure.kind)
+    kind = kind_of(error) or failure.kind
     return ProviderError(failure.message, kind=kind, model=model, retry_after_s=failure.retry_after_s)
 
 

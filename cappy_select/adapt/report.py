@@ -105,7 +105,7 @@ def scores_of(
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, list[npt.NDArray[np.float32]]]:
     """Each scorer's scores of the answers to each example."""
-    pairs = [(row.instruction, sample.response) for row in rows for sample in row.candidates]
+    pairs = [(row.instruction, sample.said) for row in rows for sample in row.candidates]
     ends = np.cumsum([len(row.candidates) for row in rows])[:-1]
     total = len(pairs) * len(scorers)
     return {
@@ -163,7 +163,7 @@ def _quality(instance: Instance, samples: Sequence[Recorded], label: str) -> Flo
     if None in known and instance.references:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UnscorableWarning)  # `build` told
-            labels = label_named(label)([sample.response for sample in samples], instance.references)
+            labels = label_named(label)([sample.said for sample in samples], instance.references)
         known = [mark if value is None else value for value, mark in zip(known, labels, strict=True)]
     if not known or any(value is None or math.isnan(value) for value in known):
         return None

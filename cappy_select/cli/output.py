@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
+from cappy_select.characters import escaped
+
 if TYPE_CHECKING:
     from cappy_select.evaluate.report import Table
 
@@ -45,12 +47,13 @@ def new_app(**options: Any) -> typer.Typer:
 
 
 def print_json(value: Any) -> None:
-    """One JSON value, UTF-8, on standard output; a NaN in it, which JSON has not, is null."""
+    """One JSON value, UTF-8, on standard output; what UTF-8 has no form for as an escape, and a NaN as null."""
     indent = 2 if sys.stdout.isatty() else None
     try:
-        print(json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=False))
-    except ValueError:
-        print(json.dumps(_without_nan(value), ensure_ascii=False, indent=indent))
+        text = json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=False)
+    except ValueError:  # JSON has no NaN
+        text = json.dumps(_without_nan(value), ensure_ascii=False, indent=indent)
+    print(escaped(text))
 
 
 def _without_nan(value: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from cappy_select.characters import is_blank
 from cappy_select.data.records import Problems, Record, read_records
 from cappy_select.errors import InputError, validation_message
 
@@ -95,7 +96,7 @@ def as_instance(given: Record, where: str, problems: Problems) -> Instance | Non
         if isinstance(text := given.get(name), str):
             given[name] = (text,)
         if isinstance(texts := given.get(name), list | tuple):  # an empty cell, or text, is no answer
-            given[name] = tuple(text for text in texts if not isinstance(text, str) or text.strip())
+            given[name] = tuple(text for text in texts if not isinstance(text, str) or not is_blank(text))
     if given.get("choices") == ():
         given["choices"] = None
     if type(given.get("id")) is int:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from cappy_select.characters import is_blank
+
 Kind = Literal["gold", "mismatch", "augmented", "labelled"]
 Mode = Literal["pretrain", "adapt"]
 
@@ -86,7 +88,7 @@ def pairs_of(
     A response that stands for several things is what it is first of: a reference (1.0), known to be wrong or a
     wrong choice (0.0), a sample of known quality, a labelled sample, another question's reference (0.0).
     """
-    references = [text for text in dict.fromkeys(question.references) if text.strip()]
+    references = [text for text in dict.fromkeys(question.references) if not is_blank(text)]
     right = {folded(text) for text in references}
     found: dict[str, Pair] = {text: Pair(text, 1.0, "gold") for text in references}
 

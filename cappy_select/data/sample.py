@@ -213,7 +213,7 @@ def _recorded(candidate: Candidate) -> Recorded:
     return Recorded(
         model=candidate.model,
         response=storable(response_text(candidate.message)),
-        finish_reason=candidate.finish_reason,
+        finish_reason=candidate.finish_reason and storable(candidate.finish_reason),
         usage=candidate.usage,
         cost=candidate.cost,
         latency_s=candidate.latency_s,
@@ -271,10 +271,11 @@ def _candidates(given: Any, where: str, problems: Problems) -> list[Recorded] | 
     try:
         if not isinstance(given, list) or not given:
             raise InputError("expected candidates[{model, response}]")
-        found = [Recorded.model_validate(candidate) for candidate in given]
-        for each in found:  # what the store can't hold is said here, where it is known which row has it
-            canonical(each.sampling)
-        return [each.model_copy(update={"response": storable(each.response)}) for each in found]
+        read = [Recorded.model_validate(candidate) for candidate in given]
+        for answer in read:  # what the store can't hold is said here, where it is known which row has it
+            canonical(answer.sampling)
+        # What is behind the thinking is labelled and scored.
+        return [answer.model_copy(update={"response": storable(answer.said)}) for answer in read]
     except ValidationError as error:
         problems.report(where, f"candidates: {validation_message(error)}")
     except InputError as error:

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cappy_select.bundle import load_bundle
+from cappy_select.characters import is_blank
 from cappy_select.data.contamination import Evaluations, telling_runs
 from cappy_select.data.hashing import hash64
 from cappy_select.data.instances import Instance, our_fields, read_instances
@@ -90,7 +91,7 @@ def _asked(path: str, fields: dict[str, str], problems: Problems) -> Iterator[tu
     for where, row in read_records(path, problems):
         given = our_fields(row, fields)
         instruction = given.get("instruction")
-        if isinstance(instruction, str) and instruction.strip():
+        if isinstance(instruction, str) and not is_blank(instruction):
             yield str(given.get("group") or where), instruction
         else:
             problems.report(where, f"expected an 'instruction', got {instruction!r:.80}")
@@ -335,7 +336,7 @@ def _others(spec: Spec, task: str, questions: Sequence[Question]) -> list[str]:
     if len(own) < POOL:
         kept = spec.work / "pools" / f"{hash64(task)}.json"
         own |= dict.fromkeys(json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else ())
-    return [text for text in own if text.strip()]
+    return [text for text in own if not is_blank(text)]
 
 
 def _lengths(encoder: PairEncoder, rows: dict[str, list[Any]]) -> list[int]:

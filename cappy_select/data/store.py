@@ -23,6 +23,7 @@ from cappy_select.data.records import is_rows
 from cappy_select.data.store_file import holds_nothing, opened_to_read, opened_to_write
 from cappy_select.errors import DataError, InputError
 from cappy_select.figures import dollars_of
+from cappy_select.json_text import loads
 from cappy_select.recorded import Recorded
 from cappy_select.types import Usage
 
@@ -244,7 +245,7 @@ class SampleStore:
                     f"SELECT {_COLUMNS} FROM samples WHERE instance=? ORDER BY model, params, place", (last,)
                 )
                 if samples:
-                    instance = Instance(id=name, task=task, instruction=instruction, references=json.loads(refs))
+                    instance = Instance(id=name, task=task, instruction=instruction, references=loads(refs))
                     yield instance, [_stored(row) for row in samples]
 
     def counts(self) -> dict[str, int]:
@@ -373,7 +374,7 @@ def _stored(row: tuple[Any, ...]) -> Stored:
     sample = Recorded(
         model=model,
         response=response,
-        sampling=json.loads(params),
+        sampling=loads(params),
         finish_reason=reason,
         usage=usage,
         cost=dollars_of(cost),

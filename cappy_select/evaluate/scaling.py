@@ -95,7 +95,7 @@ def evaluate_scaling(
     """
     rows, size, left_out, in_context = _same_size(path, models, limit)
     quality, measured_by, unscorable = _quality(rows, label_named(label), path)  # [instances, answers]
-    pairs = [(row.instruction, answer.response) for row in rows for answer in row.candidates]
+    pairs = [(row.instruction, answer.said) for row in rows for answer in row.candidates]
     scored = scorer.score_detailed(
         pairs, on_progress=(lambda done: on_progress(done, len(pairs))) if on_progress else None
     )
@@ -209,7 +209,7 @@ def _quality(rows: Sequence[RecordedInstance], label: Label, path: str | Path) -
         raise InputError(f"{path}: instance {bare!r} has answers without 'correct' or 'human', and no references")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnscorableWarning)  # the report counts them
-        quality = np.array([label([a.response for a in row.candidates], row.references) for row in rows])
+        quality = np.array([label([a.said for a in row.candidates], row.references) for row in rows])
         return quality, label.name, sum(not any(label(row.references, row.references)) for row in rows)
 
 

@@ -75,7 +75,7 @@ def evaluate_selection(
     names = NAMES if "all" in strategies else tuple(strategies)
     chosen = {name: strategy_named(name, extract=_recorded_answer) for name in names}
     instances = _instances(path, limit)
-    pairs = [(row.instruction, answer.response) for row in instances for answer in row.candidates]
+    pairs = [(row.instruction, answer.said) for row in instances for answer in row.candidates]
     total = len(pairs)
     scored = scorer.score_detailed(pairs, on_progress=(lambda done: on_progress(done, total)) if on_progress else None)
     per_instance = np.split(scored.scores, np.cumsum([len(row.candidates) for row in instances])[:-1])

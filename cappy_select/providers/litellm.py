@@ -9,22 +9,19 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import aclosing
-from copy import deepcopy
 from functools import cache, partial
 from importlib.util import find_spec
 from typing import Any
 
+from cappy_select.characters import without_halves
 from cappy_select.errors import InputError
 from cappy_select.figures import ANY, dollars_of
 from cappy_select.prices import highest_of, most_usage
-from cappy_select.providers.openai_format import (
-    COMMON,
-    TokenPrices,
-    candidates_of,
-    failure_of,
-    refuse_seed,
-    streamed,
-)
+from cappy_select.providers.content import check_parts
+from cappy_select.providers.failures import failure_of
+from cappy_select.providers.openai_format import COMMON, TokenPrices, candidates_of, refuse_seed
+from cappy_select.providers.received import Received
+from cappy_select.providers.streams import streamed
 from cappy_select.sampling import token_limit
 from cappy_select.types import Candidate, Delta, Message, Request, Usage
 
@@ -36,6 +33,9 @@ _TOP_K = frozenset(
     }
 )
 _MIN_TOKENS = frozenset({"hosted_vllm", "vllm"})
+
+
+_OF_A_READER = frozenset({"server", "bad_request", "invalid_response", "connection"})
 
 
 class LiteLLMProvider:
@@ -110,10 +110,16 @@ class LiteLLMProvider:
 
     async def complete(self, request: Request) -> list[Candidate]:
         """One `litellm.acompletion` call."""
-        response = await self._completion(request, {"n": request.n} if request.n > 1 else {})
+        received = Received()
+        response = await self._completion(request, {"n": request.n} if request.n > 1 else {}, received)
         params = {**self._params, **request.params}
         return candidates_of(
-            response, request, model=self._model, cost_of=lambda usage: self._cost(response, usage, params)
+            response,
+            request,
+            model=self._model,
+            cost_of=lambda usage: self._cost(response, usage, params),
+            native_ends=received.ends(),
+            secrets=(self._api_key,),
         )
 
     async def stream(self, request: Request) -> AsyncGenerator[Delta | Candidate, None]:
@@ -127,24 +133,35 @@ class LiteLLMProvider:
             async for piece in pieces:
                 yield piece
 
-    async def _completion(self, request: Request, more: Mapping[str, Any]) -> Any:
+    async def _completion(self, request: Request, more: Mapping[str, Any], received: Received | None = None) -> Any:
+        """LiteLLM's response; the body itself, where one came that LiteLLM can't read."""
+        check_parts(request.messages, model=self._model)
         params = {**self._params, **request.params, **more}
         if "tools" in params:
             params |= _without_mcp()
+        choice = params.get("tool_choice")
+        if isinstance(choice, Mapping) and choice.get("type") == "custom":  # LiteLLM refuses it, and OpenAI takes it
+            params["extra_body"] = {**(params.get("extra_body") or {}), "tool_choice": params.pop("tool_choice")}
         try:
             return await self._litellm.acompletion(
                 model=self._model,
-                messages=deepcopy(list(request.messages)),  # LiteLLM may change them, and calls share them
+                messages=without_halves(request.messages),  # a copy: LiteLLM may change them, and calls share them
                 api_key=self._api_key,
                 api_base=self._api_base,
                 timeout=request.timeout_s,
                 num_retries=0,
                 max_retries=0,
+                logger_fn=received,
                 **params,
             )
         except Exception as error:  # LiteLLM also passes on what its HTTP layers raise
+            failure = failure_of(error, model=self._model, api_key=self._api_key)
+            if received is not None and (received.says_more or (received.is_there and failure.kind in _OF_A_READER)):
+                # It came, and is billed: LiteLLM gives any status to what it can't read, and would be asked again.
+                body = received.body()
+                return body if body is not None else {"unreadable": failure.message}
             # Without its cause, whose text may hold the key.
-            raise failure_of(error, model=self._model, api_key=self._api_key) from None
+            raise failure from None
 
     def prompt_room(self, max_tokens: int | None) -> int | None:
         """Tokens that a prompt may have, by LiteLLM's list, which counts answers apart; None for a model not on it."""

@@ -16,16 +16,13 @@ from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
+from cappy_select.characters import without_halves
 from cappy_select.errors import InputError
 from cappy_select.prices import most_usage
-from cappy_select.providers.openai_format import (
-    COMMON,
-    TokenPrices,
-    candidates_of,
-    failure_of,
-    refuse_seed,
-    streamed,
-)
+from cappy_select.providers.content import check_parts, without_cache_marks
+from cappy_select.providers.failures import failure_of
+from cappy_select.providers.openai_format import COMMON, TokenPrices, candidates_of, refuse_seed
+from cappy_select.providers.streams import streamed
 from cappy_select.sampling import token_limit
 from cappy_select.types import Candidate, Delta, Message, Request, Usage, content_text
 
@@ -80,7 +77,7 @@ class OpenAIProvider:
         self._clients: dict[asyncio.AbstractEventLoop, Any] = {}
         self._lock = threading.Lock()
         # OpenAI's reasoning models refuse the old name, most compatible servers know only that.
-        self._limit = "max_completion_tokens" if urlsplit(address).hostname == _OPENAI else "max_tokens"
+        self._limit = "max_completion_tokens" if _is_openais(address) else "max_tokens"
 
     @property
     def model(self) -> str:
@@ -107,7 +104,9 @@ class OpenAIProvider:
     async def complete(self, request: Request) -> list[Candidate]:
         """One `chat.completions.create` call."""
         response = await self._create(request, {"n": request.n} if request.n > 1 else {})
-        return candidates_of(response, request, model=self._model, cost_of=self.price)
+        return candidates_of(
+            response, request, model=self._model, cost_of=self.price, secrets=(self._options["api_key"],)
+        )
 
     async def stream(self, request: Request) -> AsyncGenerator[Delta | Candidate, None]:
         """One streamed call, for one answer."""
@@ -118,6 +117,9 @@ class OpenAIProvider:
                 yield piece
 
     async def _create(self, request: Request, more: Mapping[str, Any]) -> Any:
+        check_parts(request.messages, model=self._model)
+        if self._limit == "max_completion_tokens":  # OpenAI's own API
+            request = request.model_copy(update={"messages": without_cache_marks(request.messages)})
         params = {**self._params, **request.params, **more}
         if "max_tokens" in params:
             params[self._limit] = params.pop("max_tokens")
@@ -127,7 +129,7 @@ class OpenAIProvider:
             params["extra_body"] = {**others, **params.get("extra_body", {})}
         try:
             return await self._client().chat.completions.create(
-                model=self._model, messages=list(request.messages), timeout=request.timeout_s, **params
+                model=self._model, messages=without_halves(request.messages), timeout=request.timeout_s, **params
             )
         except Exception as error:  # the client also passes on what its HTTP and JSON layers raise
             # Without its cause, whose text may hold the key.
@@ -158,6 +160,21 @@ class OpenAIProvider:
                 http = self._openai.DefaultAsyncHttpxClient()
                 self._clients[loop] = self._openai.AsyncOpenAI(**self._options, http_client=http)
             return self._clients[loop]
+
+
+def _is_openais(address: str) -> bool:
+    """Whether OpenAI or Azure serves its models there. Azure's older path `/models` is for those of others."""
+    parts = urlsplit(address)
+    host = (parts.hostname or "").rstrip(".")
+    if host.endswith(".services.ai.azure.com") and parts.path.startswith("/models"):
+        return False
+    return host.endswith(_OPENAIS)
+
+
+_OPENAIS = (
+    *(".openai.com", ".openai.azure.com", ".openai.azure.us", ".openai.azure.cn"),
+    *(".cognitiveservices.azure.com", ".services.ai.azure.com"),
+)
 
 
 @cache

@@ -1,50 +1,31 @@
-"""Answers and errors in OpenAI's format, as its client and LiteLLM give them, in our words."""
+"""Answers in OpenAI's format, as its client and LiteLLM give them, as candidates."""
 
 from __future__ import annotations
 
-import os
-import re
-import time
-from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapping, Sequence
-from email.utils import parsedate_to_datetime
-from inspect import isawaitable
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from cappy_select.errors import FailureKind, InputError, ProviderError
+from cappy_select.characters import without_halves
+from cappy_select.errors import InputError, ProviderError
 from cappy_select.figures import dollars_of, tokens_of
-from cappy_select.types import Candidate, Delta, Request, Usage, estimated_usage
+from cappy_select.finish_reasons import graver, meaning_of
+from cappy_select.providers.failures import error_in, failure_from, failure_of
+from cappy_select.tool_calls import with_texts
+from cappy_select.types import Candidate, Request, Usage, estimated_usage
 
-# By class name, most specific class first along each exception's own ancestry.
-_KINDS: dict[str, FailureKind] = {
-    "RateLimitError": "rate_limit",
-    "Timeout": "timeout",
-    "APITimeoutError": "timeout",
-    "AuthenticationError": "auth",
-    "PermissionDeniedError": "auth",
-    "ContentPolicyViolationError": "content_policy",
-    "ContextWindowExceededError": "context_window",
-    "APIConnectionError": "connection",
-    "APIResponseValidationError": "invalid_response",
-    "ServiceUnavailableError": "server",
-    "InternalServerError": "server",
-    "BadGatewayError": "server",
-    "BadRequestError": "bad_request",
-    "NotFoundError": "bad_request",
-    "UnprocessableEntityError": "bad_request",
-}
+__all__ = [
+    "COMMON",
+    "Cost",
+    "TokenPrices",
+    "body_of",
+    "candidates_of",
+    "failure_of",
+    "likelihood",
+    "refuse_seed",
+    "without_none",
+]
 
-# OpenAI's `code` of a 400; its wording where a compatible server sends none.
-_BAD_REQUESTS: tuple[tuple[FailureKind, re.Pattern[str]], ...] = (
-    ("context_window", re.compile(r"context_length_exceeded|maximum context length|context window", re.IGNORECASE)),
-    ("content_policy", re.compile(r"content_policy_violation|content_filter|content management policy", re.IGNORECASE)),
-)
-
-# LiteLLM wraps a message in the names of its classes: "litellm.RateLimitError: RateLimitError: OpenAIException - "
-_WRAPPERS = re.compile(r"^(?:(?:litellm\.)?\w*(?:Error|Exception|Timeout)(?::| -) )+")
-
-_KEY_LIKE = re.compile(r"\b(?:sk|pk|rk)-[\w*.-]{8,}|(?<=Bearer )\S{8,}")
-_SHORTEST_KEY = 8  # a shorter one is a placeholder, and would mask parts of words
-_KNOWN_FIELDS = {"id", "object", "created", "model", "choices", "usage"}
+_KNOWN_FIELDS = {"id", "object", "created", "model", "choices", "usage", "error"}
 
 Cost = Callable[[Usage], float | None]
 
@@ -79,37 +60,52 @@ def refuse_seed(params: Mapping[str, Any]) -> None:
         raise InputError("give the seed to the Selector or its plan: the same one in every call gives one answer")
 
 
-def candidates_of(response: Any, request: Request, *, model: str, cost_of: Cost) -> list[Candidate]:
-    """A candidate for each choice of a response. They share its usage and cost, so that sums are exact.
+def candidates_of(
+    response: Any,
+    request: Request,
+    *,
+    model: str,
+    cost_of: Cost,
+    native_ends: Sequence[str] = (),
+    secrets: Collection[str | None] = (),
+) -> list[Candidate]:
+    """A candidate for each choice of a response, which is an object of OpenAI's client or LiteLLM, or the body itself.
 
-    Raises ProviderError (`invalid_response`) when there is none.
+    They share its usage and cost, so that sums are exact. A choice that brought no message, or an error, is one that
+    can't win. `native_ends` are the finish reasons as they came, where the response may have others; `secrets` go from
+    messages.
+
+    Raises ProviderError: of its kind where the body, or every choice, holds an error; `invalid_response` where there
+    is no choice. It has the usage and the cost that the body reports.
     """
-    choices = getattr(response, "choices", None)
-    if not isinstance(choices, list) or not choices or not all(getattr(c, "message", None) for c in choices):
-        usage = _usage(request, response, ())
-        raise ProviderError(
-            "the response has no choices"
-            if hasattr(response, "choices")
-            else f"the response is no chat completion but {type(response).__name__} {response!r:.80}",
-            kind="invalid_response",
-            model=model,
-            usage=usage,
-            cost=cost_of(usage),
-        )
-    usage = _usage(request, response, choices)
+    body = body_of(response)
+    given = body.get("choices")
+    choices: list[Any] = given if isinstance(given, list) else []
+    messages = [_message(choice) for choice in choices]
+    usage = _usage(request, body, [message for message in messages if message])
     cost = cost_of(usage)
-    others = {name: value for name, value in response.model_dump(mode="json").items() if name not in _KNOWN_FIELDS}
-    fields = {name: value for name, value in others.items() if value is not None}
+    errors = [error_in(choice) or error_in(_aside(choice)) for choice in choices]
+    error = error_in(body) or (errors[0] if errors and all(errors) else None)
+    if error is not None:
+        billed = usage if choices or not usage.estimated else None
+        raise failure_from(error, model=model, secrets=secrets, usage=billed, cost=cost)
+    natives = native_ends if len(native_ends) == len(choices) else [""] * len(choices)
+    ends = [_end(choice, native) for choice, native in zip(choices, natives, strict=True)]
+    if not any(
+        message or meaning_of(end) in ("refused", "failed") for message, end in zip(messages, ends, strict=True)
+    ):
+        raise ProviderError(_nothing_in(response, body), kind="invalid_response", model=model, usage=usage, cost=cost)
+    fields = {name: value for name, value in body.items() if name not in _KNOWN_FIELDS and value is not None}
     candidates = []
-    for position, choice in enumerate(choices):
-        logprobs = _as_dict(getattr(choice, "logprobs", None))
+    for position, (choice, message, end, lost) in enumerate(zip(choices, messages, ends, errors, strict=True)):
+        logprobs = choice.get("logprobs") if isinstance(choice, Mapping) else None
+        logprobs = dict(logprobs) if isinstance(logprobs, Mapping) else None
         total, mean = likelihood(logprobs)
-        message = choice.message.model_dump(exclude_none=True, mode="json")
         candidates.append(
             Candidate(
                 model=model,
-                message={"role": "assistant", "content": None} | message,
-                finish_reason=choice.finish_reason,
+                message={"role": "assistant", "content": None} | (message or {}),
+                finish_reason=f"error: {failure_from(lost, model=model, secrets=secrets).message}" if lost else end,
                 usage=Usage(
                     prompt_tokens=_share(usage.prompt_tokens, position, len(choices)),
                     completion_tokens=_share(usage.completion_tokens, position, len(choices)),
@@ -125,94 +121,6 @@ def candidates_of(response: Any, request: Request, *, model: str, cost_of: Cost)
     return candidates
 
 
-async def streamed(
-    response: Any, request: Request, *, model: str, api_key: str | None, cost_of: Cost
-) -> AsyncGenerator[Delta | Candidate, None]:
-    """A streamed response of one choice: its deltas as they come, then the candidate that they make.
-
-    Raises ProviderError, also for a stream that ends before its answer does.
-    """
-    whole = _Whole()
-    try:
-        async for chunk in response:
-            if delta := whole.add(chunk.model_dump(exclude_none=True, mode="json")):
-                yield Delta(message=delta)
-    except Exception as error:
-        raise failure_of(error, model=model, api_key=api_key) from None
-    finally:
-        closing = (getattr(response, "aclose", None) or response.close)()
-        if isawaitable(closing):
-            await closing
-    if whole.broke_off:
-        raise ProviderError("the stream ended before the answer did", kind="connection", model=model)
-    (candidate,) = candidates_of(whole.response(), request, model=model, cost_of=cost_of)
-    yield candidate
-
-
-class _Whole:
-    """The chunks of a stream, put together."""
-
-    def __init__(self) -> None:
-        self._response: dict[str, Any] = {}
-        self._message: dict[str, Any] = {}
-        self._choice: dict[str, Any] = {}
-        self._logprobs: dict[str, list[Any]] = {}
-        self._calls: dict[int, dict[str, Any]] = {}
-
-    def add(self, chunk: dict[str, Any]) -> dict[str, Any]:
-        """Take a chunk in; its delta, without what is empty."""
-        choices = chunk.pop("choices", ())
-        self._response |= chunk
-        for choice in choices:
-            if choice.get("index"):  # more answers than were asked for
-                continue
-            delta = choice.pop("delta", None) or {}
-            for name, tokens in (choice.pop("logprobs", None) or {}).items():
-                self._logprobs.setdefault(name, []).extend(tokens)
-            self._choice |= choice
-            self._add_delta(delta)
-            return {name: value for name, value in delta.items() if value not in (None, "", [])}
-        return {}
-
-    @property
-    def broke_off(self) -> bool:
-        """There was a choice, and nobody said why it ended."""
-        return bool(self._choice or self._message or self._calls) and self._choice.get("finish_reason") is None
-
-    def _add_delta(self, delta: Mapping[str, Any]) -> None:
-        for name, value in delta.items():
-            known: Any = self._message.get(name)
-            if name == "tool_calls":
-                for call in value:
-                    self._add_call(call)
-            elif name != "role" and type(known) is type(value) and type(known) in (str, list):
-                self._message[name] = known + value
-            else:
-                self._message[name] = value
-
-    def _add_call(self, piece: dict[str, Any]) -> None:
-        if piece.get("index") is None:  # some servers leave it out: a new id is a new call
-            begins = not self._calls or (piece.get("id") and piece["id"] != self._calls[max(self._calls)].get("id"))
-            piece["index"] = len(self._calls) if begins else max(self._calls)
-        call = self._calls.setdefault(int(piece["index"]), {"type": "function", "function": {"arguments": ""}})
-        call |= {name: value for name, value in piece.items() if value and name not in ("index", "function")}
-        function = piece.get("function") or {}
-        call["function"] |= {name: value for name, value in function.items() if value and name != "arguments"}
-        call["function"]["arguments"] += function.get("arguments") or ""
-
-    def response(self) -> Any:
-        """As OpenAI's client gives a response that was not streamed."""
-        from openai.types.chat import ChatCompletion
-
-        message = {"role": "assistant", "content": None} | self._message
-        if self._calls:
-            message["tool_calls"] = [call for _, call in sorted(self._calls.items())]
-        choice = {"index": 0, "finish_reason": None} | self._choice | {"message": message}
-        choice["logprobs"] = self._logprobs or None
-        choices = [choice] if self._choice or self._message or self._calls else []
-        return ChatCompletion.construct(**self._response | {"object": "chat.completion", "choices": choices})
-
-
 def likelihood(logprobs: dict[str, Any] | None) -> tuple[float | None, float | None]:
     """Sum and mean of the tokens' log-probabilities (natural); None where there are none."""
     try:
@@ -222,94 +130,94 @@ def likelihood(logprobs: dict[str, Any] | None) -> tuple[float | None, float | N
     return (sum(values), sum(values) / len(values)) if values else (None, None)
 
 
-def failure_of(error: Exception, *, model: str, api_key: str | None, secrets: Collection[str] = ()) -> ProviderError:
-    """What went wrong, in our words and without secrets."""
-    message = str(getattr(error, "message", "") or error) or type(error).__name__
-    return ProviderError(
-        _without_secrets(message, (api_key, *secrets)),
-        kind=_kind(error),
-        model=model,
-        retry_after_s=_retry_after(error),
-    )
+def body_of(response: Any) -> Mapping[str, Any]:
+    """The response as JSON has it, whatever types its fields have."""
+    if isinstance(response, list) and response and isinstance(response[0], Mapping):
+        return response[0]  # Google's errors stand in a list
+    if isinstance(response, Mapping):
+        return response
+    if not hasattr(response, "model_dump"):
+        return {}
+    # Without a warning where a field is of another type than its class says.
+    body: dict[str, Any] = response.model_dump(mode="json", exclude_unset=False, warnings=False)
+    if hasattr(usage := getattr(response, "usage", None), "model_dump"):  # as it was: in JSON's form True is 1
+        body["usage"] = usage.model_dump(warnings=False)
+    return body
 
 
-def _usage(request: Request, response: Any, choices: Sequence[Any]) -> Usage:
-    reported = getattr(response, "usage", None)
-    prompt = tokens_of(getattr(reported, "prompt_tokens", None) or 0)
-    completion = tokens_of(getattr(reported, "completion_tokens", None) or 0)
-    if prompt is not None and completion is not None and (prompt or completion):
+def _nothing_in(response: Any, body: Mapping[str, Any]) -> str:
+    if "choices" in body:
+        return "the response has no choices"
+    return f"the response is no chat completion but {type(response).__name__} {response!r:.80}"
+
+
+def _message(choice: Any) -> dict[str, Any] | None:
+    """A choice's message; None where it has none."""
+    message = choice.get("message") if isinstance(choice, Mapping) else None
+    return with_texts(without_none(message)) if isinstance(message, Mapping) and message else None
+
+
+def without_none(value: Any) -> Any:
+    """Without the fields that a client's classes add; what a tool is called with stays as it is."""
+    if isinstance(value, Mapping):
+        return {
+            name: inner if name in ("arguments", "input") else without_none(inner)
+            for name, inner in value.items()
+            if inner is not None
+        }
+    return [without_none(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _aside(choice: Any) -> Mapping[str, Any]:
+    """What LiteLLM keeps of a choice that OpenAI's format has no place for."""
+    aside = choice.get("provider_specific_fields") if isinstance(choice, Mapping) else None
+    return aside if isinstance(aside, Mapping) else {}
+
+
+def _end(choice: Any, native: str) -> str | None:
+    """Why an answer ended: in the gateway's words, unless its provider's own say more against it.
+
+    LiteLLM makes `stop` of every word that it does not know, and of `error`.
+    """
+    if not isinstance(choice, Mapping):
+        return native or None
+    end = _word(choice.get("finish_reason") or choice.get("finish_details"))
+    end = graver(end, _word(choice.get("native_finish_reason")))
+    for word in (native, _word(_aside(choice).get("native_finish_reason"))):
+        is_new = word and meaning_of(word) == "unknown" and meaning_of(end) == "complete"
+        end = word if is_new else graver(end, word or None)
+    return end
+
+
+def _word(reason: Any) -> str | None:
+    if isinstance(reason, Mapping):  # SGLang's {"type": "abort", ...}
+        reason = reason.get("type")
+    return None if reason is None else str(without_halves(str(reason)))[:500]
+
+
+# As OpenAI's format, Anthropic and Bedrock, Gemini, Ollama report them.
+_USAGES = (
+    *(("prompt_tokens", "completion_tokens"), ("input_tokens", "output_tokens"), ("inputTokens", "outputTokens")),
+    *(("promptTokenCount", "candidatesTokenCount"), ("prompt_eval_count", "eval_count")),
+)
+
+
+def _usage(request: Request, body: Mapping[str, Any], answers: Sequence[Mapping[str, Any]]) -> Usage:
+    """As reported; what can't be a number of tokens is estimated."""
+    places = [body.get("usage"), body.get("usageMetadata"), body]
+    pairs = [[place.get(name) for name in names] for place in places if isinstance(place, Mapping) for names in _USAGES]
+    given = next((pair for pair in pairs if pair != [None, None]), [None, None])
+    prompt, completion = (tokens_of(0 if value is None else value) for value in given)
+    if prompt is not None and completion is not None and prompt + completion:
         return Usage(prompt_tokens=prompt, completion_tokens=completion)
-    answers = [choice.message.model_dump() for choice in choices]
-    return estimated_usage(request.messages, answers, request.params.get("tools"))
-
-
-def _without_secrets(text: str, secrets: Collection[str | None]) -> str:
-    """The message for a log: no key of this provider or of the environment, no wrappers, not endless."""
-    keys = [value for name, value in os.environ.items() if name.endswith(("_API_KEY", "_TOKEN", "_SECRET"))]
-    for key in (*secrets, *keys):
-        if key and len(key) >= _SHORTEST_KEY:
-            text = text.replace(key, "***")
-    text = _KEY_LIKE.sub("***", " ".join(text[:10_000].split()))
-    return _WRAPPERS.sub("", text)[:500]
+    estimated = estimated_usage(request.messages, answers, request.params.get("tools"))
+    return Usage(
+        prompt_tokens=prompt or estimated.prompt_tokens,
+        completion_tokens=completion or estimated.completion_tokens,
+        estimated=True,
+    )
 
 
 def _share(total: int, position: int, parts: int) -> int:
     """An equal part of `total`; the first ones take the remainder."""
     return total // parts + (position < total % parts)
-
-
-def _as_dict(value: Any) -> dict[str, Any] | None:
-    if value is None or isinstance(value, dict):
-        return value
-    dumped: dict[str, Any] = value.model_dump(mode="json")
-    return dumped
-
-
-def _kind(error: Exception) -> FailureKind:
-    kind = next((_KINDS[base.__name__] for base in type(error).__mro__ if base.__name__ in _KINDS), None)
-    status = getattr(error, "status_code", None)
-    code = getattr(error, "code", None)
-    if status is None and str(code).isdecimal():  # an error object in a stream has no status of its own
-        status = int(code)  # type: ignore[arg-type]
-        kind = None
-    if kind is None and isinstance(status, int):
-        by_status: dict[int, FailureKind] = {401: "auth", 403: "auth", 408: "timeout", 429: "rate_limit"}
-        kind = by_status.get(status) or ("server" if status >= 500 else "bad_request")
-    if kind == "bad_request":
-        said = f"{getattr(error, 'code', '')} {error}"
-        return next((better for better, pattern in _BAD_REQUESTS if pattern.search(said)), kind)
-    inner = {base.__name__ for link in _chain(error) for base in type(link).__mro__}
-    if kind is None or kind == "server":
-        # LiteLLM calls a lost connection and an unreadable body a 500; what it caught tells them apart.
-        if "JSONDecodeError" in inner or "Empty or invalid response from LLM endpoint" in str(error):
-            return "invalid_response"
-        if inner & {"APIConnectionError", "TransportError"}:
-            return "connection"
-        if "missing credentials" in str(error).lower() or "api_key client option must be set" in str(error):
-            return "auth"  # the OpenAI client's plain error for a missing key, by its two wordings
-    return kind or "invalid_response"
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    link: BaseException | None = error
-    while link is not None:
-        yield link
-        link = link.__cause__ or link.__context__
-
-
-def _retry_after(error: Exception) -> float | None:
-    """Seconds of a Retry-After header (RFC 9110, 10.2.3), in either of its forms."""
-    for headers in (
-        getattr(error, "litellm_response_headers", None),
-        getattr(getattr(error, "response", None), "headers", None),
-    ):
-        value = str((headers or {}).get("retry-after", ""))
-        try:
-            return max(0.0, float(value))
-        except ValueError:
-            pass
-        try:
-            return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-        except (ValueError, TypeError):
-            continue
-    return None

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from cappy_select.characters import is_blank
 from cappy_select.data.instances import Instance, as_instance
 from cappy_select.data.readers.tables import Source, as_table, row_id
 from cappy_select.data.records import Problems, Record
@@ -90,7 +91,7 @@ def _exchange(values: Record) -> tuple[list[dict[str, Any]], Record]:
     if not said:
         raise InputError("no message of the assistant to learn from")
     reference = response_text(messages[said[-1]])
-    if not reference:
+    if is_blank(reference):
         raise InputError("the last message of the assistant is empty")
     return messages[: said[-1]], {"references": (reference,)}
 
@@ -98,7 +99,7 @@ def _exchange(values: Record) -> tuple[list[dict[str, Any]], Record]:
 def _answer(values: Record, name: str) -> str:
     messages = _messages(values.get(name), name)
     text = "\n".join(filter(None, map(response_text, messages)))
-    if not text:
+    if is_blank(text):
         raise InputError(f"{name!r} is empty")
     return text
 

@@ -218,7 +218,7 @@ def _values(
         )
         for one, answers in zip(instances, samples, strict=True)
     ]
-    pairs = [(row.instruction, answer.response) for row in rows for answer in row.candidates]
+    pairs = [(row.instruction, answer.said) for row in rows for answer in row.candidates]
     references = [row.references for row in rows for _ in row.candidates]
     ends = np.cumsum([len(row.candidates) for row in rows])[:-1]
     with warnings.catch_warnings():
