@@ -15,6 +15,7 @@ from cappy_select.errors import (
     ProviderError,
     StrategyError,
     TruncationWarning,
+    UnknownArgument,
 )
 from cappy_select.gates import FinishReason, Gate, JsonSchema, Matches, ResponseFormat, ToolArguments
 from cappy_select.icl import Example, InContext
@@ -96,6 +97,7 @@ __all__ = [
     "ToolArguments",
     "TransformersProvider",
     "TruncationWarning",
+    "UnknownArgument",
     "Usage",
     "Vote",
     "WeightedVote",

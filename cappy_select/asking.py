@@ -10,7 +10,7 @@ from cappy_select.calls import Call, price_of
 from cappy_select.errors import InputError
 from cappy_select.fanout import FanOutConfig
 from cappy_select.icl import InContext
-from cappy_select.providers import Declaring, Provider, Windowed
+from cappy_select.providers import Declaring, Guarding, Provider, Windowed
 from cappy_select.sampling import MAX_SAMPLES, PARAMETERS, Plan, Sampling, calls_of, honoured
 from cappy_select.types import Downgrade, Request, Usage
 
@@ -52,6 +52,7 @@ class Asking:
                 raise InputError(f"this strategy needs log-probabilities, which {provider.model} does not give")
         if unknown := sorted(plan.overrides.keys() - {provider.model for provider in providers}):
             raise InputError(f"the plan {plan.name!r} has overrides for {', '.join(unknown)}, not asked here")
+        self._guard(params)
         self._samplings(params)  # a parameter that can't be is said now
         answers = sum(plan.answers(provider.model) for provider in providers)
         if config.min_usable > answers:
@@ -66,8 +67,14 @@ class Asking:
         if price_of(provider, Usage(prompt_tokens=1)) is None:
             raise InputError(f"{what} needs the price of {provider.model}, which is unknown")
 
-    def ask(self, messages: tuple[dict[str, Any], ...], params: Mapping[str, Any]) -> Asked:
-        """The calls for one prompt. Raises InputError for a parameter that the plan or a provider does not take."""
+    def ask(
+        self, messages: tuple[dict[str, Any], ...], params: Mapping[str, Any], *, allowed: Collection[str] = ()
+    ) -> Asked:
+        """The calls for one prompt. `allowed`: those of the parameters that the panel's owner set, or allows by name.
+
+        Raises InputError for a parameter that the plan or a provider does not take.
+        """
+        self._guard(params)
         samplings_of, downgrades = self._samplings(params)
         others = {name: value for name, value in params.items() if name not in PARAMETERS}
         if self._logprobs:
@@ -85,9 +92,19 @@ class Asking:
                     sample=first,
                     timeout_s=self._config.deadline_s,
                     params=others | sampling.params,
+                    allowed=frozenset(allowed),
                 )
                 calls.append(Call(provider, request, lane, sampling))
         return Asked(calls, downgrades, examples)
+
+    def _guard(self, params: Mapping[str, Any]) -> None:
+        """Raises InputError for a parameter that a provider would act upon, where a model should."""
+        for provider in self.providers:
+            if isinstance(provider, Guarding) and (own := sorted(provider.acted_upon(params))):
+                raise InputError(
+                    f"{', '.join(own)} can't be a call parameter: the library that asks {provider.model} acts upon it "
+                    f"itself. Only its owner can set it: {type(provider).__name__}(MODEL, params={{...}})"
+                )
 
     def _samplings(self, params: Mapping[str, Any]) -> tuple[list[tuple[Sampling, ...]], tuple[Downgrade, ...]]:
         """How each provider is sampled, and what it can't do."""

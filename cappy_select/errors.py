@@ -2,6 +2,7 @@
 
     CappyError
     ├── InputError (ValueError)       the caller's input or a recorded file can't be used
+    │   └── UnknownArgument (TypeError)   an argument that there is not; says which one was meant
     ├── MissingExtra (ImportError)    an optional dependency is not installed; names the extra
     ├── BundleError                   a scorer on disk can't be used
     │   ├── BundleNotFound            no such folder or hub id, or a folder that is no bundle
@@ -58,6 +59,10 @@ class CappyError(Exception):
 
 class InputError(CappyError, ValueError):
     """The caller's input, or a line of a recorded file, can't be used."""
+
+
+class UnknownArgument(InputError, TypeError):
+    """An argument that a function does not have: it would change nothing, or reach the models as a parameter."""
 
 
 class MissingExtra(CappyError, ImportError):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 from cappy_select.characters import is_blank
+from cappy_select.copies import made_again
 from cappy_select.errors import InputError
 from cappy_select.finish_reasons import meaning_of
 from cappy_select.json_schema import Schema, schema_of_a_request
@@ -90,6 +91,7 @@ class Matches:
         return None if self._pattern.search(candidate.text) else f"no match of {self._pattern.pattern!r}"
 
 
+@made_again
 class JsonSchema:
     """The answer's whole text is JSON that a schema allows (JSON Schema, draft 4 or later; default 2020-12).
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from cappy_select.figures import MOST_TOKENS, dollars_of, tokens_of
+from cappy_select.parameters import all_of, squashed
 from cappy_select.sampling import token_limit
 from cappy_select.types import Message, Request, Usage
 
 _FRAME = 8  # tokens around a message: role, name, separators; OpenAI's models take 3 to 5
+_COUNTS = frozenset({"n", "bestof", "numreturnsequences", "candidatecount"})  # of answers, as servers call it
 _TOOLS = 800  # of a vendor's own prompt where there are tools; Anthropic's has 530 at most
+_WITH_TOOLS = frozenset({"tools", "functions", "responseformat"})  # LiteLLM makes a tool of a schema
 
 
 def most_usage(request: Request, params: Mapping[str, Any]) -> Usage:
@@ -23,8 +26,9 @@ def most_usage(request: Request, params: Mapping[str, Any]) -> Usage:
     """
     others = {name: value for name, value in params.items() if not isinstance(value, int | float | None)}
     prompt = sum(_FRAME + _bytes_of(_without_images(message)) for message in request.messages)
-    prompt += _bytes_of(others) + (_TOOLS if {"tools", "functions", "response_format"} & params.keys() else 0)
-    answers = max(request.n, tokens_of(params.get("n")) or 1)  # a provider's own `n` stands where a request has none
+    prompt += _bytes_of(others) + (_TOOLS if _WITH_TOOLS & {squashed(name) for name, _ in all_of(params)} else 0)
+    counts = [tokens_of(value) or 1 for name, value in all_of(params) if squashed(name) in _COUNTS]
+    answers = max(request.n, *counts, 1)  # a provider's own `n` stands where a request has none
     return Usage(prompt_tokens=prompt, completion_tokens=answers * (token_limit(params) or 0))
 
 
@@ -52,6 +56,7 @@ _RATE = re.compile(
     r"|output_cost_per(?:_reasoning|_audio)?_token)"
     r"(?P<hours>_above_\d+hr)?(?:_above_(?P<tokens>\d+)k_tokens)?(?:_(?P<tier>[a-z]+))?"
 )
+_Asked = Sequence[tuple[str, Any]]  # parameters by their squashed names
 _USUAL_TIERS = (None, "default", "standard", "standard_only")
 
 
@@ -61,8 +66,7 @@ def highest_of(listed: Mapping[str, Any], usage: Usage, request: Request, params
     The dearest of all rates that may apply: those above a number of tokens, of writing a cache, of reasoning, of
     audio where there is some, and of every service tier where the parameters name one.
     """
-    extra = params.get("extra_body")
-    asked = {**extra, **params} if isinstance(extra, Mapping) else params
+    asked = [(squashed(name), value) for name, value in all_of(params)]
     found: dict[str, float] = {}
     for rates in (listed, *_tiers_within(listed, usage)):
         for what, rate in _rates(rates, usage, _media(request, asked), any_tier=_names_a_tier(asked)):
@@ -93,22 +97,24 @@ def _tiers_within(listed: Mapping[str, Any], usage: Usage) -> Iterator[Mapping[s
             yield tier
 
 
-def _names_a_tier(params: Mapping[str, Any]) -> bool:
-    return params.get("service_tier") not in _USUAL_TIERS
+def _names_a_tier(asked: _Asked) -> bool:
+    return any(value not in _USUAL_TIERS for name, value in asked if name == "servicetier")
 
 
-def _media(request: Request, params: Mapping[str, Any]) -> str:
+def _media(request: Request, asked: _Asked) -> str:
     """The media of a request beside text, as words in a text."""
     contents = [message.get("content") for message in request.messages]
     kinds = [_kind(part) for content in contents if isinstance(content, list | tuple) for part in content]
-    return " ".join([*kinds, str(params.get("modalities") or ""), "audio" if params.get("audio") else ""])
+    kinds += [str(value) for name, value in asked if name == "modalities"]
+    kinds += ["audio" for name, value in asked if name == "audio" and value]
+    return " ".join(kinds)
 
 
-def _surcharge(listed: Mapping[str, Any], params: Mapping[str, Any]) -> float:
+def _surcharge(listed: Mapping[str, Any], asked: _Asked) -> float:
     """What regions, and modes such as Anthropic's `speed`, multiply the price by."""
     factor = max([1.0, *(dollars_of(value) or 1.0 for name, value in listed.items() if "multiplier" in name)])
     by_value = listed.get("provider_specific_entry")
-    for value in params.values():
+    for _, value in asked:
         if isinstance(by_value, Mapping) and isinstance(value, str):
             factor *= max(1.0, dollars_of(by_value.get(value.lower())) or 1.0)
     return factor

@@ -5,21 +5,23 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar, overload
+from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
 from pydantic import ValidationError
 
 from cappy_select import background
 from cappy_select.asking import Asking, as_plan
+from cappy_select.copies import made_again
 from cappy_select.daemon_pool import PoolFull
 from cappy_select.errors import InputError, NoGoodAnswer, StrategyError, validation_message
 from cappy_select.fanout import FanOutConfig, Gathered, fan_out, no_candidates
 from cappy_select.gates import AS_ASKED, FORMAL, Complete, Gate, as_gates, reason_against
 from cappy_select.icl import InContext
 from cappy_select.instruction import as_messages, build_instruction, check_policy
+from cappy_select.parameters import CallParameters, callers, check_allowed, given, owned
 from cappy_select.providers import Provider, as_providers
 from cappy_select.sampling import Plan
 from cappy_select.scorer import Scorer
@@ -39,22 +41,16 @@ from cappy_select.types import (
 
 _T = TypeVar("_T")
 
-FIXED = frozenset(
-    {
-        *("model", "messages", "n", "stream", "num_retries", "max_retries"),
-        *("timeout", "timeout_s", "request_timeout", "api_key", "api_base", "base_url"),
-    }
-)
-"""Call parameters that a Selector decides itself."""
-
 _LEAST_ORDERING_S = 1.0  # for a strategy when the answers came at the last moment
 
 
+@made_again
 class Selector:
     """Asks models for several answers and returns the best, scored on this machine.
 
     Safe to share between threads and event loops. What it learns of a provider that is down (cool-down) and
-    how many calls run at a time is shared by all its callers.
+    how many calls run at a time is shared by all its callers. A copy is the same Selector; a pickle holds what it
+    was made with, a key only if one was given, and loads the scorer anew.
     """
 
     def __init__(
@@ -82,7 +78,9 @@ class Selector:
         cool_down_s: float = 30.0,
         api_key: str | None = None,
         api_base: str | None = None,
-        **params: Any,
+        params: Mapping[str, Any] | None = None,
+        allowed_params: Collection[str] | None = None,
+        **known: Unpack[CallParameters],
     ) -> None:
         """Set up the models and load the scorer.
 
@@ -116,9 +114,15 @@ class Selector:
             cool_down_after, cool_down_s: After so many failed calls in a row a provider is left alone for so
                 long, while there are others to ask.
             api_key, api_base: For the models given by name.
-            **params: Passed with every call (temperature, max_tokens, ...).
+            params: Call parameters, passed with every call. What belongs to a client library and not to the models
+                (LiteLLM's `drop_params`, ...) is given to a provider.
+            allowed_params: What callers may set by `params` of `select` and its like beyond OpenAI's own parameters
+                and those of a `Sampling`. None: whatever no client library acts upon itself; it goes into the body
+                of the request.
+            **known: OpenAI's call parameters and those of a `Sampling` by name (temperature, max_tokens, ...).
 
         Raises:
+            UnknownArgument: an argument that there is not (a TypeError).
             InputError: an argument is out of range, two contradict each other, a model's name means nothing,
                 or a provider can't honour the plan.
             BundleError: the scorer can't be loaded.
@@ -137,7 +141,8 @@ class Selector:
             )
         except ValidationError as error:
             raise InputError(validation_message(error)) from error
-        params = _checked(params)
+        everyone = owned(given(Selector.__init__, params, known, name="Selector"))
+        self._allowed = check_allowed(allowed_params)
         check_policy(instruction)
         asked = as_plan(samples, plan)
         cut_off = asked.accept_cut_off if accept_cut_off is None else accept_cut_off
@@ -149,7 +154,7 @@ class Selector:
             if threshold is not None and not (isinstance(threshold, int | float) and math.isfinite(threshold)):
                 raise InputError(f"{name} must be a finite score, got {threshold!r}")
         self._stop_when, self._abstain_below = stop_when, abstain_below
-        self._params = params
+        self._params = everyone
         needs = self._strategy.needs if isinstance(self._strategy, Needing) else frozenset()
         self._asking = Asking(
             as_providers(models, api_key=api_key, api_base=api_base),
@@ -157,7 +162,7 @@ class Selector:
             examples,
             self._config,
             logprobs="logprobs" in needs,
-            params=params,
+            params=everyone,
         )
         if "cost" in needs:
             for provider in self._asking.providers:
@@ -180,28 +185,37 @@ class Selector:
         """What is asked of each model."""
         return self._asking.plan
 
-    def select(self, prompt: Prompt, **params: Any) -> Selection:
+    def select(
+        self, prompt: Prompt, params: Mapping[str, Any] | None = None, **known: Unpack[CallParameters]
+    ) -> Selection:
         """The best answer to a prompt or to OpenAI-style messages.
 
         Works inside a running event loop too (it blocks it: use `aselect` there when others need it).
 
         Args:
             prompt: A plain prompt, or messages.
-            **params: Passed with every call (tools, temperature, stop, ...); wins over the constructor's.
+            params: Call parameters, passed with every call; they win over the constructor's. What the models' client
+                libraries act upon themselves (addresses, keys, prices, LiteLLM's `fallbacks`) is not taken.
+            **known: OpenAI's call parameters and those of a `Sampling` by name (tools, temperature, stop, ...).
 
         Raises:
+            UnknownArgument: an argument that there is not (a TypeError).
             NoCandidates: too few usable answers arrived; names every failure, carries usage and cost.
             NoGoodAnswer: the winner's score is below `abstain_below`; carries the Selection.
             StrategyError: the strategy failed, or had not ended when time was up; carries the Selection by score.
-            InputError: the prompt can't be read, or a parameter contradicts the plan.
+            InputError: the prompt can't be read, or a parameter contradicts the plan or is not the caller's to give.
         """
-        return background.run(self.aselect(prompt, **params))
+        return background.run(self._select(prompt, self._call("select", params, known)))
 
-    async def aselect(self, prompt: Prompt, **params: Any) -> Selection:
+    async def aselect(
+        self, prompt: Prompt, params: Mapping[str, Any] | None = None, **known: Unpack[CallParameters]
+    ) -> Selection:
         """`select` for async callers."""
-        return await self._select(prompt, params)
+        return await self._select(prompt, self._call("aselect", params, known))
 
-    def stream(self, prompt: Prompt, **params: Any) -> Iterator[Delta | Selection]:
+    def stream(
+        self, prompt: Prompt, params: Mapping[str, Any] | None = None, **known: Unpack[CallParameters]
+    ) -> Iterator[Delta | Selection]:
         """The best answer in pieces, then the Selection.
 
         When one answer is asked for and nothing but its being one decides (no gates, no `abstain_below`), its
@@ -209,10 +223,16 @@ class Selector:
 
         Raises: as `select` does, and after the pieces if the one answer turns out unusable.
         """
-        return background.iterate(lambda: self.astream(prompt, **params))
+        call = self._call("stream", params, known)
+        return background.iterate(lambda: self._stream(prompt, call))
 
-    async def astream(self, prompt: Prompt, **params: Any) -> AsyncGenerator[Delta | Selection, None]:
+    def astream(
+        self, prompt: Prompt, params: Mapping[str, Any] | None = None, **known: Unpack[CallParameters]
+    ) -> AsyncGenerator[Delta | Selection, None]:
         """`stream` for async callers."""
+        return self._stream(prompt, self._call("astream", params, known))
+
+    async def _stream(self, prompt: Prompt, params: dict[str, Any]) -> AsyncGenerator[Delta | Selection, None]:
         coming: asyncio.Queue[Delta | None] = asyncio.Queue()
         selecting = asyncio.create_task(self._select(prompt, params, coming.put_nowait))
         selecting.add_done_callback(lambda _: coming.put_nowait(None))
@@ -233,9 +253,9 @@ class Selector:
     async def _select(self, prompt: Prompt, params: dict[str, Any], emit: Emit | None = None) -> Selection:
         """Ask, score, choose; the pieces of an only answer are handed to `emit` as they come."""
         started = time.perf_counter()
-        params = _checked(params)
         messages = as_messages(prompt)
-        asked = await background.work(lambda: self._asking.ask(messages, {**self._params, **params}))
+        everyone, allowed = self._params, {*(self._params.keys() - params.keys()), *(self._allowed or ())}
+        asked = await background.work(lambda: self._asking.ask(messages, {**everyone, **params}, allowed=allowed))
         examples = self._asking.examples
         seen = asked.calls[0].request.messages if examples and examples.scorer_sees else prompt
         # Before the calls: a prompt or policy that can't be read must not be found out after they are paid for.
@@ -282,11 +302,18 @@ class Selector:
         *,
         max_concurrency: int = ...,
         return_exceptions: Literal[False] = ...,
-        **params: Any,
+        params: Mapping[str, Any] | None = ...,
+        **known: Unpack[CallParameters],
     ) -> list[Selection]: ...
     @overload
     def batch(
-        self, prompts: Sequence[Prompt], *, max_concurrency: int = ..., return_exceptions: bool, **params: Any
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        max_concurrency: int = ...,
+        return_exceptions: bool,
+        params: Mapping[str, Any] | None = ...,
+        **known: Unpack[CallParameters],
     ) -> list[Selection | Exception]: ...
     def batch(
         self,
@@ -294,13 +321,12 @@ class Selector:
         *,
         max_concurrency: int = 8,
         return_exceptions: bool = False,
-        **params: Any,
+        params: Mapping[str, Any] | None = None,
+        **known: Unpack[CallParameters],
     ) -> Sequence[Selection | Exception]:
         """`select` for several prompts at once; see `abatch`."""
-        work: Coroutine[Any, Any, list[Selection | Exception]] = self.abatch(
-            prompts, max_concurrency=max_concurrency, return_exceptions=return_exceptions, **params
-        )
-        return background.run(work)
+        call = self._call("batch", params, known)
+        return background.run(self._batch(prompts, max_concurrency, return_exceptions, call))
 
     @overload
     async def abatch(
@@ -309,11 +335,18 @@ class Selector:
         *,
         max_concurrency: int = ...,
         return_exceptions: Literal[False] = ...,
-        **params: Any,
+        params: Mapping[str, Any] | None = ...,
+        **known: Unpack[CallParameters],
     ) -> list[Selection]: ...
     @overload
     async def abatch(
-        self, prompts: Sequence[Prompt], *, max_concurrency: int = ..., return_exceptions: bool, **params: Any
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        max_concurrency: int = ...,
+        return_exceptions: bool,
+        params: Mapping[str, Any] | None = ...,
+        **known: Unpack[CallParameters],
     ) -> list[Selection | Exception]: ...
     async def abatch(
         self,
@@ -321,7 +354,8 @@ class Selector:
         *,
         max_concurrency: int = 8,
         return_exceptions: bool = False,
-        **params: Any,
+        params: Mapping[str, Any] | None = None,
+        **known: Unpack[CallParameters],
     ) -> Sequence[Selection | Exception]:
         """A Selection for each prompt, in order.
 
@@ -330,7 +364,13 @@ class Selector:
             max_concurrency: Selections under way at a time; each makes models × samples calls.
             return_exceptions: Put a prompt's error in its place. False: the first error is raised and the
                 selections under way are cancelled.
+            params, **known: As for `select`.
         """
+        return await self._batch(prompts, max_concurrency, return_exceptions, self._call("abatch", params, known))
+
+    async def _batch(
+        self, prompts: Sequence[Prompt], max_concurrency: int, return_exceptions: bool, params: dict[str, Any]
+    ) -> list[Selection | Exception]:
         if isinstance(prompts, str):
             raise InputError("prompts must be several prompts, got one str: put it in a list")
         if max_concurrency < 1:
@@ -340,7 +380,7 @@ class Selector:
         async def one(prompt: Prompt) -> Selection | Exception:
             async with slots:
                 try:
-                    return await self.aselect(prompt, **params)
+                    return await self._select(prompt, params)
                 except Exception as error:
                     if return_exceptions:
                         return error
@@ -353,6 +393,11 @@ class Selector:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _call(self, name: str, params: Mapping[str, Any] | None, known: CallParameters) -> dict[str, Any]:
+        """A caller's parameters."""
+        asked = given(getattr(Selector, name), params, known, name=name, made_with=Selector.__init__)
+        return callers(asked, self._allowed)
 
     async def _judge(
         self, answers: Sequence[tuple[Candidate, Request]], instruction: Instruction, seconds: float
@@ -462,15 +507,3 @@ async def _said_by(gates: Sequence[Gate], candidate: Candidate, request: Request
         return "its gates had not ended in time"
     except PoolFull as error:
         return f"its gates could not run: {error}"
-
-
-def _checked(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters of a call; what is in an `extra_body` is one like any other. Raises InputError for one that is set
-    elsewhere."""
-    extra = params.get("extra_body") or {}
-    if not isinstance(extra, Mapping):
-        raise InputError(f"extra_body must be a mapping, got {type(extra).__name__}")
-    found = {**extra, **{name: value for name, value in params.items() if name != "extra_body"}}
-    if fixed := sorted(FIXED & found.keys()):
-        raise InputError(f"{', '.join(fixed)} can't be a call parameter: set it when making the Selector or provider")
-    return found

@@ -72,7 +72,9 @@ class Usage(_Frozen):
 class Request(_Frozen):
     """One upstream call.
 
-    `params` goes to the provider as it is (temperature, max_tokens, tools, response_format, ...).
+    `params` goes to the provider as it is (temperature, max_tokens, tools, response_format, ...). Those in `allowed`
+    the panel's owner set, or allows by name; any other that is not OpenAI's may come from anybody, and goes no further
+    than into the body of the provider's request.
     `sample` is the number of its first answer among those asked of the model, from 0: recorded answers are
     replayed by it.
     """
@@ -82,6 +84,7 @@ class Request(_Frozen):
     sample: int = Field(0, ge=0)
     timeout_s: float = Field(60.0, gt=0)
     params: dict[str, Any] = Field(default_factory=dict)
+    allowed: frozenset[str] = frozenset()
 
 
 class Candidate(_Frozen):

@@ -40,8 +40,10 @@ def test_the_example_with_everything_runs(loopback, monkeypatch):
     assert names["selector"].select("Name a river.").text == '{"rivers": ["Ucayali"]}'
 
 
-def test_the_examples_of_selecting_run(monkeypatch, tmp_path):
+def test_the_examples_of_selecting_run(monkeypatch, tmp_path, loopback):
     monkeypatch.setenv("OPENAI_API_KEY", "k")
+    monkeypatch.setenv("HOSTED_VLLM_API_BASE", loopback.base)
+    loopback.takes = frozenset({"chat_template_kwargs", "min_p"})
     monkeypatch.chdir(tmp_path)
     (tmp_path / "examples.jsonl").write_text('{"input": "1+1", "output": "2"}\n')
     names: dict[str, object] = {}
@@ -49,6 +51,8 @@ def test_the_examples_of_selecting_run(monkeypatch, tmp_path):
         exec(code, names)
     assert names["plan"].answers("openai/gpt-5-mini") == 4
     assert names["examples"].k == 4
+    assert {request["chat_template_kwargs"]["enable_thinking"] for request in loopback.requests} == {False}
+    assert {request["min_p"] for request in loopback.requests} == {0.1}
 
 
 def test_the_examples_of_langchain_run(loopback, monkeypatch):

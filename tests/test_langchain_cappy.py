@@ -338,3 +338,35 @@ def test_without_the_extra_the_error_names_it():
         script = f"import sys; sys.modules[{blocked!r}] = None\nfrom langchain_cappy import {name}"
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
         assert "cappy-select[langchain]" in done.stderr
+
+
+def test_a_field_that_there_is_not_is_refused_and_the_one_meant_is_named(chat):
+    for wrong, meant in (("sample", "'samples'"), ("deadline_s", "'timeout'"), ("top_p", r"model_kwargs=\{'top_p'")):
+        with pytest.raises(TypeError, match=f"ChatCappy has no argument '{wrong}'.*{meant}"):
+            chat(**{wrong: 1})
+
+
+@pytest.mark.parametrize("how", ["invoke", "bind", "stream", "model_kwargs"])
+def test_what_litellm_acts_upon_never_reaches_it(chat, loopback, how):
+    never = {"mock_response": "made up", "fallbacks": [{"model": "openai/x", "api_base": "http://thief.invalid"}]}
+    for name, value in never.items():
+        given = {name: value}
+        with pytest.raises(ValueError, match=f"{name} can't be a call parameter"):  # pydantic's, of a field
+            if how == "invoke":
+                chat().invoke("q", extra_body={"extra_body": given})
+            elif how == "bind":
+                chat().bind(**given).invoke("q")
+            elif how == "stream":
+                list(chat().stream("q", **given))
+            else:
+                chat(model_kwargs=given)
+    assert loopback.requests == []
+
+
+def test_a_call_may_set_what_its_field_allows(chat, loopback):
+    loopback.takes = frozenset({"min_p"})
+    model = chat(models=["openai/a"], allowed_params=["min_p"])
+    model.invoke("q", min_p=0.1, top_p=0.5)
+    assert (loopback.requests[0]["min_p"], loopback.requests[0]["top_p"]) == (0.1, 0.5)
+    with pytest.raises(InputError, match="top_a can't be a call parameter"):
+        model.invoke("q", top_a=1)

@@ -142,7 +142,7 @@ def test_a_bad_template_is_said_at_construction(default, make, options, why):
     [
         ({"top_n": 0}, "top_n: .*got 0"),
         ({"min_score": float("nan")}, "min_score: .*got nan"),
-        ({"topn": 3}, "topn: Extra inputs"),
+        ({"topn": 3}, "no argument 'topn': did you mean 'top_n'"),
         ({"response": 3}, "response: .*got 3"),
     ],
 )

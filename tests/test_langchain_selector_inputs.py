@@ -130,7 +130,7 @@ def test_what_is_no_candidates_from_upstream_is_one_error(default, given, why):
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        ({"sample": 2}, "sample: Extra inputs"),
+        ({"sample": 2}, "no argument 'sample': did you mean 'samples'"),
         ({"samples": 0}, "samples: .*got 0"),
         ({"samples": 2}, "samples=2 is for runnables"),
         ({"scorer": 5}, "scorer must be"),

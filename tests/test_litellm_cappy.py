@@ -7,7 +7,7 @@ import litellm
 import openai
 import pytest
 from litellm_cappy import register
-from loopback import Reply
+from loopback import Reply, serve
 from pydantic import BaseModel
 
 from cappy_select import (
@@ -365,3 +365,41 @@ def _selection(text, reason):
         cost=None,
         latency_s=0.0,
     )
+
+
+OF_THE_OWNER = [
+    {"fallbacks": [{"model": "openai/x", "api_base": "THIEF"}], "logit_bias": {"1": 1}},
+    {"mock_response": "made up"},
+    {"input_cost_per_token": 0.0, "output_cost_per_token": 1e-12},
+    {"litellm_params": {"api_base": "THIEF"}},
+    {"extra_headers": {"x-forwarded-to": "THIEF"}},
+    {"drop_params": True},
+]
+
+
+@pytest.mark.parametrize("nested", [1, 2])
+@pytest.mark.parametrize("extra", OF_THE_OWNER, ids=lambda extra: next(iter(extra)))
+@pytest.mark.parametrize("way", ["sync", "async"])
+async def test_what_litellm_acts_upon_is_not_a_callers_to_say(panel, loopback, extra, nested, way):
+    with serve() as thief:
+        body = json.loads(json.dumps(extra).replace("THIEF", thief.base))
+        for _ in range(nested):
+            body = {"extra_body": body}
+        with pytest.raises(litellm.BadRequestError, match=f"{next(iter(extra))} can't be a call parameter"):
+            if way == "sync":
+                litellm.completion(model="cappy/two", messages=ASK, **body)
+            else:
+                await litellm.acompletion(model="cappy/two", messages=ASK, **body)
+        assert thief.requests == loopback.requests == []
+
+
+def test_what_openai_knows_can_stand_in_an_extra_body_too(panel, loopback):
+    litellm.completion(model="cappy/two", messages=ASK, extra_body={"top_p": 0.5, "extra_body": {"stop": "u-7"}})
+    assert {(request["top_p"], request["stop"]) for request in loopback.requests} == {(0.5, "u-7")}
+
+
+def test_what_litellm_puts_among_the_parameters_is_left_out(panel, loopback):
+    own = {"drop_params": True, "max_retries": 3, "mock_response": "made up", "stream": False}
+    response = panel.completion("two", ASK, litellm.ModelResponse(), own | {"temperature": 0.5})
+    assert response.choices[0].message.content == RIGHT
+    assert {request["temperature"] for request in loopback.requests} == {0.5}

@@ -193,3 +193,62 @@ def test_the_examples_of_the_page_run(write, loopback, monkeypatch):
     assert load_presets(write(presets)).keys() == {"panel", "numbers"}
     for key in (*Preset.model_fields, *PresetModel.model_fields):
         assert re.search(rf"^\|[^|]*`{key}`", page, re.MULTILINE), key
+
+
+def test_a_preset_lets_clients_say_what_openai_knows_and_what_it_names(write, loopback):
+    loopback.takes = frozenset({"guided_choice"})
+    model = "{model: openai/a, api_base: BASE, api_key_env: PANEL_KEY}"
+    register(write(f"presets: {{p: {{models: [{model}], samples: 1, allowed_params: [guided_choice]}}}}"))
+    litellm.completion(model="cappy/p", messages=ASK, guided_choice=["a"], stop="u-7")
+    assert (loopback.requests[0]["guided_choice"], loopback.requests[0]["stop"]) == (["a"], "u-7")
+    for extra in ({"guided_json": {}}, {"extra_body": {"guided_json": {}}}):
+        with pytest.raises(litellm.BadRequestError, match=r"guided_json can't be .* allows guided_choice"):
+            litellm.completion(model="cappy/p", messages=ASK, **extra)
+
+
+def test_the_owner_gives_litellms_own_parameters_to_a_model_and_not_to_all(write, loopback):
+    preset = "presets: {{p: {{models: [{{model: openai/a, api_key_env: PANEL_KEY{}}}], samples: 1{}}}}}"
+    register(write(preset.format(", params: {mock_response: said by the owner}", "")))
+    said = litellm.completion(model="cappy/p", messages=ASK).choices[0].message.content
+    assert said == "said by the owner"
+    with pytest.raises(InputError, match=r"presets.p: mock_response can't be a call parameter"):
+        load_presets(write(preset.format("", ", params: {mock_response: x}")))
+    with pytest.raises(InputError, match=r"presets.p: allowed_params: api_base can never come from a caller"):
+        load_presets(write(preset.format("", ", allowed_params: [api_base]")))
+
+
+ELSEWHERE = """
+presets:
+  p:
+    models:
+      - model: os.environ/PANEL_MODEL
+        api_base: os.environ/PANEL_URL
+        api_key_env: PANEL_KEY
+        params: {stop: os.environ/PANEL_STOP}
+    samples: 1
+"""
+
+
+def test_a_text_of_a_preset_can_stand_in_the_environment(write, loopback, monkeypatch):
+    monkeypatch.setenv("PANEL_MODEL", "openai/a")
+    monkeypatch.setenv("PANEL_URL", loopback.base)
+    monkeypatch.setenv("PANEL_STOP", "u-7")
+    register(write(ELSEWHERE))
+    monkeypatch.delenv("PANEL_URL")  # it was read with the file
+    litellm.completion(model="cappy/p", messages=ASK)
+    assert (loopback.requests[0]["model"], loopback.requests[0]["stop"]) == ("a", "u-7")
+    with pytest.raises(InputError, match=r"presets.p.models.0.api_base: the environment variable PANEL_URL is not set"):
+        load_presets(write(ELSEWHERE))
+
+
+def test_a_key_never_comes_from_the_environment_by_that_way(write, monkeypatch):
+    for key in ("api_key_env", "api_key"):
+        with pytest.raises(InputError) as caught:
+            load_presets(write(f"presets: {{p: {{models: [{{model: openai/a, {key}: os.environ/PANEL_KEY}}]}}}}"))
+        assert "api_key_env" in str(caught.value)
+        assert "sk-panel" not in str(caught.value)
+
+
+def test_an_alias_within_itself_is_a_fault_of_the_file(write):
+    with pytest.raises(InputError, match=r"presets.yaml"):
+        load_presets(write("presets: &a {p: *a}"))

@@ -152,6 +152,40 @@ def test_a_client_can_not_say_who_is_asked_or_how_often(client, upstream, extra)
     assert not upstream.requests
 
 
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"fallbacks": [{"model": "openai/gpt-4o-mini", "api_base": "THIEF"}], "logit_bias": {"1": 1}},
+        {"mock_response": "made up"},
+        {"extra_body": {"litellm_params": {"api_base": "THIEF", "api_key": "os.environ/OPENAI_API_KEY"}}},
+        {"chat_template_kwargs": {"api_base": "THIEF"}},
+        {"tools": [{"type": "mcp", "server_label": "x", "server_url": "litellm_proxy/mcp/github"}]},
+    ],
+)
+def test_a_client_takes_neither_key_nor_answer_nor_tools_of_the_server(client, upstream, extra):
+    with serve() as thief:
+        body = json.loads(json.dumps(extra).replace("THIEF", thief.base))
+        with pytest.raises(openai.BadRequestError, match="can't be a call parameter"):
+            client.chat.completions.create(model="panel", messages=ASK, extra_body={"extra_body": body})
+        assert thief.requests == upstream.requests == []
+
+
+@pytest.mark.parametrize("name", ["fallbacks", "mock_response", "input_cost_per_token", "api_base", "base_url"])
+def test_nor_by_what_stands_at_the_top_of_the_request(client, upstream, name):
+    with serve() as thief:
+        values = {"fallbacks": [{"model": "openai/x", "api_base": thief.base}], "input_cost_per_token": 0}
+        try:
+            answer = client.chat.completions.create(
+                model="panel", messages=ASK, extra_body={name: values.get(name, thief.base)}
+            )
+        except openai.APIStatusError:
+            pass  # the proxy's own judgement, by its version
+        else:
+            assert answer.choices[0].message.content == RIGHT
+            assert answer.usage.cost > 1e-6
+        assert thief.requests == []
+
+
 def test_the_health_check_lets_a_model_think(running, upstream):
     def answer(request):
         most = request.get("max_completion_tokens") or request["max_tokens"]

@@ -91,7 +91,11 @@ def test_what_no_client_can_send_is_more_than_any_limit():
 def test_the_larger_limit_of_two_bounds_every_answer_that_is_asked_for():
     assert most_usage(asked(n=3), {"max_tokens": 10, "max_completion_tokens": 20}).completion_tokens == 60
     assert most_usage(asked(), {"max_tokens": 10, "extra_body": {"max_tokens": 30}}).completion_tokens == 30
+    assert most_usage(asked(), {"max_tokens": 10, "extra_body": {"Max_Tokens": 30}}).completion_tokens == 30
+    assert most_usage(asked(), {"max_tokens": 10, "extra_body": {"n_predict": 30}}).completion_tokens == 30
+    assert most_usage(asked(), {"max_tokens": 10, "extra_body": {"n_predict": -1}}).completion_tokens == 0
     assert most_usage(asked(), {"n": 4, "max_tokens": 10}).completion_tokens == 40  # a provider's own
+    assert most_usage(asked(), {"max_tokens": 10, "extra_body": {"best_of": 5}}).completion_tokens == 50
     assert most_usage(asked(), {"max_tokens": None}).completion_tokens == 0
 
 
@@ -153,6 +157,7 @@ def test_a_dearer_service_tier_counts_when_it_may_be_had():
         of("openai/gpt-5-mini", asked(max_tokens=1000, service_tier="auto")),
         of("openai/gpt-5-mini", asked(max_tokens=1000), service_tier="priority"),
         of("openai/gpt-5-mini", asked(max_tokens=1000), extra_body={"service_tier": "priority"}),
+        of("openai/gpt-5-mini", asked(max_tokens=1000, extra_body={"x": 1}), extra_body={"service_tier": "priority"}),
     ):
         assert dearer >= 1000 * 3.6e-6 > plain
     assert of("openai/gpt-5-mini", asked(max_tokens=1000, service_tier="flex")) >= 1000 * 2e-6

@@ -129,8 +129,10 @@ async def test_what_does_not_fit_is_a_failure_or_cut_and_said(t5, gpt2):
 async def test_a_parameter_it_has_not_is_refused(t5):
     with pytest.raises(ProviderError, match="has no stop, tools"):
         await ask(TransformersProvider(t5), tools=[], stop="x")
-    with pytest.raises(InputError, match="not top_n"):
+    with pytest.raises(InputError, match="no argument 'top_n': did you mean 'top_p'"):
         TransformersProvider(t5, top_n=3)
+    with pytest.raises(InputError, match="not stop"):
+        TransformersProvider(t5, params={"stop": "x"})
 
 
 async def test_seeds_hold_while_another_model_draws(t5, gpt2):

@@ -23,7 +23,8 @@ def test_the_public_names_are_sorted_and_these():
         "MinimumBayesRisk", "MissingExtra", "NoCandidates", "NoGoodAnswer", "OpenAIProvider", "Plan", "Priced",
         "Provider", "ProviderError", "QualityCost", "Ranked", "ReplayProvider", "Request", "ResponseFormat", "Sampling",
         "ScoreCache", "Scorer", "Selection", "Selector", "SelfScore", "Strategy", "StrategyError", "Streaming",
-        "ToolArguments", "TransformersProvider", "TruncationWarning", "Usage", "Vote", "WeightedVote", "Windowed",
+        "ToolArguments", "TransformersProvider", "TruncationWarning", "UnknownArgument", "Usage", "Vote",
+        "WeightedVote", "Windowed",
     }  # fmt: skip
     assert all(hasattr(cappy_select, name) for name in cappy_select.__all__)
 
@@ -40,7 +41,8 @@ def test_importing_is_light(code):
 
 # The order of DESIGN: a module imports only what is listed above it.
 ORDER = [
-    "errors", "finish_reasons", "characters", "thinking", "tool_calls", "figures", "json_text", "types", "instruction",
+    "errors", "copies", "time_limit", "daemon_pool", "finish_reasons", "characters", "thinking", "tool_calls",
+    "figures", "json_text", "patterns", "spelling", "numbers", "json_schema", "types", "parameters", "instruction",
     "hub", "bundle", "room", "scorer", "recorded", "sampling", "prices", "providers", "similarity", "icl", "gates",
     "lanes", "calls", "fanout", "asking", "answers", "strategies", "background", "streaming", "select", "data",
     "export", "train", "evaluate", "adapt", "cli",

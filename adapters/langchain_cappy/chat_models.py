@@ -6,7 +6,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from operator import itemgetter
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LangSmithParams, LanguageModelInput
@@ -21,7 +21,9 @@ from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import ConfigDict, Field, PrivateAttr, SecretStr
 
 from cappy_select import Candidate, Delta, InputError, NoCandidates, Selection, Selector
+from cappy_select.parameters import check_fields
 from cappy_select.providers.content import reasons_in
+from langchain_cappy.copies import deep_copy_of, state_of
 from langchain_cappy.errors import langchains_own
 from langchain_cappy.forms import InForm, choice_among
 from langchain_cappy.messages import (
@@ -58,6 +60,9 @@ class ChatCappy(BaseChatModel):
     was not offered, with arguments that its schema forbids, or that is not the JSON that was asked for, can't win
     against one that fits. Where none fits, the first is returned as from the bare model, with `no_usable_answer` in its
     metadata: agents and parsers deal with it.
+
+    A copy, a deep one too, shares models and scorer. A pickle holds the fields, the key only if one was given, and
+    loads the scorer anew; TypeError names a field that can't be pickled (LangChain models with open clients can't).
 
     Too few usable answers raise `cappy_select.NoCandidates`, which is LangChain's own error too (`ModelRateLimitError`,
     `ModelTimeoutError`, ...) when all calls failed alike.
@@ -101,10 +106,19 @@ class ChatCappy(BaseChatModel):
     api_base: str | None = None
     model_kwargs: dict[str, Any] = Field(default_factory=dict)
     """Further parameters of every call."""
+    allowed_params: list[str] | None = None
+    """What a call may set beyond OpenAI's own parameters; None: whatever no client library acts upon itself."""
     streaming: bool = False
     """Stream in `invoke` too, for callbacks that want tokens."""
 
     _built: tuple[dict[str, Any], Selector] = PrivateAttr()
+
+    if not TYPE_CHECKING:  # whose reader knows the fields
+
+        def __init__(self, **fields: Any) -> None:
+            """The fields by name. Raises UnknownArgument for one that there is not."""
+            check_fields(type(self).__name__, fields, type(self).model_fields, params="model_kwargs")
+            super().__init__(**fields)
 
     def model_post_init(self, context: Any, /) -> None:
         """Load the scorer and check the models once, here and not in the first request."""
@@ -112,10 +126,20 @@ class ChatCappy(BaseChatModel):
         setup = self._setup
         self._built = setup, _selector_of(setup)
 
+    def __deepcopy__(self, memo: Any = None) -> Self:
+        return deep_copy_of(self)
+
+    def __getstate__(self) -> dict[Any, Any]:
+        return state_of(self, super().__getstate__())
+
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        super().__setstate__(state)
+        self.model_post_init(None)
+
     @property
     def _setup(self) -> dict[str, Any]:
         same = ("models", "samples", "plan", "scorer", "strategy", "gates", "instruction", "grace_s", "max_retries")
-        more = ("min_usable", "max_cost", "stop_when", "abstain_below", "api_base")
+        more = ("min_usable", "max_cost", "stop_when", "abstain_below", "api_base", "allowed_params")
         setup = {
             **{name: getattr(self, name) for name in same + more},
             "deadline_s": self.timeout,
@@ -124,9 +148,9 @@ class ChatCappy(BaseChatModel):
         if taken := sorted(self.model_kwargs.keys() & setup.keys()):
             raise InputError(f"model_kwargs go to the models; {', '.join(taken)}: set the field instead")
         # Copies: what is appended to a list later is a change.
-        return {
-            name: list(value) if isinstance(value, list) else value for name, value in setup.items()
-        } | self._params(None, {})
+        return {name: list(value) if isinstance(value, list) else value for name, value in setup.items()} | {
+            "params": self._params
+        }
 
     @property
     def _selector(self) -> Selector:
@@ -166,19 +190,19 @@ class ChatCappy(BaseChatModel):
             "scorer": str(self._selector.scorer.bundle),
             "chosen_by": [_identity(part) for part in (self.strategy, self.instruction, *self.gates)],
             "limits": [self.grace_s, self.stop_when, self.abstain_below, self.max_cost],
-            **self._params(None, {}),
+            **self._params,
         }
 
     def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
         """What LangChain's cache keys on; its own way knows no scorer's digest, and a copy's fields from before."""
         return f"{super()._get_llm_string(stop, **kwargs)}---{json.dumps(self._identifying_params, default=str)}"
 
-    def _params(self, stop: list[str] | None, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """Parameters of one call: the fields', then the caller's."""
-        own = [self.stop] if isinstance(self.stop, str) else self.stop
-        fields = {"temperature": self.temperature, "max_tokens": self.max_tokens, "stop": stop or own}
-        given = {name: value for name, value in fields.items() if value is not None}
-        return {**given, **self.model_kwargs, **{name: value for name, value in kwargs.items() if name != "stream"}}
+    @property
+    def _params(self) -> dict[str, Any]:
+        """Parameters of every call."""
+        stop = [self.stop] if isinstance(self.stop, str) else self.stop
+        fields = {"temperature": self.temperature, "max_tokens": self.max_tokens, "stop": stop or None}
+        return {**{name: value for name, value in fields.items() if value is not None}, **self.model_kwargs}
 
     def get_num_tokens(self, text: str) -> int:
         """Tokens as the scorer counts them; LangChain's default would fetch a tokenizer from a hub."""
@@ -200,7 +224,7 @@ class ChatCappy(BaseChatModel):
         selector, prompt, form = self._asked(messages)
         with langchains_own(), _originals(messages, prompt):
             try:
-                message = as_message(selector.select(prompt, **self._params(stop, kwargs)))
+                message = as_message(selector.select(prompt, _call(stop, kwargs)))
             except NoCandidates as error:
                 message = unfit_message(self._misfit(form, error), error)
         return ChatResult(generations=[ChatGeneration(message=message)])
@@ -215,7 +239,7 @@ class ChatCappy(BaseChatModel):
         selector, prompt, form = self._asked(messages)
         with langchains_own(), _originals(messages, prompt):
             try:
-                message = as_message(await selector.aselect(prompt, **self._params(stop, kwargs)))
+                message = as_message(await selector.aselect(prompt, _call(stop, kwargs)))
             except NoCandidates as error:
                 message = unfit_message(self._misfit(form, error), error)
         return ChatResult(generations=[ChatGeneration(message=message)])
@@ -228,7 +252,7 @@ class ChatCappy(BaseChatModel):
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         selector, prompt, form = self._asked(messages)
-        pieces = selector.stream(prompt, **self._params(stop, kwargs))
+        pieces = selector.stream(prompt, _call(stop, kwargs))
         begun = False
         with langchains_own():
             try:
@@ -250,7 +274,7 @@ class ChatCappy(BaseChatModel):
     ) -> AsyncIterator[ChatGenerationChunk]:
         selector, prompt, form = self._asked(messages)
         begun = False
-        async with aclosing(selector.astream(prompt, **self._params(stop, kwargs))) as pieces:
+        async with aclosing(selector.astream(prompt, _call(stop, kwargs))) as pieces:
             with langchains_own():
                 try:
                     with _originals(messages, prompt):
@@ -356,6 +380,12 @@ class ChatCappy(BaseChatModel):
         parsed = RunnablePassthrough.assign(parsed=itemgetter("raw") | parser, parsing_error=lambda _: None)
         none = RunnablePassthrough.assign(parsed=lambda _: None)
         return RunnableMap(raw=asked) | parsed.with_fallbacks([none], exception_key="parsing_error")
+
+
+def _call(stop: list[str] | None, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The caller's parameters of one call; they win over the fields'."""
+    given = {name: value for name, value in kwargs.items() if name != "stream"}
+    return given | ({"stop": stop} if stop and "stop" not in given else {})
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from contextvars import ContextVar
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
@@ -23,8 +24,8 @@ from cappy_select.types import Prompt
 from langchain_cappy.messages import as_candidate, usage_of
 from langchain_cappy.provider import failure_in
 
-RACE = "cappy_race"
-"""The call parameter by which an entrant gets its `Race`."""
+_racing: ContextVar[Race] = ContextVar("cappy_race")
+"""How an entrant gets its `Race`: every call of the selection is a task of this context."""
 
 
 class Race:
@@ -38,7 +39,11 @@ class Race:
     async def run(self, selector: Selector, prompt: Prompt) -> Selection:
         """The selection, on this event loop."""
         self.places = asyncio.Semaphore(self._most or sys.maxsize)
-        self._selecting = asyncio.ensure_future(selector.aselect(prompt, **{RACE: self}))
+        token = _racing.set(self)
+        try:
+            self._selecting = asyncio.ensure_future(selector.aselect(prompt))
+        finally:
+            _racing.reset(token)
         return await self._selecting
 
     def stop(self, error: BaseException) -> None:
@@ -67,7 +72,7 @@ class Entrant:
 
     async def complete(self, request: Request) -> list[Candidate]:
         """One run."""
-        race: Race = request.params[RACE]
+        race = _racing.get()
         try:
             async with race.places:
                 runnable = cached_apart(self._runnable, request.sample)

@@ -26,6 +26,7 @@ from langgraph.constants import TAG_NOSTREAM
 from langgraph.errors import GraphBubbleUp
 
 from cappy_select import Candidate, Gate, InputError, NoCandidates, Request, Scorer, Selection, Selector, Strategy
+from cappy_select.copies import made_again
 from cappy_select.types import InstructionPolicy, estimated_usage
 from langchain_cappy.errors import langchains_own
 from langchain_cappy.messages import as_candidate, as_openai, summary, usage_of
@@ -35,6 +36,7 @@ from langchain_cappy.threads import in_thread
 _UNTITLED = "response_format"  # the agent makes up a name with this beginning for a schema without a title
 
 
+@made_again
 class CappyMiddleware(AgentMiddleware[Any, Any, Any]):
     """Asks the agent's model several times at each step and goes on with the best answer.
 
@@ -111,7 +113,7 @@ class CappyMiddleware(AgentMiddleware[Any, Any, Any]):
 
         step = _Step(request, [_Branch(ask, marked) for marked in self._marked(request)])
         try:
-            selection = self._selector(step).select(step.messages, **step.params)
+            selection = self._selector(step).select(step.messages, step.params)
         except NoCandidates as error:
             return step.without_winner(error)
         return step.winner(selection)
@@ -122,7 +124,7 @@ class CappyMiddleware(AgentMiddleware[Any, Any, Any]):
         """The best of several calls of `handler`, at the same time."""
         step = _Step(request, [_Branch(handler, marked) for marked in self._marked(request)])
         try:
-            selection = await self._selector(step).aselect(step.messages, **step.params)
+            selection = await self._selector(step).aselect(step.messages, step.params)
         except NoCandidates as error:
             return step.without_winner(error)
         return step.winner(selection)

@@ -23,6 +23,7 @@ from langchain_core.tracers.context import _configure_hooks
 from pydantic import SecretStr
 
 from cappy_select import Candidate, Delta, ProviderError, Request, Usage, background
+from cappy_select.copies import made_again
 from cappy_select.providers.failures import failure_from, failure_of
 from cappy_select.providers.openai_format import TokenPrices
 from cappy_select.types import estimated_usage
@@ -35,6 +36,7 @@ T = TypeVar("T")
 _END: Any = object()
 
 
+@made_again
 class LangChainProvider:
     """A LangChain chat model that is asked for one answer a call.
 

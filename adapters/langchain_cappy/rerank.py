@@ -20,6 +20,7 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from cappy_select import InputError, Scorer
 from cappy_select.errors import validation_message
+from cappy_select.parameters import check_fields
 
 _PLACES = {"query", "document"}
 _INSTRUCTION = "Generate a question about the following passage: {document}"
@@ -111,7 +112,9 @@ class CappyCompressor(BaseDocumentCompressor):
     """What it reads as the response."""
 
     def __init__(self, **fields: Any) -> None:
-        """The fields by name. Raises InputError for one that can't be, BundleError when the scorer can't be loaded."""
+        """The fields by name. Raises InputError for one that can't be, UnknownArgument for one that there is not,
+        BundleError when the scorer can't be loaded."""
+        check_fields(type(self).__name__, fields, type(self).model_fields)
         try:
             super().__init__(**fields)
         except ValidationError as error:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextvars import copy_context
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from langchain_core.callbacks import AsyncCallbackManagerForChainRun, CallbackManagerForChainRun
 from langchain_core.messages import BaseMessage, convert_to_messages
@@ -30,8 +30,10 @@ from cappy_select import (
     background,
 )
 from cappy_select.errors import validation_message
+from cappy_select.parameters import check_fields
 from cappy_select.sampling import MAX_SAMPLES
 from cappy_select.types import Prompt
+from langchain_cappy.copies import deep_copy_of, state_of
 from langchain_cappy.entrants import Entrant, Given, Race, candidate_of, output_of
 from langchain_cappy.errors import langchains_own
 from langchain_cappy.messages import as_openai, summary
@@ -102,7 +104,9 @@ class CappySelector(RunnableSerializable[Any, Any]):
     _built: tuple[list[Any], Selector] = PrivateAttr()
 
     def __init__(self, **fields: Any) -> None:
-        """The fields by name. Raises InputError for one that can't be, BundleError when the scorer can't be loaded."""
+        """The fields by name. Raises InputError for one that can't be, UnknownArgument for one that there is not,
+        BundleError when the scorer can't be loaded."""
+        check_fields(type(self).__name__, fields, type(self).model_fields)
         try:
             super().__init__(**fields)
         except ValidationError as error:
@@ -144,6 +148,16 @@ class CappySelector(RunnableSerializable[Any, Any]):
         if inspect.iscoroutinefunction(self.instruction):
             raise InputError(f"instruction must be an ordinary function, {self.instruction.__name__} is async")
         self._built = self._setup, self._select_with(self.scorer)
+
+    def __deepcopy__(self, memo: Any = None) -> Self:
+        return deep_copy_of(self)
+
+    def __getstate__(self) -> dict[Any, Any]:
+        return state_of(self, super().__getstate__())
+
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        super().__setstate__(state)
+        self.model_post_init(None)
 
     @property
     def _setup(self) -> list[Any]:

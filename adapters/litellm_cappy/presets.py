@@ -10,7 +10,8 @@
         samples: 2
         deadline_s: 20
 
-Paths are relative to the file. It holds no keys, only the names of the environment variables that do.
+Paths are relative to the file. It holds no keys, only the names of the environment variables that do. A text
+`os.environ/NAME` stands for the content of that variable when the file is read, as in LiteLLM's own files.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from cappy_select import (
     Strategy,
     TransformersProvider,
 )
-from cappy_select.select import FIXED
+from cappy_select.parameters import FIXED
 from cappy_select.strategies import strategy_named
 
 _INNER_CALL: dict[str, Any] = {
@@ -74,13 +75,13 @@ class PresetModel(_Strict):
             return ReplayProvider(folder / file, recorded or None)
         if kind == "transformers":
             self._refuse_settings(but=("params",))
-            return TransformersProvider(folder / name if (folder / name).exists() else name, **self.params)
+            return TransformersProvider(folder / name if (folder / name).exists() else name, params=self.params)
         settings: dict[str, Any] = self.model_dump(exclude={"model", "api_key_env", "params"})
         if self.api_key_env is not None:
             settings["api_key"] = _key(self.api_key_env)
         if kind == "openai":
-            return OpenAIProvider(name, **settings, **self.params)
-        return LiteLLMProvider(self.model, **settings, **_INNER_CALL | self.params)
+            return OpenAIProvider(name, **settings, params=self.params)
+        return LiteLLMProvider(self.model, **settings, params=_INNER_CALL | self.params)
 
     def _refuse_settings(self, but: tuple[str, ...]) -> None:
         if given := sorted(self.model_fields_set - {"model", *but}):
@@ -114,6 +115,7 @@ class Preset(_Strict):
     cool_down_after: int | None = None
     cool_down_s: float | None = None
     params: dict[str, Any] = Field(default_factory=dict)
+    allowed_params: list[str] = Field(default_factory=list, description="what clients may set beyond OpenAI's own")
 
     def selector(self, folder: Path, scorers: dict[str | None, Scorer]) -> Selector:
         """The Selector. `scorers` are those loaded before: presets share them."""
@@ -125,8 +127,8 @@ class Preset(_Strict):
             plan=self._plan(folder),
             strategy=self._strategy(),
             scorer=scorers[source] if source in scorers else Scorer.load(source),
+            params=self.params,
             **self.model_dump(exclude=own, exclude_none=True),
-            **self.params,
         )
         scorers[source] = selector.scorer
         return selector
@@ -183,9 +185,11 @@ def load_presets(path: str | Path) -> dict[str, Selector]:
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise InputError(f"{path} can't be read: {error}") from error
     try:
-        presets = _File.model_validate(content).presets
+        presets = _File.model_validate(_resolved(content, path)).presets
     except ValidationError as error:
         raise InputError(f"{path}: {_fault(error)}") from None
+    except RecursionError:
+        raise InputError(f"{path}: an alias stands for something that it is in itself") from None
     selectors: dict[str, Selector] = {}
     scorers: dict[str | None, Scorer] = {}
     for name, preset in presets.items():
@@ -194,6 +198,27 @@ def load_presets(path: str | Path) -> dict[str, Selector]:
         except CappyError as error:
             raise InputError(f"{path}: presets.{name}: {error}") from error
     return selectors
+
+
+_ENVIRONMENT = "os.environ/"
+_NAMES_OF_KEYS = {"api_key", "api_key_env"}  # a key does not come that way: it would be shown where it is no name
+
+
+def _resolved(value: Any, path: str | Path, *place: str) -> Any:
+    """The content with the environment's variables in their places. Raises InputError for one that is not set."""
+    if isinstance(value, dict):
+        return {
+            key: inner if key in _NAMES_OF_KEYS else _resolved(inner, path, *place, str(key))
+            for key, inner in value.items()
+        }
+    if isinstance(value, list):
+        return [_resolved(inner, path, *place, str(number)) for number, inner in enumerate(value)]
+    if not isinstance(value, str) or not value.startswith(_ENVIRONMENT):
+        return value
+    variable = value.removeprefix(_ENVIRONMENT)
+    if not (found := os.environ.get(variable)):
+        raise InputError(f"{path}: {'.'.join(place)}: the environment variable {variable} is not set")
+    return found
 
 
 class _Loader(yaml.SafeLoader):

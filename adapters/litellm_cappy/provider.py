@@ -13,6 +13,7 @@ from litellm.llms.custom_llm import CustomLLM
 from litellm.types.utils import GenericStreamingChunk, ModelResponse
 
 from cappy_select import CappyError, InputError, Selector
+from cappy_select.providers.litellm_own import names
 from litellm_cappy.errors import as_litellm_error
 from litellm_cappy.presets import load_presets
 from litellm_cappy.responses import Chunks, fill
@@ -25,7 +26,9 @@ class CappyLLM(CustomLLM):
     says what was weighed (score, model, candidates, failures), and so does `_hidden_params["cappy"]`. In a stream
     the last chunk with a delta has it.
 
-    A caller's `timeout`, `num_retries`, `api_key` and `api_base` are not used: the selector has its own.
+    A caller's `timeout`, `num_retries`, `api_key` and `api_base` are not used: the selector has its own. What else
+    LiteLLM acts upon itself never reaches the models' calls: it is left out where LiteLLM puts it among the parameters,
+    and a bad request where a caller does, in an `extra_body`.
     """
 
     def __init__(self, presets: Mapping[str, Selector]) -> None:
@@ -46,7 +49,7 @@ class CappyLLM(CustomLLM):
         """`litellm.completion`; the other arguments of the seam carry nothing for a fan-out."""
         selector, name = self._preset(model)
         try:
-            selection = selector.select(_history(messages), **_params(optional_params))
+            selection = selector.select(_history(messages), _params(optional_params))
         except CappyError as error:
             raise as_litellm_error(error, name) from error
         return fill(model_response, name, selection)
@@ -57,7 +60,7 @@ class CappyLLM(CustomLLM):
         """`litellm.acompletion`."""
         selector, name = self._preset(model)
         try:
-            selection = await selector.aselect(_history(messages), **_params(optional_params))
+            selection = await selector.aselect(_history(messages), _params(optional_params))
         except CappyError as error:
             raise as_litellm_error(error, name) from error
         return fill(model_response, name, selection)
@@ -71,7 +74,7 @@ class CappyLLM(CustomLLM):
         def chunks() -> Iterator[GenericStreamingChunk]:
             made = Chunks()
             try:
-                for piece in selector.stream(_history(messages), **_params(optional_params)):
+                for piece in selector.stream(_history(messages), _params(optional_params)):
                     yield from made.of(piece)
             except CappyError as error:
                 raise as_litellm_error(error, name) from error
@@ -88,7 +91,7 @@ class CappyLLM(CustomLLM):
         async def chunks() -> AsyncIterator[GenericStreamingChunk]:
             made = Chunks()
             try:
-                async with aclosing(selector.astream(_history(messages), **_params(optional_params))) as pieces:
+                async with aclosing(selector.astream(_history(messages), _params(optional_params))) as pieces:
                     async for piece in pieces:
                         for chunk in made.of(piece):
                             yield chunk
@@ -128,16 +131,14 @@ def _led_by(first: GenericStreamingChunk, others: Iterator[GenericStreamingChunk
 
 
 def _params(optional_params: Mapping[str, Any]) -> dict[str, Any]:
-    """What of LiteLLM's parameters goes to the models. Its Router adds its own; the selector has its limits."""
+    """What of LiteLLM's parameters goes to the models. What it, or its Router, keeps for itself and puts among them all
+    the same is left out; the selector judges the rest, which is a caller's."""
+    own = (names().own | {"stream", "stream_options"}) - {"n"}
     return {
         name: value
         for name, value in optional_params.items()
-        if name not in _LITELLMS_OWN and (name, value) not in _DEFAULTS
+        if name not in own and not (name == "n" and value in (1, None))
     }
-
-
-_LITELLMS_OWN = {"max_retries", "num_retries", "timeout", "request_timeout", "stream", "stream_options"}
-_DEFAULTS = [("n", 1), ("n", None)]
 
 
 def _history(messages: Sequence[Any]) -> list[Any]:

@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from cappy_select.bundle import Precision
 from cappy_select.errors import InputError, validation_message
+from cappy_select.parameters import FIXED
 from cappy_select.sampling import Plan
-from cappy_select.select import FIXED
 
 
 class AdaptConfig(BaseModel):

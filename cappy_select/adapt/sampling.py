@@ -138,7 +138,7 @@ def sampler_of(
         limits=limits,
         logprobs=config.logprobs,
         api_base=api_base,
-        **config.params,
+        params=config.params,
     )
 
 

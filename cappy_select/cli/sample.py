@@ -112,7 +112,7 @@ def sample(
                 logprobs=logprobs,
                 retry_failed=retry_failed,
                 api_base=api_base,
-                **{name: value for name, value in params.items() if value is not None},
+                params={name: value for name, value in params.items() if value is not None},
             )
             outlook = sampler.outlook()
             if not any(row.stored or row.samples or row.failed_before for row in outlook):

@@ -107,7 +107,7 @@ def select(
         gates=_gates(json_schema, match),
         examples=None if examples is None else InContext.load(examples, k=shots),
         api_base=api_base,
-        **{name: value for name, value in params.items() if value is not None},
+        params={name: value for name, value in params.items() if value is not None},
     )
     selection = selector.select(_messages(text) if messages else text)
     if json:

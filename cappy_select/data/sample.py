@@ -23,6 +23,7 @@ from cappy_select.data.store import Key, SampleStore, canonical, key_of, storabl
 from cappy_select.errors import InputError, ProviderError, validation_message
 from cappy_select.icl import InContext
 from cappy_select.instruction import as_messages
+from cappy_select.parameters import given, owned
 from cappy_select.providers import Provider, as_providers
 from cappy_select.recorded import Recorded
 from cappy_select.sampling import Plan
@@ -57,7 +58,8 @@ class Sampler:
         logprobs: Ask for log-likelihoods too.
         retry_failed: Ask again what failed for good before (refused, too long, a bad request).
         api_base: Address of an OpenAI-compatible server, for the models given by name.
-        **params: Passed with every call.
+        params: Call parameters, passed with every call.
+        **known: OpenAI's call parameters and those of a `Sampling` by name.
 
     Raises InputError: as `Selector` does; also for two models of one name.
     """
@@ -75,8 +77,10 @@ class Sampler:
         logprobs: bool = False,
         retry_failed: bool = False,
         api_base: str | None = None,
-        **params: Any,
+        params: Mapping[str, Any] | None = None,
+        **known: Any,
     ) -> None:
+        own = owned(given(type(self).__init__, params, known, name="Sampler"))
         self._instances, self._store, self._retry_failed = instances, store, retry_failed
         self._limits = limits or Limits()
         providers = as_providers(models, api_base=api_base)
@@ -84,8 +88,8 @@ class Sampler:
             raise InputError(f"{', '.join(twice)}: given twice; --samples says how often a model is asked")
         asked = as_plan(samples, plan)
         config = self._limits.fan_out().model_copy(update={"max_cost": self._limits.max_cost})
-        Asking(providers, asked, examples, config, logprobs=logprobs, params=params)  # a contradiction is said now
-        self._params = params
+        Asking(providers, asked, examples, config, logprobs=logprobs, params=own)  # a contradiction is said now
+        self._params = own
         self._asking = {
             provider.model: Asking(
                 [provider],
@@ -95,7 +99,7 @@ class Sampler:
                 examples,
                 config,
                 logprobs=logprobs,
-                params=params,
+                params=own,
             )
             for provider in providers
         }
@@ -135,7 +139,7 @@ class Sampler:
         if not self._retry_failed:
             have |= self._store.failed(instance, FINAL)
         bare = as_messages(instance.instruction)
-        for call, keys in _keyed(self._asking[model].ask(bare, self._params).calls, bare):
+        for call, keys in _keyed(self._asking[model].ask(bare, self._params, allowed=self._params.keys()).calls, bare):
             for start, count in _runs([key not in have for key in keys]):
                 yield _part(call, start, count), keys[start : start + count]
 

@@ -15,6 +15,7 @@ from cappy_select.types import Candidate, Delta, Message, Request, Usage
 __all__ = [
     "Bounding",
     "Declaring",
+    "Guarding",
     "LiteLLMProvider",
     "OpenAIProvider",
     "Priced",
@@ -76,6 +77,15 @@ class Declaring(Protocol):
 
     def refused(self, params: Mapping[str, Any]) -> Collection[str]:
         """Which of these it can't honour: sampling parameters by name, `n`, `logprobs`."""
+        ...
+
+
+@runtime_checkable
+class Guarding(Protocol):
+    """A provider whose client library acts upon some parameters itself: where to ask, with which key, at what price."""
+
+    def acted_upon(self, params: Mapping[str, Any]) -> Collection[str]:
+        """Which of these it would act upon: they never come from a caller."""
         ...
 
 

@@ -11,12 +11,15 @@ from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import aclosing
 from functools import cache, partial
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Unpack
 
 from cappy_select.characters import without_halves
-from cappy_select.errors import InputError
+from cappy_select.copies import made_again
+from cappy_select.errors import InputError, ProviderError
 from cappy_select.figures import ANY, dollars_of
+from cappy_select.parameters import CallParameters, all_of, given
 from cappy_select.prices import highest_of, most_usage
+from cappy_select.providers import litellm_own
 from cappy_select.providers.content import check_parts
 from cappy_select.providers.failures import failure_of
 from cappy_select.providers.openai_format import COMMON, TokenPrices, candidates_of, refuse_seed
@@ -38,6 +41,7 @@ _MIN_TOKENS = frozenset({"hosted_vllm", "vllm"})
 _OF_A_READER = frozenset({"server", "bad_request", "invalid_response", "connection"})
 
 
+@made_again
 class LiteLLMProvider:
     """A model by its LiteLLM name. Importing LiteLLM (about 2 s) happens when the first one is made.
 
@@ -47,9 +51,14 @@ class LiteLLMProvider:
         api_base: The address of an OpenAI-compatible server.
         input_cost_per_token, output_cost_per_token: Dollars; for models LiteLLM has no price for.
         supports: Sampling parameters that it honours beyond those LiteLLM knows of (`n`, `top_k`, ...).
-        **params: Passed with every call (temperature, max_tokens, ...); a request's own parameters win.
+        params: Passed with every call; a request's own parameters win. What LiteLLM acts upon itself (`api_version`,
+            `drop_params`, `mock_response`, ...) can be set here alone: a request's parameters reach LiteLLM only where
+            they are OpenAI's, and the body of the request at most where they are not.
+        **known: OpenAI's call parameters and those of a `Sampling` by name (temperature, max_tokens, ...).
 
-    Raises InputError when LiteLLM knows no provider for the name.
+    A copy is the same provider; a pickle holds what it was made with, a key only if one was given.
+
+    Raises InputError when LiteLLM knows no provider for the name, UnknownArgument for an argument that there is not.
     """
 
     def __init__(
@@ -61,12 +70,14 @@ class LiteLLMProvider:
         input_cost_per_token: float | None = None,
         output_cost_per_token: float | None = None,
         supports: Collection[str] = (),
-        **params: Any,
+        params: Mapping[str, Any] | None = None,
+        **known: Unpack[CallParameters],
     ) -> None:
+        own = given(type(self).__init__, params, known, name="LiteLLMProvider")
         # Not handed to LiteLLM, which would write them into its global price list.
         self._prices = TokenPrices.given(input_cost_per_token, output_cost_per_token)
-        refuse_seed(params)
-        token_limit(params)  # one that is none is said now
+        refuse_seed(own)
+        token_limit(own)  # one that is none is said now
         self._litellm = _import_litellm()
         try:
             self._bare, self._vendor, *_ = self._litellm.get_llm_provider(model, api_base=api_base)
@@ -75,7 +86,7 @@ class LiteLLMProvider:
                 f"LiteLLM knows no provider for the model {model!r}: write it with its provider, "
                 "such as 'openai/gpt-5-mini'"
             ) from error
-        self._model, self._api_key, self._api_base, self._params = model, api_key, api_base, params
+        self._model, self._api_key, self._api_base, self._params = model, api_key, api_base, own
         self._supports, self._extra = _supported(self._litellm, model, self._vendor), frozenset(supports)
         self._known: dict[tuple[str, Any], bool] = {}
 
@@ -87,6 +98,10 @@ class LiteLLMProvider:
     def refused(self, params: Mapping[str, Any]) -> frozenset[str]:
         """What does not reach the model, by LiteLLM's lists and checks of values, unless it is in `supports`."""
         return frozenset(name for name, value in params.items() if not self._takes(name, value))
+
+    def acted_upon(self, params: Mapping[str, Any]) -> set[str]:
+        """What LiteLLM would act upon itself."""
+        return litellm_own.acted_upon(params)
 
     def _takes(self, name: str, value: Any) -> bool:
         if name in self._extra:
@@ -112,7 +127,7 @@ class LiteLLMProvider:
         """One `litellm.acompletion` call."""
         received = Received()
         response = await self._completion(request, {"n": request.n} if request.n > 1 else {}, received)
-        params = {**self._params, **request.params}
+        params = self._arguments(request)
         return candidates_of(
             response,
             request,
@@ -125,7 +140,7 @@ class LiteLLMProvider:
     async def stream(self, request: Request) -> AsyncGenerator[Delta | Candidate, None]:
         """One streamed call, for one answer."""
         response = await self._completion(request, {"stream": True, "stream_options": {"include_usage": True}})
-        params = {**self._params, **request.params}
+        params = self._arguments(request)
         cost_of = partial(self._priced, params=params)
         async with aclosing(
             streamed(response, request, model=self._model, api_key=self._api_key, cost_of=cost_of)
@@ -136,9 +151,7 @@ class LiteLLMProvider:
     async def _completion(self, request: Request, more: Mapping[str, Any], received: Received | None = None) -> Any:
         """LiteLLM's response; the body itself, where one came that LiteLLM can't read."""
         check_parts(request.messages, model=self._model)
-        params = {**self._params, **request.params, **more}
-        if "tools" in params:
-            params |= _without_mcp()
+        params = {**self._arguments(request), **more}
         choice = params.get("tool_choice")
         if isinstance(choice, Mapping) and choice.get("type") == "custom":  # LiteLLM refuses it, and OpenAI takes it
             params["extra_body"] = {**(params.get("extra_body") or {}), "tool_choice": params.pop("tool_choice")}
@@ -163,6 +176,16 @@ class LiteLLMProvider:
             # Without its cause, whose text may hold the key.
             raise failure from None
 
+    def _arguments(self, request: Request) -> dict[str, Any]:
+        """The owner's parameters and the request's; what of those LiteLLM acts upon was refused, and is again."""
+        try:
+            asked = litellm_own.arguments(request.params, request.allowed)
+        except InputError as error:
+            raise ProviderError(str(error), kind="bad_request", model=self._model) from None
+        body = {**(self._params.get("extra_body") or {}), **asked.pop("extra_body", {})}
+        params = {**self._params, **asked} | ({"extra_body": body} if body else {})
+        return params | (_without_mcp(owned="tools" not in asked) if "tools" in params else {})
+
     def prompt_room(self, max_tokens: int | None) -> int | None:
         """Tokens that a prompt may have, by LiteLLM's list, which counts answers apart; None for a model not on it."""
         try:
@@ -181,7 +204,7 @@ class LiteLLMProvider:
 
     def highest_price(self, request: Request) -> float | None:
         """Dollars of a call at most: at the dearest of the rates that may apply, in LiteLLM's price list."""
-        params = {**self._params, **request.params}
+        params = self._arguments(request)
         usage = most_usage(request, params)
         if self._prices is not None:
             return self._prices.of(usage)
@@ -197,7 +220,7 @@ class LiteLLMProvider:
                 model=self._model,
                 prompt_tokens=usage.prompt_tokens,
                 completion_tokens=usage.completion_tokens,
-                service_tier=params.get("service_tier"),
+                service_tier=next((value for name, value in all_of(params) if name == "service_tier"), None),
             )
         except Exception:  # LiteLLM has no price for it, and says so in several ways
             return None
@@ -237,8 +260,10 @@ def _import_litellm() -> Any:
 
 
 @cache
-def _without_mcp() -> dict[str, Any]:
-    """LiteLLM's MCP gateway imports `mcp`, which it does not depend on, as soon as a call has tools."""
-    if find_spec("mcp") is None and find_spec("litellm.responses.mcp.chat_completions_handler") is not None:
-        return {"_skip_mcp_handler": True}
-    return {}
+def _without_mcp(*, owned: bool) -> dict[str, Any]:
+    """LiteLLM's MCP gateway calls tools with the rights of the proxy: for the owner's tools at most. It imports `mcp`,
+    which it does not depend on, as soon as a call has tools."""
+    if owned and find_spec("mcp") is not None:
+        return {}
+    found = find_spec("litellm.responses.mcp.chat_completions_handler") is not None
+    return {"_skip_mcp_handler": True} if found else {}

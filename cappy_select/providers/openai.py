@@ -13,11 +13,13 @@ import threading
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import aclosing
 from functools import cache
-from typing import Any
+from typing import Any, Unpack
 from urllib.parse import urlsplit
 
 from cappy_select.characters import without_halves
-from cappy_select.errors import InputError
+from cappy_select.copies import made_again
+from cappy_select.errors import InputError, ProviderError
+from cappy_select.parameters import FIXED, KNOWN, CallParameters, flat, given
 from cappy_select.prices import most_usage
 from cappy_select.providers.content import check_parts, without_cache_marks
 from cappy_select.providers.failures import failure_of
@@ -29,6 +31,7 @@ from cappy_select.types import Candidate, Delta, Message, Request, Usage, conten
 _OPENAI = "api.openai.com"
 
 
+@made_again
 class OpenAIProvider:
     """A model of an OpenAI-compatible endpoint.
 
@@ -40,10 +43,14 @@ class OpenAIProvider:
         supports: Sampling parameters that it honours beyond `n, temperature, top_p, seed, max_tokens`: vLLM
             has `top_k` and `min_tokens` too.
         context_window: Tokens of prompt and answer together; in-context examples are fitted into it.
-        **params: Passed with every call; a request's own parameters win. What is no parameter of OpenAI's
-            goes into the request's body as it is.
+        params: Passed with every call; a request's own parameters win. What is no parameter of OpenAI's goes into
+            the request's body as it is.
+        **known: OpenAI's call parameters and those of a `Sampling` by name (temperature, max_tokens, ...).
 
-    Raises InputError when there is no key, only half a price, or one that can't be.
+    A copy is the same provider; a pickle holds what it was made with, a key only if one was given.
+
+    Raises InputError when there is no key, only half a price, or one that can't be, UnknownArgument for an argument
+    that there is not.
     """
 
     def __init__(
@@ -56,16 +63,18 @@ class OpenAIProvider:
         output_cost_per_token: float | None = None,
         supports: Collection[str] = (),
         context_window: int | None = None,
-        **params: Any,
+        params: Mapping[str, Any] | None = None,
+        **known: Unpack[CallParameters],
     ) -> None:
+        own = given(type(self).__init__, params, known, name="OpenAIProvider")
         self._prices = TokenPrices.given(input_cost_per_token, output_cost_per_token)
-        refuse_seed(params)
-        token_limit(params)  # one that is none is said now
+        refuse_seed(own)
+        token_limit(own)  # one that is none is said now
         if not model:
             raise InputError("name the model, such as OpenAIProvider('gpt-5-mini')")
         import openai  # a second; when the first provider is made
 
-        self._openai, self._model, self._params = openai, model, params
+        self._openai, self._model, self._params = openai, model, own
         self._supports = COMMON | frozenset(supports)
         self._context_window = context_window
         address = api_base or os.environ.get("OPENAI_BASE_URL") or f"https://{_OPENAI}/v1"
@@ -120,13 +129,9 @@ class OpenAIProvider:
         check_parts(request.messages, model=self._model)
         if self._limit == "max_completion_tokens":  # OpenAI's own API
             request = request.model_copy(update={"messages": without_cache_marks(request.messages)})
-        params = {**self._params, **request.params, **more}
+        params = {**self._arguments(request), **more}
         if "max_tokens" in params:
             params[self._limit] = params.pop("max_tokens")
-        known = _known_parameters()
-        others = {name: params.pop(name) for name in list(params) if name not in known}
-        if others:
-            params["extra_body"] = {**others, **params.get("extra_body", {})}
         try:
             return await self._client().chat.completions.create(
                 model=self._model, messages=without_halves(request.messages), timeout=request.timeout_s, **params
@@ -135,13 +140,27 @@ class OpenAIProvider:
             # Without its cause, whose text may hold the key.
             raise failure_of(error, model=self._model, api_key=self._options["api_key"]) from None
 
+    def _arguments(self, request: Request) -> dict[str, Any]:
+        """The owner's parameters and the request's; those that the client does not have go into the body, and of the
+        request's also its options, such as headers."""
+        try:
+            asked = flat(request.params)
+        except InputError as error:
+            raise ProviderError(str(error), kind="bad_request", model=self._model) from None
+        if fixed := sorted(FIXED & asked.keys()):
+            raise ProviderError(f"{', '.join(fixed)} is no parameter of a call", kind="bad_request", model=self._model)
+        own, known = dict(self._params), _known_parameters()
+        body = {name: own.pop(name) for name in list(own) if name not in known} | (own.pop("extra_body", None) or {})
+        body |= {name: asked.pop(name) for name in list(asked) if name not in known & KNOWN}
+        return {**own, **asked} | ({"extra_body": body} if body else {})
+
     def price(self, usage: Usage) -> float | None:
         """Dollars by the prices given at construction; None without them."""
         return None if self._prices is None else self._prices.of(usage)
 
     def highest_price(self, request: Request) -> float | None:
         """Dollars of a call at most, by the prices given at construction; None without them."""
-        return self.price(most_usage(request, {**self._params, **request.params}))
+        return self.price(most_usage(request, self._arguments(request)))
 
     async def aclose(self) -> None:
         """Close the connections that this event loop opened."""

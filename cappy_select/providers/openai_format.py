@@ -140,7 +140,8 @@ def body_of(response: Any) -> Mapping[str, Any]:
         return {}
     # Without a warning where a field is of another type than its class says.
     body: dict[str, Any] = response.model_dump(mode="json", exclude_unset=False, warnings=False)
-    if hasattr(usage := getattr(response, "usage", None), "model_dump"):  # as it was: in JSON's form True is 1
+    usage: Any = getattr(response, "usage", None)
+    if hasattr(usage, "model_dump"):  # as it was: in JSON's form True is 1
         body["usage"] = usage.model_dump(warnings=False)
     return body
 

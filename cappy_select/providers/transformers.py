@@ -15,7 +15,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from cappy_select.copies import made_again
 from cappy_select.errors import InputError, MissingExtra, ProviderError
+from cappy_select.parameters import given
 from cappy_select.sampling import PARAMETERS
 from cappy_select.types import Candidate, Message, Prompt, Request, Usage, content_text
 
@@ -42,6 +44,7 @@ class Likelihood(NamedTuple):
         return self.sum / len(self.logprobs) if self.logprobs else 0.0
 
 
+@made_again
 class TransformersProvider:
     """A model on this machine. Answers are drawn one batch at a time, whatever the number of models.
 
@@ -53,14 +56,15 @@ class TransformersProvider:
         max_source_tokens: Longer prompts are cut on the right, as the paper cuts at 512; how much is in the
             candidates' `response_fields`. None: a prompt beyond the model's window is a failure.
         name: In candidates and failures; default the folder's name.
-        **params: Defaults of the sampling parameters (temperature, top_p, top_k, beams, seed, max_tokens,
+        params, **known: Defaults of the sampling parameters (temperature, top_p, top_k, beams, seed, max_tokens,
             min_tokens); a request's own win. Unless `temperature` is 0 or there are beams, answers are
             drawn at random from all tokens: transformers' default of the 50 likeliest is off, and so are the
             checkpoint's own penalties. Answer number k of a selection is drawn with `seed + k`.
 
     Raises:
         MissingExtra: transformers, torch or peft is not installed.
-        InputError: the model or the adapter can't be loaded, or a parameter is unknown.
+        InputError: the model or the adapter can't be loaded, or a parameter is unknown (as an argument:
+            UnknownArgument).
     """
 
     max_concurrency = 1  # calls; more would only wait here, and not in the fan-out, which knows that they wait
@@ -74,12 +78,14 @@ class TransformersProvider:
         dtype: str | None = None,
         max_source_tokens: int | None = None,
         name: str | None = None,
-        **params: Any,
+        params: Mapping[str, Any] | None = None,
+        **known: Any,
     ) -> None:
-        if unknown := sorted(params.keys() - PARAMETERS):
+        own = given(type(self).__init__, params, known, name="TransformersProvider", keywords=PARAMETERS)
+        if unknown := sorted(own.keys() - PARAMETERS):
             raise InputError(f"a local model takes {', '.join(sorted(PARAMETERS))}, not {', '.join(unknown)}")
         self._name = name or Path(path).name
-        self._params, self._max_source_tokens = params, max_source_tokens
+        self._params, self._max_source_tokens = own, max_source_tokens
         torch = _import("torch")
         self._device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self._tokenizer, self._model = _load(str(path), None if adapter is None else str(adapter), self._device, dtype)

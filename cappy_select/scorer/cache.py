@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 from weakref import WeakSet
 
+from cappy_select.copies import made_again
 from cappy_select.errors import InputError
 
 Key = tuple[str, str, bytes, bytes]  # bundle digest, side of the instruction's cut, the two texts' digests
@@ -33,6 +34,7 @@ class CacheInfo(NamedTuple):
     max_pairs: int
 
 
+@made_again
 class ScoreCache:
     """The most recently used scores, in memory. Safe to share between threads and scorers.
 

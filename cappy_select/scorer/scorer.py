@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cappy_select.bundle import Bundle, resolve
+from cappy_select.copies import made_again
 from cappy_select.errors import InputError, TruncationWarning
 from cappy_select.scorer.batching import Batcher
 from cappy_select.scorer.cache import CacheInfo, Key, Known, ScoreCache, text_digest
@@ -55,8 +56,11 @@ class ScoredPairs:
         return self.instruction_cut + self.response_cut
 
 
+@made_again
 class Scorer:
     """Scores (instruction, response) pairs with a bundle. Safe to share between threads and event loops.
+
+    A copy is the same scorer. A pickle names the bundle's folder, and loads it where it is read; no scores are kept.
 
     A score is the model's raw output: trained towards a correctness in [0, 1], but free to leave it (Cappy,
     Tan et al. 2023, section 3.1). Compare scores of responses to the same instruction.
