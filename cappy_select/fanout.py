@@ -19,7 +19,7 @@ from cappy_select.calls import (
     Bill,
     Call,
     bill_of,
-    checked,
+    complete_once,
     error_of,
     estimated_bill,
     highest_price,
@@ -45,7 +45,9 @@ class FanOutConfig(BaseModel):
         None, ge=0, allow_inf_nan=False, description="for the others once `min_usable` is met; None: the deadline"
     )
     min_usable: int = Field(1, ge=1, description="answers that can win; with fewer there is no selection")
-    max_cost: float | None = Field(None, gt=0, description="dollars over all calls; None: no limit")
+    max_cost: float | None = Field(
+        None, gt=0, allow_inf_nan=False, strict=True, description="dollars over all calls; None: no limit"
+    )
     max_candidates: int = Field(1000, ge=1, description="answers that one selection may ask for")
     max_retries: int = Field(2, ge=0, description="of one call, on rate limits, timeouts and server errors")
     max_concurrency: int = Field(100, ge=1, description="calls to one provider at a time, over all selections")
@@ -309,31 +311,19 @@ class _Gathering:
                 refusal, run.trial = call.lane.admit()
                 if refusal is not None:
                     raise self._refused(run, "unavailable", f"not asked{' again' if run.attempts else ''}: {refusal}")
-            estimate = highest_price(call) if self._config.max_cost is not None else 0.0
-            if refusal := self._budget.promise(estimate):
+            promised = highest_price(call) if self._config.max_cost is not None else 0.0
+            if refusal := self._budget.promise(promised):
                 raise self._refused(run, "budget", refusal)
             run.attempts += 1
             run.attempt_began = time.perf_counter()
-            cost: float | None = None
             try:
-                answers = checked(await call.provider.complete(call.request), call)
-                cost = total_cost(answer.cost for answer in answers)
-                # More than were asked for were paid for, but are not taken.
-                run.lost += [Bill(answer.usage, answer.cost) for answer in answers[call.request.n :]]
-                return answers[: call.request.n]
+                brought = await complete_once(call, self._budget, promised)
             except ProviderError as error:
-                cost = _note_failure(run, error)
+                run.last_error = error
+                run.lost.append(bill_of(call, error))
                 raise
-            except (Exception, SystemExit, asyncio.CancelledError) as error:
-                task = asyncio.current_task()
-                if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
-                    raise  # by us, or by the caller
-                # A provider's own defect must not cost the answers of the others: it is one more failure, named.
-                failure = error_of(call, "invalid_response", f"{type(error).__name__}: {error}")
-                cost = _note_failure(run, failure)
-                raise failure from error
-            finally:
-                self._budget.settle(estimate, cost)
+            run.lost += brought.lost
+            return brought.answers
 
     def _refused(self, run: _Run, kind: FailureKind, message: str) -> ProviderError:
         run.last_error = error_of(run.call, kind, message)
@@ -380,14 +370,6 @@ async def _judge_completeness(answers: Sequence[tuple[Candidate, Request]], seco
     return [
         answer.model_copy(update={"rejected": reason_against(answer, request, gates)}) for answer, request in answers
     ]
-
-
-def _note_failure(run: _Run, error: ProviderError) -> float | None:
-    """What the attempt cost; None when the model may have worked on it and nobody knows how much."""
-    run.last_error = error
-    bill = bill_of(run.call, error)
-    run.lost.append(bill)
-    return None if bill.usage.estimated and error.usage is None else bill.cost
 
 
 def no_candidates(gathered: Gathered, usable: int, needed: int) -> NoCandidates:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -103,26 +104,31 @@ class Lane:
 
 
 class Budget:
-    """A money limit of one selection: what was spent, and what the calls under way may yet cost."""
+    """A money limit of one selection, or of a run: what was spent, and what the calls under way may yet cost."""
 
-    def __init__(self, dollars: float | None) -> None:
+    def __init__(self, dollars: float | None, *, spent: float = 0.0) -> None:
         self._dollars = dollars
-        self.spent = 0.0
+        self.spent = spent
         self._promised = 0.0
+        self.under_way = 0  # calls that money is promised for
 
     def promise(self, estimate: float) -> str | None:
         """Why a call of this price may not be made; None when it may, and the money is kept for it."""
+        if self._dollars is not None and not math.isfinite(estimate):
+            return f"not made: nobody knows what it may cost, and there is max_cost=${self._dollars:g}"
         if self._dollars is not None and self.spent + self._promised + estimate > self._dollars:
             return (
                 f"not made: ${self.spent:.6f} are spent and ${self._promised:.6f} promised, another "
                 f"${estimate:.6f} would pass max_cost=${self._dollars:g}"
             )
         self._promised += estimate
+        self.under_way += 1
         return None
 
     def settle(self, estimate: float, cost: float | None) -> None:
         """A call ended: its price in place of its estimate. Unknown: the estimate stands."""
-        self._promised -= estimate
+        self.under_way -= 1
+        self._promised = self._promised - estimate if self.under_way else 0.0  # nothing is left of rounding
         self.spent += estimate if cost is None else cost
 
     @property

@@ -248,6 +248,21 @@ def flat(params: Mapping[str, Any]) -> dict[str, Any]:
     raise InputError(f"extra_body lies in itself more than {_DEEPEST} times")
 
 
+def all_of(params: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Every parameter with its value, those of an `extra_body` and of one in it too, though others win."""
+    bodies: list[Mapping[Any, Any]] = [params]
+    for _ in range(_DEEPEST):
+        inner: list[Mapping[Any, Any]] = []
+        for body in bodies:
+            for name, value in body.items():
+                if squashed(str(name)) != "extrabody":
+                    yield str(name), value
+                elif isinstance(value, Mapping):
+                    inner.append(value)
+        if not (bodies := inner):
+            return
+
+
 def _refuse_fixed(params: Mapping[str, Any]) -> None:
     # In any spelling: servers in Go read `Model` as `model`.
     if fixed := sorted(name for name in params if squashed(name) in _FIXED):

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from cappy_select.errors import InputError, validation_message
+from cappy_select.figures import MOST_DOLLARS, MOST_TOKENS, tokens_of
 from cappy_select.json_text import loads
 from cappy_select.thinking import behind_thinking
 from cappy_select.types import Usage
@@ -24,15 +25,22 @@ class Recorded(BaseModel):
     model: str
     response: str
     correct: bool | None = None
-    human: float | None = Field(None, ge=1, le=5)
+    human: float | None = Field(None, ge=1, le=5, strict=True)
     answer: str | None = Field(None, description="the final answer within the response, if it was extracted")
     sampling: dict[str, Any] = Field(default_factory=dict, description="how it was asked for")
     finish_reason: str | None = None
     usage: Usage | None = None
-    cost: float | None = Field(None, ge=0)
-    latency_s: float = Field(0.0, ge=0)
+    cost: float | None = Field(None, ge=0, le=MOST_DOLLARS, strict=True)
+    latency_s: float = Field(0.0, ge=0, allow_inf_nan=False, strict=True)
     logprob_sum: float | None = None
     logprob_mean: float | None = None
+
+    @field_validator("usage")
+    @classmethod
+    def _is_possible(cls, usage: Usage | None) -> Usage | None:
+        if usage is not None and (tokens_of(usage.prompt_tokens) is None or tokens_of(usage.completion_tokens) is None):
+            raise ValueError(f"expected at most {MOST_TOKENS} tokens")
+        return usage
 
     @property
     def said(self) -> str:

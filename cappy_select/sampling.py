@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from cappy_select.errors import InputError, validation_message
 from cappy_select.json_text import loads
+from cappy_select.parameters import all_of, squashed
 from cappy_select.types import Downgrade
 
 MAX_SAMPLES = 1000  # of one kind from one model; each is paid for
@@ -35,7 +36,7 @@ class Sampling(BaseModel):
     top_k: int | None = Field(None, ge=0)
     beams: int | None = Field(None, ge=1)
     seed: int | None = Field(None, ge=0)
-    max_tokens: int | None = Field(None, ge=1)
+    max_tokens: int | None = Field(None, ge=1, strict=True)
     min_tokens: int | None = Field(None, ge=0)
 
     @model_validator(mode="after")
@@ -56,6 +57,32 @@ class Sampling(BaseModel):
 
 
 PARAMETERS = frozenset(Sampling.model_fields) - {"n"}
+
+_LIMITS = frozenset({"maxtokens", "maxcompletiontokens"})
+_LIMITS_OF_OTHERS = frozenset({"maxoutputtokens", "maxnewtokens", "maxtokenstosample", "numpredict", "npredict"})
+
+
+def token_limit(params: Mapping[str, Any]) -> int | None:
+    """How many tokens an answer may have: the larger of OpenAI's two names, in an `extra_body` and in any spelling too
+    (servers in Go read `Max_Tokens` as `max_tokens`), and of other servers' names beside them; None without.
+
+    Raises InputError for one that is no whole number of at least 1: money limits go by it.
+    """
+    limits: list[int] = []
+    others: list[int] = []  # if they are such
+    for name, value in all_of(params):
+        plain = squashed(name)
+        if plain in _LIMITS and value is not None:
+            if type(value) is not int or value < 1:
+                raise InputError(f"{name} must be a whole number of at least 1, got {value!r:.80}")
+            limits.append(value)
+        elif plain in _LIMITS_OF_OTHERS and value is not None:
+            others.append(value)
+    others_hold = all(type(value) is int and value >= 1 for value in others)  # -1 is no limit, for some
+    if not limits or not others_hold:
+        return None
+    return max([*limits, *others])
+
 
 Preset = Literal["single", "quick", "paper"]
 
@@ -119,7 +146,10 @@ class Plan(BaseModel):
         return sum(sampling.n for sampling in self.of(model))
 
     def with_params(self, params: Mapping[str, Any]) -> Plan:
-        """This plan with sampling parameters given beside it. Raises InputError for one that it sets itself."""
+        """This plan with sampling parameters given beside it. Raises InputError for one that it sets itself, and for a
+        limit of tokens that is none.
+        """
+        token_limit(params)
         given = {name: value for name, value in params.items() if name in PARAMETERS and value is not None}
         if not given:
             return self

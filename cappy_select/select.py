@@ -106,8 +106,8 @@ class Selector:
             grace_s: Seconds that the other calls have once `min_usable` answers arrived; None: to the deadline.
             min_usable: Answers needed that can win; with fewer, `NoCandidates` is raised.
             max_cost: Dollars that one selection may cost. A call that could pass it, a token a byte, is not
-                made. With `max_tokens` here or in the plan the limit is firm, images apart; without, what the
-                calls under way write comes on top.
+                made. With `max_tokens` here or in the plan the limit is firm, images apart (docs/selecting.md);
+                without, what the calls under way write comes on top.
             max_candidates: Answers that one selection may ask for.
             max_retries: Of one call, on rate limits, timeouts and server errors.
             max_concurrency: Calls to one provider at a time, over all selections.

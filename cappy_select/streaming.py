@@ -8,7 +8,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
-from cappy_select.calls import Call, price_of
+from cappy_select.calls import Call, highest_price, price_of
 from cappy_select.characters import Halves, joined_in
 from cappy_select.errors import ProviderError
 from cappy_select.providers import Provider, Streaming
@@ -72,6 +72,9 @@ class _PassingOn:
 
     def price(self, usage: Usage) -> float | None:
         return price_of(self._provider, usage)
+
+    def highest_price(self, request: Request) -> float:
+        return highest_price(Call(self._provider, request))
 
     async def complete(self, request: Request) -> list[Candidate]:
         begun: list[Message] = []

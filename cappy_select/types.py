@@ -253,9 +253,10 @@ def estimated_usage(prompt: Sequence[Message], answers: Sequence[Message] = (), 
     def tokens(text: str) -> int:
         return -(-len(text.encode(errors="replace")) // _BYTES_PER_TOKEN)
 
-    asked = "".join(message_text(message) for message in prompt)
-    return Usage(
-        prompt_tokens=tokens(asked + (json.dumps(tools, default=str) if tools else "")),
-        completion_tokens=tokens("".join(message_text(message) for message in answers)),
-        estimated=True,
-    )
+    try:
+        asked = "".join(message_text(message) for message in prompt)
+        asked += json.dumps(tools, default=str) if tools else ""
+        written = "".join(message_text(message) for message in answers)
+    except (TypeError, ValueError, RecursionError):  # nested without end: it says nothing of its size
+        return Usage(estimated=True)
+    return Usage(prompt_tokens=tokens(asked), completion_tokens=tokens(written), estimated=True)

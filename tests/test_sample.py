@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 import time
 
@@ -8,7 +10,7 @@ import pytest
 from disk import full_disk
 from loopback import Reply
 
-from cappy_select import InContext, OpenAIProvider, Plan, ReplayProvider, Sampling
+from cappy_select import Candidate, InContext, OpenAIProvider, Plan, ReplayProvider, Sampling, Usage
 from cappy_select.data.errands import Limits
 from cappy_select.data.instances import Instance
 from cappy_select.data.records import Problems
@@ -240,8 +242,141 @@ def test_a_lone_surrogate_in_an_answer_is_stored_as_a_question_mark(direct, loop
 def test_a_full_disk_ends_the_run_before_more_is_paid_for(direct, loopback, store):
     with full_disk(1000), pytest.raises(DataError, match="can't be written"):
         sampler(store, [direct("a")], samples=4, limits=Limits(concurrency=1)).run()
-    assert len(loopback.requests) == 1
+    assert loopback.requests == []  # what a call may cost is noted before it is made
     assert sampler(store, [direct("a")], samples=4).run().answers == 24
+
+
+def test_lost_answers_count_as_promised_and_every_retry_is_promised_anew(direct, loopback, store):
+    """The server writes whole answers, and loses the connection three times of four."""
+    loopback.replies["a"] = [Reply(hang_up="mid-body", body=b"{" + b" " * 100)] * 3 + [Reply()]
+    replies = loopback.replies["a"]
+    loopback.answer = lambda request: replies[len(loopback.requests) % 4 - 1]
+    most, many = 100 * 2e-6, [INSTANCES[0].model_copy(update={"id": str(number)}) for number in range(40)]
+    limits = Limits(max_retries=5, concurrency=4, max_cost=30 * most, timeout_s=20)
+    outcome = sampler(store, [direct("a")], many, limits=limits, samples=1, max_tokens=100).run()
+    assert "max_cost" in outcome.stopped["a"]
+    assert len(loopback.requests) <= 30  # each may have cost that
+    assert store.spent() == pytest.approx(outcome.cost)
+    assert 20 * most < store.spent() <= limits.max_cost
+    asked = len(loopback.requests)
+    sampler(store, [direct("a")], many, limits=limits, samples=1, max_tokens=100).run()
+    assert len(loopback.requests) - asked <= 3  # answers that are known cost less than was promised
+
+
+def test_an_answer_that_did_not_come_in_time_counts_as_promised(direct, loopback, store):
+    loopback.replies["a"] = [Reply(delay_s=30)]
+    limits = Limits(max_retries=0, timeout_s=0.5, max_cost=1.0)
+    outcome = sampler(store, [direct("a")], INSTANCES[:1], limits=limits, samples=1, max_tokens=1000).run()
+    assert outcome.answers == 0
+    assert store.spent() == pytest.approx(outcome.cost)
+    assert 0.002 <= store.spent() < 0.003
+
+
+def test_an_answer_without_usage_counts_as_promised(direct, loopback, store):
+    loopback.replies["a"] = [Reply(usage=None)]
+    limits = Limits(max_cost=1.0)
+    assert sampler(store, [direct("a")], INSTANCES[:1], limits=limits, samples=1, max_tokens=1000).run().answers == 1
+    (stored,) = store.samples(INSTANCES[0])
+    assert stored.sample.cost < 0.001
+    assert 0.002 <= store.spent() < 0.003
+
+
+def test_calls_that_nobody_saw_the_end_of_count_when_the_process_is_killed(loopback, tmp_path):
+    file, path = tmp_path / "instances.jsonl", tmp_path / "samples.db"
+    file.write_text("".join(each.model_dump_json() + "\n" for each in INSTANCES))
+    loopback.replies["a"] = [Reply(delay_s=60)]
+    code = (
+        "import sys; from cappy_select import OpenAIProvider\n"
+        "from cappy_select.data.errands import Limits\n"
+        "from cappy_select.data.instances import read_instances\n"
+        "from cappy_select.data.records import Problems\n"
+        "from cappy_select.data.sample import Sampler\n"
+        "from cappy_select.data.store import SampleStore\n"
+        "file, path, base = sys.argv[1:]\n"
+        "prices = {'input_cost_per_token': 1e-6, 'output_cost_per_token': 2e-6}\n"
+        "with SampleStore(path, write=True) as store:\n"
+        "    instances = lambda: (each for _, each in read_instances(file, Problems()))\n"
+        "    provider = OpenAIProvider('a', api_base=base, api_key='k', **prices)\n"
+        "    Sampler(instances, [provider], store, samples=1, limits=Limits(max_cost=1.0), max_tokens=1000).run()\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, file, path, loopback.base])
+    until = time.monotonic() + 60
+    while len(loopback.requests) < 6 and time.monotonic() < until:
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    assert len(loopback.requests) == 6
+    with SampleStore(path, write=True) as store:
+        assert 6 * 0.002 <= store.spent() < 6 * 0.003
+
+
+class Giving:
+    """A provider of a user's own that gives the same answers to everything, at a dollar each."""
+
+    model = "giving"
+
+    def __init__(self, *answers):
+        self.answers, self.calls = answers, 0
+
+    def price(self, usage):
+        return 1.0
+
+    async def complete(self, request):
+        self.calls += 1
+        return list(self.answers)
+
+
+def odd_answer(text="fine", **more) -> Candidate:
+    given = {"model": "giving", "message": {"role": "assistant", "content": text}, "cost": 1.0, "usage": Usage()}
+    return Candidate.model_construct(**given | more)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"text": "lone \ud800 surrogate"},
+        {"text": "NUL \0 inside"},
+        {"finish_reason": "\udfff" * 5},
+        {"finish_reason": "x" * 5_000_000},
+        {"model": "m\ud800"},
+        {"usage": Usage(prompt_tokens=10**30)},
+        {"usage": Usage.model_construct(prompt_tokens=-1, completion_tokens=-1, estimated=False)},
+        {"logprob_sum": float("nan"), "logprob_mean": float("-inf")},
+        {"logprobs": {"content": [{"logprob": 10**400}]}},
+        {"cost": float("nan")},
+        {"cost": "free"},
+    ],
+    ids=lambda odd: str(odd)[:40],
+)
+def test_what_a_store_can_not_hold_as_it_is_ends_no_run(store, odd):
+    outcome = sampler(store, [Giving(odd_answer(**odd))], samples=1).run()
+    assert (outcome.answers, outcome.failures) == (6, 0)
+    assert outcome.cost == pytest.approx(6.0)
+    assert store.spent() == pytest.approx(6.0)
+    assert len(store.digest()) == 64
+    for _, stored in store.instances():
+        (sample,) = (each.sample for each in stored)
+        sample.model_dump_json()
+        assert len(sample.finish_reason or "") <= 1000
+
+
+def test_an_answer_without_end_is_lost_alone_and_paid_for(store):
+    endless = "x" * 100_000_001
+    deep: object = "x"
+    for _ in range(5000):
+        deep = {"x": deep}
+    call = {"function": {"name": "f", "arguments": deep}}
+    sunk = odd_answer(message={"role": "assistant", "tool_calls": [call]})
+    for lost, kept in ((odd_answer(endless), 4), (sunk, 6)):  # what is none at all is asked for again
+        with SampleStore(store.path.with_name(str(id(lost))), write=True) as own:
+            several = Giving(odd_answer("one"), lost, odd_answer("three"))
+            several.refused = lambda params: ()  # it takes `n`
+            run = Sampler(lambda: INSTANCES[:2], [several], own, samples=3, limits=QUICK).run()
+            assert (run.answers, run.failures, run.stopped) == (kept, 6 - kept, {})
+            assert "one" in responses(own)
+            assert "three" in responses(own)
+            assert own.spent() == pytest.approx(run.cost)
+            assert run.cost == pytest.approx(several.calls * 3)
 
 
 ROW = {

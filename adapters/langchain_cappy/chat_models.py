@@ -95,7 +95,7 @@ class ChatCappy(BaseChatModel):
     """Of one call. A LangChain model's own retries come on top: set those to 0, or these."""
     min_usable: int = Field(1, ge=1)
     """Usable answers needed."""
-    max_cost: float | None = Field(None, gt=0)
+    max_cost: float | None = Field(None, gt=0, allow_inf_nan=False, strict=True)
     """Dollars that one answer may cost over all calls."""
     stop_when: float | None = None
     """A score that is good enough to cancel the other calls."""

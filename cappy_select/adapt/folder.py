@@ -25,6 +25,7 @@ from cappy_select.data.folder import hashed
 from cappy_select.data.partitions import disk_errors
 from cappy_select.data.records import is_rows
 from cappy_select.data.store import SampleStore
+from cappy_select.data.store_file import holds_nothing
 from cappy_select.errors import InputError
 from cappy_select.json_text import loads
 
@@ -122,7 +123,7 @@ def state_of(out: Path, asked: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def _has_asked(out: Path) -> bool:
     """Whether the store has answers that were asked for here."""
-    if not (out / STORE).is_file() or not (out / STORE).stat().st_size:
+    if holds_nothing(out / STORE):
         return False
     with SampleStore(out / STORE) as store:
         return store.asked() > 0

@@ -24,6 +24,7 @@ from cappy_select.data.errands import ASSUMED_TOKENS, Limits
 from cappy_select.data.records import Problems
 from cappy_select.data.sample import Outlook
 from cappy_select.data.store import SampleStore
+from cappy_select.sampling import token_limit
 from cappy_select.scorer.encoding import PairEncoder
 from cappy_select.train.config import TrainConfig
 from cappy_select.train.flops import training_flops
@@ -134,7 +135,7 @@ def _lengths(
     coming = round(sum(row.samples for row in asked) / sum(side.examples for side in sides.values()))
     samplings = as_plan(config.samples, config.plan).samplings
     longest = [sampling.max_tokens for sampling in samplings if sampling.max_tokens]
-    assumed = max(longest, default=int(config.params.get("max_tokens") or ASSUMED_TOKENS))
+    assumed = max(longest, default=token_limit(config.params) or ASSUMED_TOKENS)
     train = sides[TRAIN]
     references = uses_references(config, train.judged, train.samples + coming * train.examples)
     found: list[int] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
@@ -47,8 +47,21 @@ def new_app(**options: Any) -> typer.Typer:
 
 
 def print_json(value: Any) -> None:
-    """One JSON value, UTF-8, on standard output; what UTF-8 has no form for as an escape."""
-    print(escaped(json.dumps(value, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None)))
+    """One JSON value, UTF-8, on standard output; what UTF-8 has no form for as an escape, and a NaN as null."""
+    indent = 2 if sys.stdout.isatty() else None
+    try:
+        text = json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=False)
+    except ValueError:  # JSON has no NaN
+        text = json.dumps(_without_nan(value), ensure_ascii=False, indent=indent)
+    print(escaped(text))
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _without_nan(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(each) for each in value]
+    return json_number(value) if isinstance(value, float) else value
 
 
 def json_number(value: float) -> float | None:

@@ -7,20 +7,36 @@ that were in flight.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from cappy_select.calls import Call, checked, error_of, highest_price, price_of
-from cappy_select.errors import NoCandidates, ProviderError
+from cappy_select.calls import (
+    Bill,
+    Call,
+    bill_of,
+    complete_once,
+    error_of,
+    estimated_bill,
+    highest_price,
+    price_of,
+    settled_at,
+)
+from cappy_select.data.store import SampleStore
+from cappy_select.errors import DataError, NoCandidates, ProviderError
 from cappy_select.fanout import FanOutConfig, fan_out
 from cappy_select.lanes import Budget
+from cappy_select.sampling import token_limit
 from cappy_select.types import Candidate, Request, Usage, estimated_usage, total_cost
 
+_T = TypeVar("_T")
+
 ASSUMED_TOKENS = 256  # of an answer that has no `max_tokens`
+_PATIENCE_S = 0.05  # between looks at what other calls have left of the money
 
 
 class Limits(BaseModel):
@@ -29,11 +45,14 @@ class Limits(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     concurrency: int = Field(16, ge=1, description="calls to one model at a time")
-    per_minute: float | None = Field(None, gt=0, description="calls to one model begun a minute, retries apart")
+    per_minute: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="calls to one model begun a minute, retries apart"
+    )
     max_cost: float | None = Field(
         None,
         gt=0,
         allow_inf_nan=False,
+        strict=True,
         description="dollars, with what was spent before; firm when calls have `max_tokens`, else by guesses",
     )
     timeout_s: float = Field(120.0, gt=0, allow_inf_nan=False)
@@ -48,18 +67,21 @@ class Limits(BaseModel):
 class Errand(NamedTuple):
     """A call, and what to do with what it brings. `keep` and `fail` run in a thread.
 
-    `keep` gets the answers of one request: the call's, or one for answers that the call did not bring. `fail` gets
-    what went wrong, and what attempts in vain cost (None: unknown).
+    `keep` gets an answer, and its number among those asked of the model; within one transaction of the store. `fail`
+    gets what went wrong.
     """
 
     call: Call
-    keep: Callable[[Sequence[Candidate], Request], None]
-    fail: Callable[[Sequence[ProviderError], float | None], None]
+    keep: Callable[[Candidate, int], None]
+    fail: Callable[[Sequence[ProviderError]], None]
 
 
 @dataclass
 class Outcome:
-    """What became of a run of errands. `stopped` says, by model, why not all of its calls were made."""
+    """What became of a run of errands. `stopped` says, by model, why not all of its calls were made.
+
+    `cost` is dollars, None when a price is unknown; a call whose end is not known counts as what was promised for it.
+    """
 
     answers: int = 0
     failures: int = 0
@@ -71,21 +93,23 @@ OnProgress = Callable[[Outcome], None]
 
 
 async def run_errands(
-    lines: Sequence[tuple[str, Iterable[Errand]]], limits: Limits, *, spent: float = 0.0, on_progress: OnProgress
+    lines: Sequence[tuple[str, Iterable[Errand]]], limits: Limits, store: SampleStore, *, on_progress: OnProgress
 ) -> Outcome:
     """Do all errands, those of each line (a model and its errands) in order, the lines side by side.
 
     Args:
         lines: The errands are made as they are needed, so there may be any number.
-        limits: What may be done.
-        spent: Dollars that count towards `limits.max_cost` already.
+        limits: What may be done. What was spent in the store before counts towards the money.
+        store: Gets the bills.
         on_progress: Called whenever a call has ended.
+
+    Raises InputError when the money limit can't be kept, DataError when the store can't be written.
     """
     outcome = Outcome()
-    budget = Budget(limits.max_cost)
-    budget.spent = spent
+    budget = Budget(limits.max_cost, spent=store.spent_towards(limits.max_cost))
     tasks = [
-        asyncio.create_task(_Line(model, limits, budget, outcome, on_progress).run(errands)) for model, errands in lines
+        asyncio.create_task(_Line(model, limits, budget, store, outcome, on_progress).run(errands))
+        for model, errands in lines
     ]
     try:
         await asyncio.gather(*tasks)
@@ -97,32 +121,109 @@ async def run_errands(
 
 
 class _Keeper:
-    """An errand's provider, which keeps what it brings before it gives its place to another call."""
+    """An errand's provider, which keeps what it brings before it gives its place to another call.
 
-    def __init__(self, errand: Errand) -> None:
-        self._errand = errand
+    Each attempt is promised on the budget and noted in the store before it is made, so that one whose end nobody
+    sees, for the process is killed, counts as what it may have cost.
+    """
+
+    def __init__(
+        self,
+        errand: Errand,
+        store: SampleStore,
+        budget: Budget,
+        promise_of: Callable[[Call], float | None],
+        promised: float | None,
+    ) -> None:
+        self._errand, self._store, self._budget, self._promise_of = errand, store, budget, promise_of
+        self._first: list[float | None] = [promised]  # for the first attempt, set aside already
+        self._costs: list[float | None] = []  # that count, by attempt
         self.kept = 0
-        self.error: Exception | None = None
+        self.dearest = 0.0
+        self.not_kept: list[ProviderError] = []  # answers that the store can't hold
+        self.error: Exception | None = None  # of the store
 
     @property
     def model(self) -> str:
         return self._errand.call.provider.model
 
+    @property
+    def cost(self) -> float | None:
+        """Dollars that count, over all attempts; None: unknown."""
+        return total_cost(self._costs)
+
     def price(self, usage: Usage) -> float | None:
         return price_of(self._errand.call.provider, usage)
 
     async def complete(self, request: Request) -> list[Candidate]:
+        call = replace(self._errand.call, request=request)
+        promised = await self._promise(call)
+        attempt, counts = len(self._costs), estimated_bill(call).cost if promised is None else promised
+        self._costs.append(counts)
+        number = await self._in_store(lambda: self._store.promise(self.model, counts))
         began = time.perf_counter()
-        answers = checked(await self._errand.call.provider.complete(request), self._errand.call)
-        seconds = time.perf_counter() - began
-        kept = [answer.model_copy(update={"latency_s": seconds}) for answer in answers[: request.n]]
         try:
-            await asyncio.shield(asyncio.to_thread(self._errand.keep, kept, request))
+            brought = await complete_once(call, self._budget, promised or 0.0)
+        except ProviderError as error:
+            lost = self._costs[attempt] = self._counting(bill_of(call, error), promised)
+            await self._in_store(lambda: self._store.settle(number, lost))
+            raise
+        self._costs[attempt] = self._counting(brought.bill, promised)
+        seconds = time.perf_counter() - began
+        answers = [answer.model_copy(update={"latency_s": seconds}) for answer in brought.answers]
+        await self._in_store(lambda: self._keep(answers, request, number, self._costs[attempt]))
+        return answers
+
+    def release(self) -> None:
+        """Give back what was set aside for a call that was never made."""
+        while self._first:
+            self._budget.settle(self._first.pop() or 0.0, 0.0)
+
+    async def _promise(self, call: Call) -> float | None:
+        """Dollars that are set aside for an attempt. Raises ProviderError when they can't be."""
+        if self._first:
+            return self._first.pop()
+        promised = self._promise_of(call)
+        while refusal := self._budget.promise(promised or 0.0):
+            if not self._budget.under_way:
+                raise error_of(call, "budget", refusal)
+            await asyncio.sleep(_PATIENCE_S)  # what costs less than promised makes room
+        return promised
+
+    def _counting(self, bill: Bill, promised: float | None) -> float | None:
+        if bill.cost is not None and not bill.usage.estimated:
+            self.dearest = max(self.dearest, bill.cost)
+        return bill.cost if promised is None else settled_at(promised, bill)
+
+    async def _in_store(self, task: Callable[[], _T]) -> _T:
+        """Done to its end, whoever is cancelled meanwhile."""
+        try:
+            return await asyncio.shield(asyncio.to_thread(task))
         except Exception as error:  # ours, not the provider's: asking again would be paid for, and lost, again
             self.error = error
             raise error_of(self._errand.call, "bad_request", f"not kept: {error}") from error
-        self.kept += len(kept)
-        return answers
+
+    def _keep(self, answers: Sequence[Candidate], request: Request, number: int | None, counts: float | None) -> None:
+        """Keep each answer that can be kept, and what was paid beside those, all at once."""
+        paid: list[float | None] = []
+        with self._store.at_once():
+            for place, answer in enumerate(answers):
+                if answer.cost is None and counts is not None:  # its figures were none: its share of what counts
+                    answer = answer.model_copy(update={"cost": counts / len(answers)})
+                try:
+                    self._errand.keep(answer, request.sample + place)
+                except DataError:
+                    raise
+                except Exception as error:  # one that the store can't hold is lost alone
+                    why = f"the answer can't be kept: {type(error).__name__}: {error}"
+                    self.not_kept.append(error_of(self._errand.call, "invalid_response", why))
+                else:
+                    paid.append(answer.cost)
+            # An answer without a price is stored as such: that the sum is unknown need not be said twice.
+            stored = total_cost(paid)
+            beside = 0.0 if stored is None else None if counts is None else max(0.0, round(counts - stored, 12))
+            self._store.settle(number, beside)
+        self.kept += len(paid)
 
 
 async def _all_can_win(answers: Sequence[tuple[Candidate, Request]], seconds: float) -> list[Candidate]:
@@ -133,8 +234,16 @@ async def _all_can_win(answers: Sequence[tuple[Candidate, Request]], seconds: fl
 class _Line:
     """One model's errands."""
 
-    def __init__(self, model: str, limits: Limits, budget: Budget, outcome: Outcome, on_progress: OnProgress) -> None:
-        self._model, self._limits, self._budget = model, limits, budget
+    def __init__(
+        self,
+        model: str,
+        limits: Limits,
+        budget: Budget,
+        store: SampleStore,
+        outcome: Outcome,
+        on_progress: OnProgress,
+    ) -> None:
+        self._model, self._limits, self._budget, self._store = model, limits, budget, store
         self._outcome, self._on_progress = outcome, on_progress
         self._config = limits.fan_out()
         self._failed_in_a_row = 0
@@ -149,14 +258,14 @@ class _Line:
                     running = await _some_ended(running)
                 if self._model in self._outcome.stopped:
                     break
-                estimate = self._promised(errand.call) if self._limits.max_cost is not None else 0.0
-                while (refusal := self._budget.promise(estimate)) and running:
+                promised = self._promised(errand.call)
+                while (refusal := self._budget.promise(promised or 0.0)) and self._budget.under_way:
                     running = await _some_ended(running)  # what it cost less than promised may do
                 if refusal:
                     self._outcome.stopped[self._model] = refusal
                     break
                 await self._turn()
-                running.add(asyncio.create_task(self._do(errand, estimate)))
+                running.add(asyncio.create_task(self._do(errand, promised)))
                 await asyncio.sleep(0)
             while running:
                 running = await _some_ended(running)
@@ -165,11 +274,15 @@ class _Line:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
 
-    def _promised(self, call: Call) -> float:
-        """Dollars to set aside for a call: its bound, if it has one; else a guess, at least the dearest so far."""
-        if call.request.params.get("max_tokens"):
-            return highest_price(call)
-        return max(highest_price(call), likely_price(call) or 0.0, self._dearest)
+    def _promised(self, call: Call) -> float | None:
+        """Dollars to set aside for a call: its bound, if it has one; else, under a limit, a guess, at least the
+        dearest so far. None: there is no limit, and no bound."""
+        highest = highest_price(call)
+        if self._limits.max_cost is None:
+            return highest if math.isfinite(highest) and token_limit(call.request.params) else None
+        if token_limit(call.request.params):
+            return highest
+        return max(highest, likely_price(call) or 0.0, self._dearest)
 
     async def _turn(self) -> None:
         """Wait until the pace allows another call."""
@@ -179,26 +292,22 @@ class _Line:
             self._next_turn = at + 60 / self._limits.per_minute
             await asyncio.sleep(at - now)
 
-    async def _do(self, errand: Errand, estimate: float) -> None:
-        keeper = _Keeper(errand)
-        failures: list[ProviderError] = []
+    async def _do(self, errand: Errand, promised: float | None) -> None:
+        keeper = _Keeper(errand, self._store, self._budget, self._promised, promised)
         try:
             gathered = await fan_out([replace(errand.call, provider=keeper)], self._config, judge=_all_can_win)
-            cost = gathered.cost
             failures = [ProviderError(f.message, kind=f.kind, model=f.model) for f in gathered.failures]
-            answers = total_cost(candidate.cost for candidate in gathered.candidates)
-            # An answer without a price is stored as such: that the sum is unknown need not be said twice.
-            paid_in_vain = 0.0 if answers is None else None if cost is None else round(cost - answers, 12)
         except NoCandidates as error:
-            cost = paid_in_vain = error.cost
             failures = [failure for failure in error.exceptions if isinstance(failure, ProviderError)]
+        finally:
+            keeper.release()
         if keeper.error is not None:
             raise keeper.error
-        self._budget.settle(estimate, cost)
-        self._dearest = max(self._dearest, cost or 0.0)
-        if failures or paid_in_vain != 0:
-            await asyncio.shield(asyncio.to_thread(errand.fail, failures, paid_in_vain))
-        self._note(keeper.kept, failures, cost)
+        failures += keeper.not_kept
+        self._dearest = max(self._dearest, keeper.dearest)
+        if failures:
+            await asyncio.shield(asyncio.to_thread(errand.fail, failures))
+        self._note(keeper.kept, failures, keeper.cost)
 
     def _note(self, brought: int, failures: Sequence[ProviderError], cost: float | None) -> None:
         outcome = self._outcome
@@ -206,7 +315,9 @@ class _Line:
         outcome.failures += len(failures)
         outcome.cost = None if outcome.cost is None or cost is None else outcome.cost + cost
         self._failed_in_a_row = 0 if brought else self._failed_in_a_row + 1
-        if failures and not brought:
+        if failures and failures[-1].kind == "budget":
+            outcome.stopped.setdefault(self._model, failures[-1].message)
+        elif failures and not brought:
             last = failures[-1]
             if last.kind == "auth" or self._failed_in_a_row >= self._limits.give_up_after:
                 why = f"{self._failed_in_a_row} calls failed in a row, the last one: {last.kind}: {last.message}"
@@ -216,12 +327,16 @@ class _Line:
 
 def likely_price(call: Call) -> float | None:
     """Dollars that a call will about cost; None when its price is unknown."""
-    tokens = int(call.request.params.get("max_tokens") or ASSUMED_TOKENS)
+    tokens = token_limit(call.request.params) or ASSUMED_TOKENS
     usage = estimated_usage(call.request.messages).model_copy(update={"completion_tokens": call.request.n * tokens})
     return price_of(call.provider, usage)
 
 
 async def _some_ended(running: set[asyncio.Task[None]]) -> set[asyncio.Task[None]]:
+    """Those that still run, once some ended; if there are none, those of another line may have."""
+    if not running:
+        await asyncio.sleep(_PATIENCE_S)
+        return running
     done, pending = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
     for task in done:
         task.result()  # an error of the store ends the run

@@ -119,7 +119,7 @@ def publish(
                 made.replace(folder / name)
         if problems:
             lines = (json.dumps({"where": Path(w).name, "message": m}, ensure_ascii=False) for w, m in problems)
-            (folder / LEFT_OUT).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+            (folder / LEFT_OUT).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", errors="replace")
         manifest = manifest | {"files": [hashed(folder / name) for name in shards]}
         partial = work / MANIFEST
         partial.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

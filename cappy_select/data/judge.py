@@ -60,8 +60,7 @@ class Judge:
     def run(self, on_progress: OnProgress = lambda outcome: None) -> Outcome:
         """Mark them. Can be interrupted at any moment and called again. Raises InputError."""
         lines = [(self.name, (self._errand(instance, stored) for instance, stored in self._unmarked()))]
-        spent = self._store.spent_towards(self._limits.max_cost)
-        return background.run(run_errands(lines, self._limits, spent=spent, on_progress=on_progress))
+        return background.run(run_errands(lines, self._limits, self._store, on_progress=on_progress))
 
     def _unmarked(self) -> Iterator[tuple[Instance, Stored]]:
         """One sample of each response that nobody has judged."""
@@ -81,17 +80,16 @@ class Judge:
             messages=({"role": "user", "content": asked},), timeout_s=self._limits.timeout_s, params=sampling.params
         )
 
-        def keep(answers: Sequence[Candidate], request: Request) -> None:
-            for candidate in answers:
-                mark = mark_in(response_text(candidate.message))
-                if mark is None:
-                    self.unreadable += 1
-                    self._store.add_bill("judge", self.name, candidate.cost)
-                else:
-                    self._store.add_judgement(stored.number, self.name, mark, candidate.cost)
+        def keep(answer: Candidate, number: int) -> None:
+            mark = mark_in(response_text(answer.message))
+            if mark is None:
+                self.unreadable += 1
+                self._store.add_bill("judge", self.name, answer.cost)
+            else:
+                self._store.add_judgement(stored.number, self.name, mark, answer.cost)
 
-        def fail(failures: Sequence[ProviderError], cost: float | None) -> None:
-            self._store.add_bill("failed judge", self.name, cost)
+        def fail(failures: Sequence[ProviderError]) -> None:
+            pass  # it is asked again by the next run
 
         call = Call(self._provider, request, self._limits.fan_out().lane(), sampling)
         return Errand(call, keep, fail)

@@ -27,7 +27,7 @@ from cappy_select.parameters import given, owned
 from cappy_select.providers import Provider, as_providers
 from cappy_select.recorded import Recorded
 from cappy_select.sampling import Plan
-from cappy_select.types import Candidate, Message, Request, response_text, total_cost
+from cappy_select.types import Candidate, Message, response_text, total_cost
 
 FINAL = frozenset({"content_policy", "context_window", "bad_request"})  # kinds that asking again does not mend
 _BATCH = 500  # recorded instances a transaction
@@ -117,9 +117,8 @@ class Sampler:
 
     async def arun(self, on_progress: OnProgress = lambda outcome: None) -> Outcome:
         """`run` for async callers."""
-        spent = self._store.spent_towards(self._limits.max_cost)
         lines = [(model, self._errands(model)) for model in self._asking]
-        return await run_errands(lines, self._limits, spent=spent, on_progress=on_progress)
+        return await run_errands(lines, self._limits, self._store, on_progress=on_progress)
 
     def _distinct(self) -> Iterator[Instance]:
         """An instance that stands twice is asked about once."""
@@ -200,18 +199,16 @@ def _part(call: Call, start: int, count: int) -> Call:
 
 def _errand(store: SampleStore, instance: Instance, call: Call, keys: list[Key]) -> Errand:
     first = call.request.sample
-    model = call.provider.model
     got: set[Key] = set()
 
-    def keep(answers: Sequence[Candidate], request: Request) -> None:
-        mine = keys[request.sample - first :][: len(answers)]
-        store.add(instance, [(key, _recorded(answer)) for key, answer in zip(mine, answers, strict=True)])
-        got.update(mine)
+    def keep(answer: Candidate, number: int) -> None:
+        key = keys[number - first]
+        store.add(instance, [(key, _recorded(answer))])
+        got.add(key)
 
-    def fail(failures: Sequence[ProviderError], cost: float | None) -> None:
-        if failures and (lost := [key for key in keys if key not in got]):
+    def fail(failures: Sequence[ProviderError]) -> None:
+        if lost := [key for key in keys if key not in got]:
             store.add_failures(instance, lost, failures[-1].kind, failures[-1].message)
-        store.add_bill("failed calls", model, cost)
 
     return Errand(call, keep, fail)
 
@@ -279,9 +276,14 @@ def _candidates(given: Any, where: str, problems: Problems) -> list[Recorded] | 
         if not isinstance(given, list) or not given:
             raise InputError("expected candidates[{model, response}]")
         read = [Recorded.model_validate(candidate) for candidate in given]
-        return [answer.model_copy(update={"response": answer.said}) for answer in read]  # what is labelled and scored
+        for answer in read:  # what the store can't hold is said here, where it is known which row has it
+            canonical(answer.sampling)
+        # What is behind the thinking is labelled and scored.
+        return [answer.model_copy(update={"response": storable(answer.said)}) for answer in read]
     except ValidationError as error:
         problems.report(where, f"candidates: {validation_message(error)}")
     except InputError as error:
         problems.report(where, str(error))
+    except RecursionError:
+        problems.report(where, "candidates: a sampling is nested too deeply")
     return None

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sqlite3
 import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -21,35 +20,12 @@ from filelock import FileLock, Timeout
 
 from cappy_select.data.instances import Instance
 from cappy_select.data.records import is_rows
+from cappy_select.data.store_file import holds_nothing, opened_to_read, opened_to_write
 from cappy_select.errors import DataError, InputError
+from cappy_select.figures import dollars_of
 from cappy_select.json_text import loads
 from cappy_select.recorded import Recorded
 from cappy_select.types import Usage
-
-_FORMAT = 1
-_TABLES = """
-CREATE TABLE IF NOT EXISTS instances (
-    number INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, task TEXT NOT NULL, id TEXT NOT NULL,
-    instruction TEXT NOT NULL, refs TEXT NOT NULL
-);
-CREATE TABLE IF NOT EXISTS samples (
-    number INTEGER PRIMARY KEY, instance INTEGER NOT NULL REFERENCES instances, model TEXT NOT NULL,
-    params TEXT NOT NULL, place INTEGER NOT NULL, response TEXT NOT NULL, finish_reason TEXT,
-    logprob_sum REAL, logprob_mean REAL, prompt_tokens INTEGER, completion_tokens INTEGER, estimated INTEGER,
-    cost REAL, latency_s REAL, correct INTEGER, human REAL, recorded INTEGER NOT NULL,
-    UNIQUE (instance, model, params, place)
-);
-CREATE TABLE IF NOT EXISTS failures (
-    instance INTEGER NOT NULL REFERENCES instances, model TEXT NOT NULL, params TEXT NOT NULL, place INTEGER NOT NULL,
-    kind TEXT NOT NULL, message TEXT NOT NULL,
-    PRIMARY KEY (instance, model, params, place)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS judgements (
-    sample INTEGER NOT NULL REFERENCES samples, judge TEXT NOT NULL, score REAL NOT NULL,
-    PRIMARY KEY (sample, judge)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS bills (number INTEGER PRIMARY KEY, what TEXT NOT NULL, model TEXT NOT NULL, cost REAL);
-"""
 
 
 class Key(NamedTuple):
@@ -81,12 +57,12 @@ class Stored(NamedTuple):
 def key_of(instance: Instance) -> str:
     """The instance's name in a store."""
     named = json.dumps([instance.task, instance.id, instance.instruction], ensure_ascii=False)
-    return hashlib.sha256(named.encode()).hexdigest()[:32]
+    return hashlib.sha256(named.encode(errors="surrogatepass")).hexdigest()[:32]
 
 
 def canonical(params: Mapping[str, Any]) -> str:
     """Sampling parameters as a key."""
-    return json.dumps(params, sort_keys=True, ensure_ascii=False)
+    return storable(json.dumps(params, sort_keys=True, ensure_ascii=False))
 
 
 class SampleStore:
@@ -109,27 +85,10 @@ class SampleStore:
             raise InputError(f"there is no sample store {path}")
         if is_rows(self.path):
             raise InputError(f"{path} has the name of a file of rows and is not a sample store: call that samples.db")
-        # One that was killed while it was made has no byte yet.
-        if there and not (write and make and self.path.is_file() and not self.path.stat().st_size):
-            self._open_to_read()  # what is no store is neither locked nor changed
+        if not (write and make and holds_nothing(self.path)):
+            self._db = opened_to_read(self.path)  # what is no store is neither locked nor changed
         if write:
             self._open_to_write()
-
-    def _open_to_read(self) -> None:
-        # Reading a log that is not there needs to write beside the file, unless nobody can be writing.
-        lone = not Path(f"{self.path}-wal").exists() and not os.access(self.path.parent, os.W_OK)
-        address = f"{self.path.resolve().as_uri()}?mode=ro{'&immutable=1' if lone else ''}"
-        try:
-            self._db = sqlite3.connect(address, uri=True, check_same_thread=False)
-            (version,) = self._db.execute("PRAGMA user_version").fetchone()
-            (tables,) = self._db.execute("SELECT count(*) FROM sqlite_master WHERE name='samples'").fetchone()
-        except sqlite3.OperationalError as error:
-            raise InputError(f"{self.path} can't be read: {error}") from error
-        except sqlite3.DatabaseError as error:
-            raise InputError(f"{self.path} is not a sample store: {error}") from error
-        if version != _FORMAT or not tables:
-            self._db.close()
-            raise InputError(f"{self.path} is not a sample store of format {_FORMAT} (it says {version})")
 
     def _open_to_write(self) -> None:
         try:
@@ -138,10 +97,7 @@ class SampleStore:
             self._file_lock.acquire(timeout=0)
             if hasattr(self, "_db"):
                 self._db.close()
-            self._db = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")  # answers are paid for: they outlive a power cut
-            self._db.executescript(f"BEGIN; {_TABLES} PRAGMA user_version={_FORMAT}; COMMIT;")
+            self._db = opened_to_write(self.path)
         except Timeout as error:
             self.close()
             raise InputError(f"{self.path} is being written to by another process") from error
@@ -171,6 +127,7 @@ class SampleStore:
         with self._transaction() as db:
             number = self._number(instance)
             for key, sample in samples:
+                key = key._replace(model=storable(key.model))
                 new += db.execute(_INSERT, _row(number, key, sample, recorded=False)).rowcount
                 db.execute("DELETE FROM failures WHERE instance=? AND model=? AND params=? AND place=?", (number, *key))
         return new
@@ -186,10 +143,11 @@ class SampleStore:
             for instance, samples in rows:
                 number = self._number(instance)
                 for sample, before in samples:
-                    named = number, sample.model, canonical(sample.sampling)
-                    there = db.execute(_COUNT, (*named, sample.response)).fetchone()[0]
+                    response = storable(sample.response)
+                    named = number, storable(sample.model), canonical(sample.sampling)
+                    there = db.execute(_COUNT, (*named, response)).fetchone()[0]
                     if there > before:
-                        db.execute(_LEARN, (sample.correct, sample.human, *named, sample.response))
+                        db.execute(_LEARN, (sample.correct, sample.human, *named, response))
                     else:
                         (place,) = db.execute(_NEXT, named).fetchone()
                         db.execute(_INSERT, _row(number, Key(*named[1:], place), sample, recorded=True))
@@ -202,7 +160,7 @@ class SampleStore:
             number = self._number(instance)
             db.executemany(
                 "INSERT OR REPLACE INTO failures VALUES (?,?,?,?,?,?)",
-                [(number, *key, kind, storable(message)) for key in keys],
+                [(number, *key, kind, shortened(message)) for key in keys],
             )
 
     def add_judgement(self, sample: int, judge: str, score: float, cost: float | None) -> None:
@@ -215,7 +173,30 @@ class SampleStore:
         """Keep what was paid beside the samples: failed attempts, judges. None: unknown."""
         if cost != 0:
             with self._transaction() as db:
-                db.execute("INSERT INTO bills VALUES (NULL,?,?,?)", (what, model, cost))
+                db.execute("INSERT INTO bills VALUES (NULL,?,?,?)", (what, storable(model), cost))
+
+    def promise(self, model: str, dollars: float | None) -> int | None:
+        """Note what a call may cost, before it is made: if nobody sees its end, that stands. Returns the note's number,
+        None when it costs nothing."""
+        if dollars == 0:
+            return None
+        with self._transaction() as db:
+            values = "call without an end", storable(model), dollars
+            return db.execute("INSERT INTO bills VALUES (NULL,?,?,?)", values).lastrowid
+
+    def settle(self, number: int | None, cost: float | None) -> None:
+        """Put what a call cost, beside the samples that it brought, in place of what was promised. None: unknown."""
+        if number is None:
+            return
+        with self._transaction() as db:
+            if cost == 0:
+                db.execute("DELETE FROM bills WHERE number=?", (number,))
+            else:
+                db.execute("UPDATE bills SET what='failed calls', cost=? WHERE number=?", (cost, number))
+
+    def at_once(self) -> AbstractContextManager[object]:
+        """What is written within is written all or not at all."""
+        return self._transaction()
 
     # -- reading -----------------------------------------------------------------------------------------------
 
@@ -311,6 +292,9 @@ class SampleStore:
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         with self._lock:
+            if self._db.in_transaction:  # a part of a greater one
+                yield self._db
+                return
             try:
                 self._db.execute("BEGIN IMMEDIATE")
                 try:
@@ -328,7 +312,7 @@ class SampleStore:
         if row:
             return int(row[0])
         refs = json.dumps(instance.references)
-        values = key, instance.task, instance.id, instance.instruction, refs
+        values = key, storable(instance.task), storable(instance.id), storable(instance.instruction), refs
         return int(self._db.execute("INSERT INTO instances VALUES (NULL,?,?,?,?,?)", values).lastrowid or 0)
 
     def _of(self, instance: Instance, query: str, *more: Any) -> list[tuple[Any, ...]]:
@@ -366,8 +350,8 @@ def _row(instance: int, key: Key, sample: Recorded, *, recorded: bool) -> tuple[
     return (
         instance,
         *key,
-        sample.response,
-        sample.finish_reason,
+        storable(sample.response),
+        None if sample.finish_reason is None else shortened(sample.finish_reason),
         sample.logprob_sum,
         sample.logprob_mean,
         usage and usage.prompt_tokens,
@@ -393,7 +377,7 @@ def _stored(row: tuple[Any, ...]) -> Stored:
         sampling=loads(params),
         finish_reason=reason,
         usage=usage,
-        cost=cost,
+        cost=dollars_of(cost),
         latency_s=latency_s or 0.0,
         logprob_sum=logprob_sum,
         logprob_mean=logprob_mean,
@@ -403,6 +387,18 @@ def _stored(row: tuple[Any, ...]) -> Stored:
     return Stored(number, sample, place)
 
 
+_LONGEST = 100_000_000  # characters of a text; SQLite takes a thousand million bytes
+_SHORTENED = 1000  # characters of what is only shown: reasons, messages
+
+
 def storable(text: str) -> str:
-    """SQLite stores UTF-8: a lone surrogate, which some models send, becomes `?`."""
+    """SQLite stores UTF-8: a lone surrogate, which some models send, becomes `?`. Raises InputError for a text without
+    end."""
+    if len(text) > _LONGEST:
+        raise InputError(f"a text of {len(text)} characters can't be stored, at most {_LONGEST} can")
     return text.encode(errors="replace").decode()
+
+
+def shortened(text: str) -> str:
+    """The beginning of a text that is only shown."""
+    return storable(text if len(text) <= _SHORTENED else text[: _SHORTENED - 1] + "…")

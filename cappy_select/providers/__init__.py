@@ -13,6 +13,7 @@ from cappy_select.providers.transformers import TransformersProvider
 from cappy_select.types import Candidate, Delta, Message, Request, Usage
 
 __all__ = [
+    "Bounding",
     "Declaring",
     "Guarding",
     "LiteLLMProvider",
@@ -58,6 +59,15 @@ class Priced(Protocol):
 
     def price(self, usage: Usage) -> float | None:
         """Dollars for `usage`; None when the price is unknown."""
+        ...
+
+
+@runtime_checkable
+class Bounding(Protocol):
+    """A provider that knows what a call of it costs at most, with its own parameters and at its dearest tariff."""
+
+    def highest_price(self, request: Request) -> float | None:
+        """Dollars at most, if the answers have a limit of tokens; else those of the prompt. None when unknown."""
         ...
 
 

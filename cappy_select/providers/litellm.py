@@ -9,20 +9,23 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import aclosing
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
 from typing import Any, Unpack
 
 from cappy_select.characters import without_halves
 from cappy_select.copies import made_again
 from cappy_select.errors import InputError, ProviderError
-from cappy_select.parameters import CallParameters, given
+from cappy_select.figures import ANY, dollars_of
+from cappy_select.parameters import CallParameters, all_of, given
+from cappy_select.prices import highest_of, most_usage
 from cappy_select.providers import litellm_own
 from cappy_select.providers.content import check_parts
 from cappy_select.providers.failures import failure_of
 from cappy_select.providers.openai_format import COMMON, TokenPrices, candidates_of, refuse_seed
 from cappy_select.providers.received import Received
 from cappy_select.providers.streams import streamed
+from cappy_select.sampling import token_limit
 from cappy_select.types import Candidate, Delta, Message, Request, Usage
 
 # Beyond OpenAI's parameters, which LiteLLM lists by model.
@@ -74,6 +77,7 @@ class LiteLLMProvider:
         # Not handed to LiteLLM, which would write them into its global price list.
         self._prices = TokenPrices.given(input_cost_per_token, output_cost_per_token)
         refuse_seed(own)
+        token_limit(own)  # one that is none is said now
         self._litellm = _import_litellm()
         try:
             self._bare, self._vendor, *_ = self._litellm.get_llm_provider(model, api_base=api_base)
@@ -123,11 +127,12 @@ class LiteLLMProvider:
         """One `litellm.acompletion` call."""
         received = Received()
         response = await self._completion(request, {"n": request.n} if request.n > 1 else {}, received)
+        params = self._arguments(request)
         return candidates_of(
             response,
             request,
             model=self._model,
-            cost_of=lambda usage: self._cost(response, usage),
+            cost_of=lambda usage: self._cost(response, usage, params),
             native_ends=received.ends(),
             secrets=(self._api_key,),
         )
@@ -135,8 +140,10 @@ class LiteLLMProvider:
     async def stream(self, request: Request) -> AsyncGenerator[Delta | Candidate, None]:
         """One streamed call, for one answer."""
         response = await self._completion(request, {"stream": True, "stream_options": {"include_usage": True}})
+        params = self._arguments(request)
+        cost_of = partial(self._priced, params=params)
         async with aclosing(
-            streamed(response, request, model=self._model, api_key=self._api_key, cost_of=self.price)
+            streamed(response, request, model=self._model, api_key=self._api_key, cost_of=cost_of)
         ) as pieces:
             async for piece in pieces:
                 yield piece
@@ -193,6 +200,19 @@ class LiteLLMProvider:
 
     def price(self, usage: Usage) -> float | None:
         """Dollars by LiteLLM's price list, or by the prices given at construction."""
+        return self._priced(usage, {})
+
+    def highest_price(self, request: Request) -> float | None:
+        """Dollars of a call at most: at the dearest of the rates that may apply, in LiteLLM's price list."""
+        params = self._arguments(request)
+        usage = most_usage(request, params)
+        if self._prices is not None:
+            return self._prices.of(usage)
+        known = [self._priced(usage, params), highest_of(self._listed(), usage, request, params)]
+        return max((dollars for dollars in known if dollars is not None), default=None)
+
+    def _priced(self, usage: Usage, params: Mapping[str, Any]) -> float | None:
+        """Dollars at the service tier that the parameters ask for."""
         if self._prices is not None:
             return self._prices.of(usage)
         try:
@@ -200,17 +220,26 @@ class LiteLLMProvider:
                 model=self._model,
                 prompt_tokens=usage.prompt_tokens,
                 completion_tokens=usage.completion_tokens,
+                service_tier=next((value for name, value in all_of(params) if name == "service_tier"), None),
             )
         except Exception:  # LiteLLM has no price for it, and says so in several ways
             return None
-        return float(sum(costs))
+        return dollars_of(sum(costs), most=ANY)
 
-    def _cost(self, response: Any, usage: Usage) -> float | None:
-        if self._prices is not None:
-            return self._prices.of(usage)
-        cost = (getattr(response, "_hidden_params", None) or {}).get("response_cost")
+    def _listed(self) -> Mapping[str, Any]:
+        """The model's entry in LiteLLM's price list; empty when there is none."""
+        try:
+            listed = self._litellm.model_cost.get(self._litellm.get_model_info(self._model)["key"])
+        except Exception:  # it has no entry, and raises a plain Exception
+            return {}
+        return listed if isinstance(listed, Mapping) else {}
+
+    def _cost(self, response: Any, usage: Usage, params: Mapping[str, Any]) -> float | None:
+        if self._prices is not None or usage.estimated:  # what LiteLLM makes of figures that we don't believe
+            return self._priced(usage, params)
+        cost = dollars_of((getattr(response, "_hidden_params", None) or {}).get("response_cost"))
         # LiteLLM reports 0 for a model without a price as well as for a free one: ask its list which it is.
-        return float(cost) if cost else self.price(usage)
+        return cost or self._priced(usage, params)
 
 
 def _supported(litellm: Any, model: str, vendor: str) -> frozenset[str]:

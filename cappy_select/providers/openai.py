@@ -21,10 +21,12 @@ from cappy_select.copies import made_again
 from cappy_select.errors import InputError, ProviderError
 from cappy_select.fork import starts_anew_in_child
 from cappy_select.parameters import FIXED, KNOWN, CallParameters, flat, given
+from cappy_select.prices import most_usage
 from cappy_select.providers.content import check_parts, without_cache_marks
 from cappy_select.providers.failures import failure_of
 from cappy_select.providers.openai_format import COMMON, TokenPrices, candidates_of, refuse_seed
 from cappy_select.providers.streams import streamed
+from cappy_select.sampling import token_limit
 from cappy_select.types import Candidate, Delta, Message, Request, Usage, content_text
 
 _OPENAI = "api.openai.com"
@@ -48,7 +50,8 @@ class OpenAIProvider:
 
     A copy is the same provider; a pickle holds what it was made with, a key only if one was given.
 
-    Raises InputError when there is no key, or only half a price, UnknownArgument for an argument that there is not.
+    Raises InputError when there is no key, only half a price, or one that can't be, UnknownArgument for an argument
+    that there is not.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class OpenAIProvider:
         own = given(type(self).__init__, params, known, name="OpenAIProvider")
         self._prices = TokenPrices.given(input_cost_per_token, output_cost_per_token)
         refuse_seed(own)
+        token_limit(own)  # one that is none is said now
         if not model:
             raise InputError("name the model, such as OpenAIProvider('gpt-5-mini')")
         import openai  # a second; when the first provider is made
@@ -159,6 +163,10 @@ class OpenAIProvider:
     def price(self, usage: Usage) -> float | None:
         """Dollars by the prices given at construction; None without them."""
         return None if self._prices is None else self._prices.of(usage)
+
+    def highest_price(self, request: Request) -> float | None:
+        """Dollars of a call at most, by the prices given at construction; None without them."""
+        return self.price(most_usage(request, self._arguments(request)))
 
     async def aclose(self) -> None:
         """Close the connections that this event loop opened."""

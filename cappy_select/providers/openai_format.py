@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from cappy_select.characters import without_halves
 from cappy_select.errors import InputError, ProviderError
-from cappy_select.figures import tokens_of
+from cappy_select.figures import dollars_of, tokens_of
 from cappy_select.finish_reasons import graver, meaning_of
 from cappy_select.providers.failures import error_in, failure_from, failure_of
 from cappy_select.tool_calls import with_texts
@@ -41,7 +41,10 @@ class TokenPrices(NamedTuple):
 
     @classmethod
     def given(cls, per_prompt: float | None, per_completion: float | None) -> TokenPrices | None:
-        """Both prices, or None for none. Raises InputError for half a price."""
+        """Both prices, or None for none. Raises InputError for half a price, or one that can't be."""
+        for name, price in (("input_cost_per_token", per_prompt), ("output_cost_per_token", per_completion)):
+            if price is not None and dollars_of(price) is None:
+                raise InputError(f"{name} must be dollars a token, 0 or more, got {price!r:.80}")
         if (per_prompt is None) != (per_completion is None):
             raise InputError("give both input_cost_per_token and output_cost_per_token, or neither")
         return None if per_prompt is None or per_completion is None else cls(per_prompt, per_completion)
@@ -137,6 +140,9 @@ def body_of(response: Any) -> Mapping[str, Any]:
         return {}
     # Without a warning where a field is of another type than its class says.
     body: dict[str, Any] = response.model_dump(mode="json", exclude_unset=False, warnings=False)
+    usage: Any = getattr(response, "usage", None)
+    if hasattr(usage, "model_dump"):  # as it was: in JSON's form True is 1
+        body["usage"] = usage.model_dump(warnings=False)
     return body
 
 
