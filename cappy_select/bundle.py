@@ -7,6 +7,7 @@ measured when it was made.
 
 from __future__ import annotations
 
+import errno
 import glob
 import hashlib
 import json
@@ -123,7 +124,8 @@ class Bundle:
             while chunk := source.read(min(_CHUNK, expected + 1 - size)):  # a file that grows meanwhile ends, too
                 sha256.update(chunk)
                 try:
-                    copy.write(chunk)
+                    if copy.write(chunk) != len(chunk):
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 except OSError as error:
                     raise BundleError(
                         f"{self.path / name} is verified in a private copy, and there is no room for its {expected} "

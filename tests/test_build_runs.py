@@ -243,3 +243,38 @@ def test_a_full_disk_is_one_clear_error_and_the_next_run_goes_on(tasks, tmp_path
     with full_disk(2000), pytest.raises(DataError, match="can't be written"):
         build([tasks], tmp_path / "out", workers=1)
     build([tasks], tmp_path / "out", workers=1)
+
+
+def test_shards_of_others_beside_our_pairs_are_left_alone(tasks, tmp_path):
+    """Data sets on the hub call theirs just as we do."""
+    out = tmp_path / "out"
+    build([tasks], out, config={"validation": 0})
+    (out / "train-00003-of-00007.parquet").write_bytes(b"of another")
+    build([tasks], out, overwrite=True, config={"validation": 0, "seed": 1})
+    assert (out / "train-00003-of-00007.parquet").read_bytes() == b"of another"
+    assert len(list(out.glob("train-*"))) == 2
+
+
+def test_what_a_publication_that_was_killed_put_there_is_taken_away_by_another(tasks, tmp_path):
+    out = tmp_path / "out"
+    older = build([tasks], out, config={"validation": 0, "rows_per_shard": 50})
+    names = {file["name"] for file in older["files"]}
+    assert len(names) > 2
+    (out / ".work").mkdir()
+    (out / ".work" / "fingerprint").write_text("of the run that was killed")
+    (out / ".work" / "ours.json").write_text(json.dumps(sorted(names)))
+    (out / ".work" / "publishing").touch()
+    (out / "manifest.json").unlink()
+    newer = build([tasks], out, overwrite=True, config={"validation": 0})
+    assert {path.name for path in out.iterdir()} == {"manifest.json", *(file["name"] for file in newer["files"])}
+
+
+def test_a_folder_whose_work_is_another_tools_is_left_alone(tasks, tmp_path):
+    work = tmp_path / "mine" / ".work"
+    work.mkdir(parents=True)
+    (work / "thesis.txt").write_text("years of it")
+    (tmp_path / "mine" / "train-00000-of-00001.parquet").write_bytes(b"mine")
+    for overwrite in (False, True):
+        with pytest.raises(InputError, match="not empty"):
+            build([tasks], tmp_path / "mine", overwrite=overwrite)
+    assert (work / "thesis.txt").read_text() == "years of it"

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -196,6 +198,97 @@ def test_a_new_folder_appears_whole_or_not_at_all(tmp_path):
     with pytest.raises(InputError, match="exists already"), new_folder(out):
         pass
     assert (out / "model.onnx").read_text() == "whole"
+
+
+STRANGERS = {
+    "a tokenizer alone": lambda folder: (folder / "tokenizer.json").write_text("{}"),
+    "a folder called model.onnx": lambda folder: (folder / "model.onnx" / "within").mkdir(parents=True),
+    "another's manifest": lambda folder: (folder / "manifest.json").write_text('{"name": "an app", "icons": []}'),
+    "a manifest of pairs": lambda folder: (folder / "manifest.json").write_text('{"format": 1, "fingerprint": "x"}'),
+    "a model without a manifest": lambda folder: (folder / "model.onnx").write_bytes(b"weights"),
+}
+
+
+@pytest.mark.parametrize("what", STRANGERS)
+def test_what_only_has_the_names_of_a_bundle_is_not_replaced(tmp_path, what):
+    out = tmp_path / "out"
+    out.mkdir()
+    STRANGERS[what](out)
+    before = sorted(out.rglob("*"))
+    with pytest.raises(InputError, match="is not replaced"), new_folder(out, overwrite=True):
+        pass
+    assert sorted(out.rglob("*")) == before
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_bundle_that_somebody_put_notes_into_meanwhile_is_not_replaced(bundle, tmp_path):
+    with pytest.raises(InputError, match="holds other things"), new_folder(bundle, overwrite=True) as scratch:
+        (scratch / "model.onnx").write_text("new")
+        (bundle / "notes").write_text("mine")
+    assert (bundle / "notes").read_text() == "mine"
+    assert load_bundle(bundle)
+    assert list(tmp_path.iterdir()) == [bundle]
+
+
+EXPORTING = """
+import sys, time
+from pathlib import Path
+from cappy_select.bundle import new_folder
+with new_folder(Path(sys.argv[1]), overwrite=True) as scratch:
+    (scratch / "model.onnx").write_text("half")
+    print(scratch, flush=True)
+    time.sleep(float(sys.argv[2]))
+"""
+
+
+def exporting(out, seconds=100.0):
+    command = [sys.executable, "-c", EXPORTING, str(out), str(seconds)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    return process, Path(process.stdout.readline().strip())
+
+
+def made_long_ago(folder):
+    long_ago = time.time() - 10_000
+    os.utime(folder, (long_ago, long_ago))
+
+
+def test_an_export_that_runs_for_hours_is_not_swept_away_by_another(tmp_path):
+    process, scratch = exporting(tmp_path / "out", 4)
+    made_long_ago(scratch)
+    with new_folder(tmp_path / "out") as second:
+        assert (scratch / "model.onnx").exists()
+        made_long_ago(second)  # and the other way round: within one process
+        with new_folder(tmp_path / "out"):
+            assert second.exists()
+        shutil.rmtree(tmp_path / "out")
+    shutil.rmtree(tmp_path / "out")
+    assert process.wait(60) == 0
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["model.onnx"]  # and not its lock
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_what_a_killed_export_left_is_swept_away_by_the_next(tmp_path):
+    process, scratch = exporting(tmp_path / "out")
+    process.kill()
+    process.wait(60)
+    made_long_ago(scratch)
+    with new_folder(tmp_path / "out"):
+        assert not scratch.exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_bundle_that_was_aside_when_its_export_was_killed_comes_back(bundle, tmp_path):
+    process, scratch = exporting(bundle)
+    (tmp_path / ".bundle.partial-aside").mkdir()
+    bundle.rename(tmp_path / ".bundle.partial-aside" / "old")
+    process.kill()
+    process.wait(60)
+    for folder in (scratch, tmp_path / ".bundle.partial-aside"):
+        made_long_ago(folder)
+    with pytest.raises(RuntimeError), new_folder(bundle, overwrite=True):
+        raise RuntimeError("this one fails, too")
+    assert load_bundle(bundle)
+    assert list(tmp_path.iterdir()) == [bundle]
 
 
 def test_a_manifest_that_promises_more_than_the_model_has(bundle):

@@ -345,3 +345,13 @@ def test_eval_compares_every_strategy(tmp_path):
     shown = ok("eval", "selection", file, "--strategy", "all", *out).stdout
     assert "no costs recorded" in shown
     assert "no log-probabilities recorded" in shown
+
+
+@pytest.mark.parametrize("verb", ["rank", "score"])
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+def test_bytes_that_are_no_text_are_scored_all_the_same(verb, locale):
+    command = [sys.executable, "-m", "cappy_select.cli", verb, b"Is it \xff?", "-"]
+    done = subprocess.run(
+        command, input=b"yes \xfe\xff\nno\n", capture_output=True, env=os.environ | {"LC_ALL": locale}, timeout=120
+    )
+    assert (done.returncode, len(done.stdout.splitlines())) == (0, 2), done.stderr

@@ -103,6 +103,37 @@ def test_lone_surrogates_are_encoded_as_replacement_characters(both):
     assert np.array_equal(broken.kept, replaced.kept)
 
 
+NAMES = ("[SEP]", "[CLS]", "[PAD]", "[MASK]", "[UNK]", "<s>", "</s>", "<pad>", "<mask>", "<unk>")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_name_of_a_special_token_in_a_text_is_text(both, name):
+    reference, encoder = both
+    unknown = reference.unk_token_id  # what a letter that is in no vocabulary becomes
+    specials = set(reference.all_special_ids) - {unknown}
+    for text in (name, f"yes {name} no", f"{name}{name}yes", f"yes{name}"):
+        (tokens,) = encoder.tokens([text])
+        assert not specials & set(tokens.kept.tolist())
+        assert encoder.count(text) > 1
+    (answer,) = encoder.tokens([f"yes {name} no"])
+    ids, _ = encoder.join(encoder.pair(answer, answer))
+    plain, _ = encoder.join(encoder.pair(*encoder.tokens(["yes", "no"])))
+    assert [each for each in ids.tolist() if each in specials] == [each for each in plain.tolist() if each in specials]
+
+
+def test_a_separator_that_is_listed_as_a_plain_token_is_no_separator_in_a_text_either(bundles):
+    bundle = bundles["bert"]
+    tokenizer = json.loads((bundle.path / "tokenizer.json").read_text())
+    for token in tokenizer["added_tokens"]:
+        token["special"] = False
+    encoder = PairEncoder(json.dumps(tokenizer).encode(), 512, bundle.path)
+    usual = PairEncoder.of(bundle)
+    for text in ("yes [SEP] no", "[CLS]", "yes"):
+        assert [each.kept.tolist() for each in encoder.tokens([text])] == [
+            each.kept.tolist() for each in usual.tokens([text])
+        ]
+
+
 @pytest.mark.parametrize("pair", ["ab", ("a",), ("a", 3), ("a", None), ("a", "b", "c"), 7, None])
 def test_a_pair_that_is_not_two_strings_is_named(pair):
     with pytest.raises(InputError, match="pair 1 must be"):

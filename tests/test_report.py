@@ -230,3 +230,12 @@ def test_things_of_one_group_are_no_independent_evidence():
     )
     assert together.mean == alone.mean
     assert together.high - together.low == pytest.approx(alone.high - alone.low, rel=0.1)
+
+
+@pytest.mark.parametrize("name", ["report.md", "report.html", "report.json"])
+def test_a_report_of_somebody_elses_is_not_replaced(tmp_path, name):
+    (tmp_path / name).write_text("<html>my own</html>")
+    for write in (check_folder, lambda folder: write_report(folder, report())):
+        with pytest.raises(InputError, match=f"holds {name} that no report of ours wrote"):
+            write(tmp_path)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, "<html>my own</html>")]

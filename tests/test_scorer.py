@@ -354,6 +354,17 @@ def test_a_forked_child_scores_with_a_session_of_its_own():
     assert done.returncode == 7, done.stderr
 
 
+def test_no_text_is_too_odd_to_be_scored(tiny):
+    """Half a character, as some models send it, is scored as a replacement character; the text stays as it is."""
+    odd = ["a \ud800 b", "\udfff", "\ud83d\ude00", "\udcff" * 20, "a\x00b", "\uffff", "\U0010ffff", "[SEP]" * 300]
+    assert np.isfinite(tiny.score("q \ud83d", odd[:7])).all()
+    assert np.isfinite(tiny.score_pairs([(text, text) for text in odd[:7]])).all()
+    assert sorted(row.response for row in tiny.rank(odd[0], odd[:7])) == sorted(odd[:7])
+    assert all(tiny.count_tokens(text) >= 0 for text in odd)
+    assert tiny.score("q", ["a \ud800 b"]) == tiny.score("q", ["a \ufffd b"])
+    assert asyncio.run(tiny.ascore("q", odd[:2])).tolist() == tiny.score("q", odd[:2]).tolist()
+
+
 def test_ranking_10000_responses_with_one_of_a_megabyte_reports_what_was_cut(tiny):
     responses = [f"answer {n} " + "river " * (n % 12) for n in range(10_000)]
     responses[5000] = "which river " * 85_000
