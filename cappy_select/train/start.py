@@ -62,6 +62,9 @@ def starting_point(config: TrainConfig) -> Start:
         weights = {} if config.fresh else weights
     else:
         shape, weights = (read_config(folder), {}) if config.fresh else read_checkpoint(folder)
+    for parameter, value in weights.items():
+        if not np.isfinite(value).all():
+            raise InputError(f"{folder} is damaged: its weights {parameter!r} hold values that are no finite numbers")
     if config.window > shape.max_length:
         raise InputError(f"the last bucket is {config.window} tokens, but {folder} takes {shape.max_length} at most")
     tokenizer = _tokenizer(folder) if bundle is None else bundle.read(TOKENIZER)
