@@ -1,4 +1,4 @@
-"""Reading the shards of a folder of pairs: whatever is not as `cappy build` writes it is an InputError with its place."""
+"""Reading the shards of a folder of pairs: what is not as `cappy build` writes it is an InputError with its place."""
 
 from __future__ import annotations
 

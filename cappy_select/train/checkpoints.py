@@ -174,7 +174,7 @@ def _sum_of_bits(tree: Any) -> jax.Array:
 
 
 def _sealed(tree: Any, owner: Mapping[str, Any]) -> dict[str, Any]:
-    """With a hash of whose it is, and a checksum, the same in any layout: Orbax itself does not notice changed bytes."""
+    """With a hash of whose it is, and a checksum, the same in any layout: Orbax does not notice changed bytes."""
     whose = jnp.asarray(_hashed(owner))
     return {"kept": tree, "owner": whose, "seal": _sum_of_bits((tree, whose))}
 
