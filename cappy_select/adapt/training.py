@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 from cappy_select.adapt.config import AdaptConfig
-from cappy_select.data.folder import read_manifest
-from cappy_select.data.records import parquet_module
+from cappy_select.data.shards import read_pairs, shards_of
 from cappy_select.train.config import TrainConfig
 
 # An update has few groups, and there are some dozens of updates however few the examples are; when there are very many,
@@ -54,9 +52,7 @@ def uses_references(config: AdaptConfig, judged: int, samples: int) -> bool:
 def groups_of(pairs: Path) -> tuple[int, int]:
     """How many groups the training pairs are, and how many rows the widest has."""
     rows: Counter[tuple[str, str]] = Counter()
-    manifest: dict[str, Any] = read_manifest(pairs)
-    for file in manifest["files"]:
-        if file["name"].startswith("train-"):
-            table = parquet_module().read_table(pairs / file["name"], columns=["task", "group"])
-            rows.update(zip(table.column("task").to_pylist(), table.column("group").to_pylist(), strict=True))
+    for shard in shards_of(pairs, "train"):
+        for columns in read_pairs(pairs / shard["name"], ["task", "group"]):
+            rows.update(zip(columns["task"], columns["group"], strict=True))
     return len(rows), max(rows.values(), default=0)

@@ -144,6 +144,11 @@ def shard_names(train: int, validation: int) -> list[str]:
     return [f"{side}-{at:05}-of-{of:05}.parquet" for side, of in counts.items() for at in range(of)]
 
 
+def is_shard(name: Any) -> bool:
+    """Whether a file is called as shards are."""
+    return isinstance(name, str) and _SHARD_NAME.fullmatch(name) is not None
+
+
 def hashed(path: str | Path) -> dict[str, Any]:
     """A file's name, size and SHA-256. Raises InputError."""
     try:

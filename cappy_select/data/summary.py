@@ -11,10 +11,10 @@ from typing import Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from cappy_select.bundle import EMBEDDED, load_bundle
-from cappy_select.data.dealing import SCORE_BINS
-from cappy_select.data.folder import read_manifest
+from cappy_select.data.dealing import PAIR_FIELDS, SCORE_BINS
 from cappy_select.data.instances import Instance, read_instances
-from cappy_select.data.records import Problems, is_rows, parquet_module, read_records
+from cappy_select.data.records import Problems, is_rows, read_records
+from cappy_select.data.shards import check_shards, read_pairs, shards_of
 from cappy_select.data.steps import WINDOW
 from cappy_select.data.store import SampleStore
 from cappy_select.errors import InputError
@@ -57,8 +57,7 @@ def summary_of(path: str | Path, *, examples: int = 5) -> Summary:
     """
     path = Path(path)
     if path.is_dir():
-        files = [path / file["name"] for file in read_manifest(path)["files"]]
-        return _pairs(path.name, files, examples)
+        return _pairs(path.name, check_shards(path, shards_of(path)), examples)
     if not path.is_file():
         raise InputError(f"no such file or folder: {path}")
     if not is_rows(path):
@@ -70,20 +69,19 @@ def summary_of(path: str | Path, *, examples: int = 5) -> Summary:
 
 
 def _pairs(name: str, files: list[Path], examples: int) -> Summary:
-    pq = parquet_module()
     counts: dict[str, Counter[str]] = {"task": Counter(), "kind": Counter()}
     scores = [0] * SCORE_BINS
     shown: list[dict[str, Any]] = []
     for file in files:
-        with pq.ParquetFile(file) as opened:
-            for batch in opened.iter_batches(columns=["score", "task", "kind"]):
-                for score, task, kind in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-                    scores[_bin(score)] += 1
-                    counts["task"][task] += 1
-                    counts["kind"][kind] += 1
-            for batch in opened.iter_batches(batch_size=_MEASURED):
-                shown += batch.to_pylist()[: _MEASURED - len(shown)]
-                break
+        for columns in read_pairs(file, ["score", "task", "kind"]):
+            for score, task, kind in zip(*columns.values(), strict=True):
+                scores[_bin(score)] += 1
+                counts["task"][task] += 1
+                counts["kind"][kind] += 1
+        for columns in read_pairs(file, PAIR_FIELDS, _MEASURED):
+            rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+            shown += rows[: _MEASURED - len(shown)]
+            break
     return Summary(
         name=name,
         holds="pairs",

@@ -12,13 +12,13 @@ import torch
 import transformers
 
 from cappy_select import hub
-from cappy_select.errors import BundleNotFound, ExportError
+from cappy_select.errors import BundleNotFound, ExportError, InputError
 from cappy_select.json_text import loads
 from cappy_select.scorer.tokenizer_rules import checked_tokenizer
+from cappy_select.weight_files import Kind, WeightFiles, weight_files, weight_patterns
 
 ARCHITECTURES = ("roberta", "bert")
-_SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
-_PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+_KINDS: tuple[Kind, ...] = ("safetensors", "bin")
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def load_checkpoint(source: str | Path, revision: str | None = None) -> Checkpoi
         architecture=f"{config['model_type']} {model.config.num_hidden_layers}x{model.config.hidden_size}",
         max_length=max_length,
         provenance=provenance
-        | {"weights": weights, "torch": torch.__version__, "transformers": transformers.__version__},
+        | {"weights": weights.name, "torch": torch.__version__, "transformers": transformers.__version__},
     )
 
 
@@ -66,9 +66,9 @@ def _locate(source: str | Path, revision: str | None) -> tuple[Path, str, dict[s
     if not text.startswith(hub.PREFIX) and (text.count("/") != 1 or text.startswith((".", "/", "~"))):
         raise BundleNotFound(f"no checkpoint at {text!r}: it is no folder, and a hub id is written hf://org/name")
     repo = hub.repo_id(text)
-    safe = hub.fetch(repo, revision, ["config.json", *hub.TOKENIZER_FILES, *_SAFETENSORS, "model-*-of-*.safetensors"])
-    if not any((safe.path / name).exists() for name in _SAFETENSORS):
-        hub.fetch(repo, safe.commit, [*_PICKLED, "pytorch_model-*-of-*.bin"])
+    safe = hub.fetch(repo, revision, ["config.json", *hub.TOKENIZER_FILES, *weight_patterns("safetensors")])
+    if not any((safe.path / name).exists() for name in weight_patterns("safetensors")):
+        hub.fetch(repo, safe.commit, weight_patterns("bin"))
     return safe.path, repo.split("/")[1], {"checkpoint": f"hf://{repo}", "revision": safe.commit}
 
 
@@ -96,14 +96,12 @@ def _config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _weights_file(folder: Path) -> str:
-    for name in (*_SAFETENSORS, *_PICKLED):
-        if (folder / name).is_file():
-            return name
-    raise ExportError(
-        f"{folder} has no weights: expected {_SAFETENSORS[0]} or {_PICKLED[0]} (Flax weights, .msgpack, can't be "
-        "read yet: convert them with transformers 4)"
-    )
+def _weights_file(folder: Path) -> WeightFiles:
+    try:
+        return weight_files(folder, _KINDS)
+    except InputError as error:
+        flax = "; Flax weights (.msgpack) can't be read yet: convert them with transformers 4"
+        raise ExportError(f"{error}{flax if any(folder.glob('*.msgpack')) else ''}") from error
 
 
 def _tokenizer(folder: Path) -> Any:
@@ -126,29 +124,29 @@ def _tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
-def _model(folder: Path, weights: str) -> Any:
+def _model(folder: Path, weights: WeightFiles) -> Any:
     try:
         with _quiet():
             model, report = transformers.AutoModelForSequenceClassification.from_pretrained(
                 folder,
                 dtype=torch.float32,
                 attn_implementation="eager",  # the form that onnxruntime's attention fusion recognises
-                use_safetensors=weights in _SAFETENSORS,
+                use_safetensors=weights.kind == "safetensors",
                 weights_only=True,
                 local_files_only=True,
                 trust_remote_code=False,
                 output_loading_info=True,
             )
     except Exception as error:  # safetensors, pickle, json and shape errors have no common base
-        raise ExportError(f"{folder / weights} can't be loaded: {_line(error)}") from error
+        raise ExportError(f"{folder / weights.name} can't be loaded: {_line(error)}") from error
     missing = sorted(key for key in report["missing_keys"] if "position_ids" not in key)
     if missing:
         raise ExportError(
-            f"{folder / weights} lacks {len(missing)} weights, among them {missing[0]!r}: is it a scorer?"
+            f"{folder / weights.name} lacks {len(missing)} weights, among them {missing[0]!r}: is it a scorer?"
         )
     for key, tensor in model.state_dict().items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise ExportError(f"{folder / weights} is damaged: {key!r} holds values that are not finite")
+            raise ExportError(f"{folder / weights.name} is damaged: {key!r} holds values that are not finite")
     return model.eval()
 
 

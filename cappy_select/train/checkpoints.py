@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
 import orbax.checkpoint as ocp
 
-from cappy_select.errors import DataError
+from cappy_select.errors import DataError, InputError
 from cappy_select.train.steps import State, Weights
 
 _KEPT = 2
+_FORMAT = 2  # of what is kept; 2: with whose it is
+_REMEDY = "Take it away, or train anew in another folder"
 
 
 class Checkpoints:
@@ -24,9 +30,12 @@ class Checkpoints:
 
     Args:
         folder: Made when it is not there. With several processes all of them must see it.
+        owner: What makes the run the one it is, as plain JSON. It is kept beside each state, and its hash in the state,
+            under the seal: what another run kept is refused.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, owner: Mapping[str, Any]) -> None:
+        self._owner = {"format": _FORMAT, **owner}
         with self._errors(folder):
             self._last, self._best = (
                 ocp.CheckpointManager(
@@ -40,20 +49,20 @@ class Checkpoints:
         """Keep a state; returns before it is written. Raises DataError, also for one before that could not be."""
         with self._errors(self._last.directory):
             if step not in self._last.all_steps():
-                self._last.save(step, args=ocp.args.StandardSave(_sealed(state._asdict())), force=True)
+                self._keep(self._last, step, state._asdict())
 
     def save_best(self, step: int, weights: Weights) -> None:
         """Keep the best weights so far instead of those before; returns when they are written. Raises DataError."""
         with self._errors(self._best.directory):
             if step not in self._best.all_steps():
-                self._best.save(step, args=ocp.args.StandardSave(_sealed(weights)), force=True)
+                self._keep(self._best, step, weights)
                 self._best.wait_until_finished()
 
     def newest(self, like: State) -> State | None:
         """The newest state that can be read, in the layout of `like`; None when there is none.
 
         One that can't be read is put aside with a warning, and so are best weights of later steps. Raises DataError
-        when there are some and none can be read.
+        when there are some and none can be read, InputError when one is another run's.
         """
         self.wait()
         found, step, reason = None, -1, ""
@@ -61,7 +70,11 @@ class Checkpoints:
         for step in sorted(self._last.all_steps(), reverse=True):
             try:
                 found = State(**self._restored(self._last, step, like._asdict()))
+                if int(found.step) != step:
+                    raise ValueError(f"it is the state after update {int(found.step)}")
                 break
+            except InputError:
+                raise
             except Exception as error:  # what a damaged file raises is not documented
                 reason = " ".join(str(error).split())[:200]
                 unread.append(step)
@@ -80,10 +93,15 @@ class Checkpoints:
         return found
 
     def best(self, step: int, like: Weights) -> Weights | None:
-        """The best weights, which are those of this step; None, with a warning, when they can't be read."""
+        """The best weights, which are those of this step; None, with a warning, when they can't be read.
+
+        Raises InputError when they are another run's.
+        """
         self.wait()
         try:
             return dict(self._restored(self._best, step, like))
+        except InputError:
+            raise
         except Exception as error:  # what a damaged file raises is not documented
             reason = " ".join(str(error).split())[:200]
             warnings.warn(
@@ -110,13 +128,32 @@ class Checkpoints:
                 if kind is None:
                     raise
 
-    @staticmethod
-    def _restored(manager: Any, step: int, like: Any) -> Any:
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, _sealed(like))
+    def _keep(self, manager: Any, step: int, tree: Any) -> None:
+        arguments = ocp.args.StandardSave(_sealed(tree, self._owner))
+        manager.save(step, args=arguments, force=True, custom_metadata={"owner": self._owner})
+
+    def _restored(self, manager: Any, step: int, like: Any) -> Any:
+        folder = manager.directory / str(step)
+        self._check_owner(folder, manager.metadata(step).custom_metadata)
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, _sealed(like, self._owner))
         found = manager.restore(step, args=ocp.args.StandardRestore(abstract))
-        if int(_sum_of_bits(found["kept"])) != int(found["seal"]):
+        if int(_sum_of_bits((found["kept"], found["owner"]))) != int(found["seal"]):
             raise ValueError("its numbers are not those that were written")
+        if not np.array_equal(np.asarray(found["owner"]), _hashed(self._owner)):
+            raise InputError(f"{folder} is another run's, though it says that it is this one's: {_REMEDY}")
         return found["kept"]
+
+    def _check_owner(self, folder: Any, beside: Mapping[str, Any] | None) -> None:
+        """Say whose a state is that is not this run's."""
+        owner = (beside or {}).get("owner")
+        if not isinstance(owner, dict):
+            raise ValueError("it does not say which run it is of: an earlier version of cappy-select kept it")
+        if owner == self._owner:
+            return
+        named = [name for name in {**self._owner, **owner} if owner.get(name) != self._owner.get(name)]
+        told = [f"{name} is {owner.get(name)!r:.40} there and {self._owner.get(name)!r:.40} here" for name in named[:3]]
+        more = f", and {len(named) - 3} more" if named[3:] else ""
+        raise InputError(f"{folder} is another run's: {'; '.join(told)}{more}. {_REMEDY}")
 
     @staticmethod
     @contextmanager
@@ -136,9 +173,16 @@ def _sum_of_bits(tree: Any) -> jax.Array:
     return sum((jnp.sum(each, dtype=jnp.uint32) for each in bits), jnp.uint32(0))
 
 
-def _sealed(tree: Any) -> dict[str, Any]:
-    """With a checksum, the same in any layout: Orbax itself does not notice changed bytes."""
-    return {"kept": tree, "seal": _sum_of_bits(tree)}
+def _sealed(tree: Any, owner: Mapping[str, Any]) -> dict[str, Any]:
+    """With a hash of whose it is, and a checksum, the same in any layout: Orbax does not notice changed bytes."""
+    whose = jnp.asarray(_hashed(owner))
+    return {"kept": tree, "owner": whose, "seal": _sum_of_bits((tree, whose))}
+
+
+def _hashed(owner: Mapping[str, Any]) -> npt.NDArray[np.uint32]:
+    """uint32[8]."""
+    digest = hashlib.sha256(json.dumps(owner, sort_keys=True).encode()).digest()
+    return np.frombuffer(digest, np.uint32)
 
 
 def _put_aside(manager: Any, step: int) -> None:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from cappy_select.errors import DataError
 from cappy_select.train.batches import Batches, MicroBatch
 from cappy_select.train.order import Rows, permuted
 from cappy_select.train.tokens import TokenSet
@@ -50,10 +51,16 @@ class Validation:
         self._rows: Rows = np.concatenate([np.arange(start, end) for start, end in self._groups])
 
     def look(self, batches: Batches, scores_of: Callable[[MicroBatch], npt.NDArray[np.float32]]) -> Evaluation:
-        """Evaluate what `scores_of` gives for micro-batches of one row a unit: float32[units, 1]."""
+        """Evaluate what `scores_of` gives for micro-batches of one row a unit: float32[units, 1].
+
+        Raises DataError when a score is no finite number: nothing could be said of such a scorer, and none is better.
+        """
         scores = np.zeros(len(self._tokens), np.float32)
         for rows, micro in batches.cut(self._rows[:, None]):
             scores[rows[:, 0]] = scores_of(micro)[: len(rows), 0]
+        lost = int(np.sum(~np.isfinite(scores[self._rows])))
+        if lost:
+            raise DataError(f"{lost} of the {len(self._rows)} scores of the validation pairs are no finite numbers")
         loss = float(np.mean(np.square(scores[self._rows] - self._tokens.scores[self._rows])))
         right, chance = [], []
         for start, end in self._groups:

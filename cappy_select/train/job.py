@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import statistics
 from collections.abc import Callable, Iterator
@@ -16,13 +17,14 @@ from filelock import FileLock, Timeout
 from cappy_select.data.build import build
 from cappy_select.data.folder import damaged_file, read_manifest
 from cappy_select.data.partitions import disk_errors
+from cappy_select.data.shards import count_pairs, shards_of
 from cappy_select.errors import InputError
 from cappy_select.export import Card, export_checkpoint, require_export
 from cappy_select.train.config import TrainConfig
 from cappy_select.train.loop import Fit, fit
 from cappy_select.train.mesh import mesh_of
 from cappy_select.train.plot import plot_training
-from cappy_select.train.run import Update, claim, read_log, wandb_module, write_run
+from cappy_select.train.run import Update, claim, owner_of, read_log, wandb_module, write_run
 from cappy_select.train.runtime import in_turn
 from cappy_select.train.start import Start, starting_point
 from cappy_select.train.tokens import TokenSet, tokenised
@@ -90,13 +92,22 @@ def train(
             return Result(begun, read_log(out), config.updates, None)
         pairs = in_turn(lambda: _pairs(config, out, on_stage))
         data = _data(config, pairs)
-        if begun["data"] not in (None, data):
+        # A run of an earlier version has no hash of the shards.
+        if begun["data"] is not None and begun["data"] != {name: data[name] for name in begun["data"] if name in data}:
             raise InputError(f"{out} holds a run on other pairs than {config.pairs} has now: give another folder")
         begun["data"] = data
         in_turn(lambda: write_run(out, begun) if jax.process_index() == 0 else None)
         train_side, validation_side = _tokens(config, start, pairs, data["rows"], out, on_stage, on_tokens)
         fitted = fit(
-            config, start, train_side, validation_side, out, wandb=wandb, on_stage=on_stage, on_update=on_update
+            config,
+            start,
+            train_side,
+            validation_side,
+            out,
+            owner=owner_of(begun),
+            wandb=wandb,
+            on_stage=on_stage,
+            on_update=on_update,
         )
         if fitted.weights is None or jax.process_index() > 0:
             return Result(begun, fitted.updates, fitted.done, fitted.signal)
@@ -120,16 +131,23 @@ def _data(config: TrainConfig, pairs: Path) -> dict[str, Any]:
     try:
         rows = {side: int(manifest["rows"][side]["rows"]) for side in ("train", "validation")}
         tasks = len(manifest["rows"]["train"]["tasks"])
+        content = hashlib.sha256("".join(shard["sha256"] for shard in shards_of(pairs)).encode()).hexdigest()
         damaged = damaged_file(pairs, manifest)
+    except InputError:
+        raise
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"the manifest of {pairs} lacks {error}: build the pairs again") from error
     if damaged is not None:
         raise InputError(f"{damaged} is missing or damaged: build the pairs again")
+    for side, said in rows.items():
+        there = count_pairs([pairs / shard["name"] for shard in shards_of(pairs, side)])
+        if there != said:
+            raise InputError(f"{pairs} has {there} {side} pairs, its manifest says {said}: build the pairs again")
     if not rows["train"]:
         raise InputError(f"{config.pairs} has no training pairs")
     if config.patience is not None and not rows["validation"]:
         raise InputError(f"patience={config.patience} needs validation pairs, and {config.pairs} has none")
-    return {"fingerprint": manifest["fingerprint"], "rows": rows, "tasks": tasks}
+    return {"fingerprint": manifest["fingerprint"], "rows": rows, "tasks": tasks, "sha256": content}
 
 
 def _tokens(

@@ -54,11 +54,14 @@ def fit(
     validation: TokenSet | None,
     out: Path,
     *,
+    owner: Mapping[str, Any] | None = None,
     wandb: str | None = None,
     on_stage: Callable[[str], None] = lambda stage: None,
     on_update: Callable[[Update], None] = lambda update: None,
 ) -> Fit:
     """Train on `train` from where `out` is, or from the start; keep the best by `validation`.
+
+    `owner` is what makes this run the one it is: states that another run kept are refused.
 
     SIGTERM and SIGINT end it between two micro-batches, with a checkpoint. Raises InputError, DataError.
     """
@@ -89,7 +92,7 @@ def fit(
     # ------------------------------------------------------------------------------------------------------- the loop
     with ExitStack() as stack:
         stop = stack.enter_context(_stop_signals())
-        checkpoints = stack.enter_context(Checkpoints(out / "checkpoints"))
+        checkpoints = stack.enter_context(Checkpoints(out / "checkpoints", owner or {}))
         gone_on = checkpoints.newest(state)
         state = state if gone_on is None else gone_on
         done = int(state.step)
@@ -104,7 +107,11 @@ def fit(
         try:
             while True:
                 if due(done) and done not in log.evaluations and looked is not None and looks is not None:
-                    evaluation = looked.look(looks, partial(_scores, run, state.weights, stop))
+                    try:
+                        evaluation = looked.look(looks, partial(_scores, run, state.weights, stop))
+                    except DataError as error:
+                        why = "training diverged: lower learning_rate, or clip" if done else "start from another scorer"
+                        raise DataError(f"after update {done} {error}: {why}") from error
                     if best_of(competing() | {done: evaluation}) == done:
                         checkpoints.save(done, state)  # no later weights are kept than there is a state to go on from
                         checkpoints.wait()

@@ -112,6 +112,13 @@ def claim(out: Path, config: TrainConfig, start: Mapping[str, Any], *, resume: b
     return begun
 
 
+def owner_of(run: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes a run the one it is, and nothing that may change when it goes on: its configuration, its start, its
+    pairs. A checkpoint has it with it."""
+    settings = {f"config.{key}": value for key, value in run["config"].items() if key not in _FREE}
+    return settings | {"start": run["start"]["sha256"], "pairs": run["data"]["fingerprint"]}
+
+
 def _has_checkpoint(out: Path) -> bool:
     kept = out / "checkpoints" / "last"
     return kept.is_dir() and any(folder.name.isdigit() for folder in kept.iterdir())

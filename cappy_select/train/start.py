@@ -15,9 +15,9 @@ from cappy_select.scorer.encoding import PairEncoder
 from cappy_select.train.config import TrainConfig
 from cappy_select.train.encoder import EncoderConfig
 from cappy_select.train.weights import Array, read_checkpoint, read_config
+from cappy_select.weight_files import KINDS, weight_patterns
 
 DEFAULT = "embedded"  # as a `TrainConfig.checkpoint`: the scorer that comes with the library
-_WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "flax_model*.msgpack")
 
 
 class Start(NamedTuple):
@@ -62,6 +62,9 @@ def starting_point(config: TrainConfig) -> Start:
         weights = {} if config.fresh else weights
     else:
         shape, weights = (read_config(folder), {}) if config.fresh else read_checkpoint(folder)
+    for parameter, value in weights.items():
+        if not np.isfinite(value).all():
+            raise InputError(f"{folder} is damaged: its weights {parameter!r} hold values that are no finite numbers")
     if config.window > shape.max_length:
         raise InputError(f"the last bucket is {config.window} tokens, but {folder} takes {shape.max_length} at most")
     tokenizer = _tokenizer(folder) if bundle is None else bundle.read(TOKENIZER)
@@ -94,9 +97,10 @@ def _folder(config: TrainConfig) -> Path:
     found = hub.fetch(repo, config.revision, [MANIFEST, "config.json", *hub.TOKENIZER_FILES])
     if (found.path / MANIFEST).is_file() and is_bundle(hub.fetch(repo, found.commit, [MODEL]).path):
         return found.path
-    for pattern in () if config.fresh else _WEIGHTS:  # a repository may hold the same weights in several forms
-        found = hub.fetch(repo, found.commit, [pattern])
-        if any(found.path.glob(pattern)):
+    for kind in () if config.fresh else KINDS:  # a repository may hold the same weights in several forms
+        patterns = weight_patterns(kind)
+        found = hub.fetch(repo, found.commit, patterns)
+        if any((found.path / name).is_file() for name in patterns):
             break
     return found.path
 

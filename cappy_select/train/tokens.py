@@ -22,14 +22,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cappy_select.data.folder import read_manifest
 from cappy_select.data.partitions import disk_errors
-from cappy_select.data.records import parquet_module
+from cappy_select.data.shards import check_shards, count_pairs, read_pairs, shards_of
 from cappy_select.errors import InputError
 from cappy_select.json_text import loads
 from cappy_select.scorer.encoding import PairEncoder
 
-_FORMAT = 3  # 2: repeated rows are groups of their own; 3: special tokens' names in a text are text
+# 2: repeated rows are groups of their own; 3: special tokens' names in a text are text; 4: of shards whose content and
+# labels were checked
+_FORMAT = 4
 _COLUMNS = ["instruction", "response", "score", "task", "group"]
 
 
@@ -79,11 +80,12 @@ def tokenised(
 ) -> TokenSet:
     """The tokens of one side (`train` or `validation`) of a folder of pairs; made when they are not in the cache.
 
-    Raises InputError when `pairs` is no folder of pairs or the side has no row.
+    Raises InputError when `pairs` is no folder of pairs, the side has no row, or a shard is not what the manifest says
+    or has a row that can't be trained on.
     """
-    manifest = read_manifest(pairs)
+    shards = shards_of(pairs, side)
     made_of = {
-        "pairs": manifest["fingerprint"],
+        "pairs": [shard["sha256"] for shard in shards],
         "side": side,
         "tokenizer": tokenizer_sha256,
         "max_length": encoder.room + encoder.special_count,
@@ -92,16 +94,18 @@ def tokenised(
     name = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
     folder = cache / f"{side}-{name}"
     if not _whole(folder):
-        files = [pairs / file["name"] for file in manifest["files"] if file["name"].startswith(f"{side}-")]
-        _make(files, folder, encoder, made_of, on_progress)
+        _make(check_shards(pairs, shards), folder, encoder, made_of, on_progress)
     return _load(folder)
 
 
 def _whole(folder: Path) -> bool:
-    """Whether all files are there and as long as they were."""
+    """Whether all files are there and as long as they were, and the labels can be trained on."""
     try:
         sizes = loads((folder / "tokens.json").read_text(encoding="utf-8"))["sizes"]
-        return all((folder / name).stat().st_size == size for name, size in sizes.items())
+        scores = np.load(folder / "scores.npy", mmap_mode="r")
+        return all((folder / name).stat().st_size == size for name, size in sizes.items()) and bool(
+            ((scores >= 0) & (scores <= 1)).all()
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
@@ -109,8 +113,7 @@ def _whole(folder: Path) -> bool:
 def _make(
     files: Sequence[Path], folder: Path, encoder: PairEncoder, made_of: dict[str, Any], told: Callable[[int, int], None]
 ) -> None:
-    pq = parquet_module()
-    total = sum(pq.read_metadata(file).num_rows for file in files)
+    total = count_pairs(files)
     if not total:
         raise InputError(f"these pairs have no row for {made_of['side']}")
     scratch = folder.with_name(f"{folder.name}.partial")
@@ -126,8 +129,7 @@ def _make(
         cut = 0
         with (scratch / "unsorted.bin").open("wb") as out:
             for file in files:
-                for batch in pq.ParquetFile(file).iter_batches(batch_size=2000, columns=_COLUMNS):
-                    columns = {name: batch.column(name).to_pylist() for name in _COLUMNS}
+                for columns in read_pairs(file, _COLUMNS):
                     asked, given = (list(encoder.tokens(columns[name])) for name in ("instruction", "response"))
                     for first, second in zip(asked, given, strict=True):
                         pair = encoder.pair(first, second)
@@ -140,7 +142,7 @@ def _make(
                     names += zip(columns["task"], columns["group"], strict=True)
                     texts = (columns[name] for name in ("instruction", "response", "score"))
                     digests += map(hash, zip(*texts, strict=True))
-                    told(batch.num_rows, total)
+                    told(len(columns["score"]), total)
         groups, tasks = _grouped(names, np.array(digests))
         _sort_by_group(scratch, kind, np.array(lengths), np.array(responses), np.array(scores), groups)
         (scratch / "tasks.json").write_text(json.dumps(tasks), encoding="utf-8")

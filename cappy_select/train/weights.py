@@ -21,6 +21,7 @@ from cappy_select.errors import InputError, validation_message
 from cappy_select.hub import TOKENIZER_FILES
 from cappy_select.json_text import loads
 from cappy_select.train.encoder import Architecture, EncoderConfig, parameter_shapes
+from cappy_select.weight_files import Kind, check_named, weight_files
 
 Array = npt.NDArray[np.float32]
 
@@ -69,7 +70,7 @@ def checkpoint_name(parameter: str, architecture: Architecture, layer: int | Non
 
 
 def read_checkpoint(folder: str | Path) -> tuple[EncoderConfig, dict[str, Array]]:
-    """The shape and the parameters in a checkpoint folder: `.safetensors`, `.bin` or `.msgpack`.
+    """The shape and the parameters in a checkpoint folder; `weight_files` says in which of its files.
 
     A missing head (a bare encoder, or one trained for something else) is left out of what is returned.
     Raises InputError when the folder is no checkpoint of a BERT or RoBERTa, or a tensor is missing or misshapen.
@@ -171,16 +172,19 @@ def _as_torch(name: str, value: Array) -> Array:
 
 
 def _tensors(folder: Path) -> Mapping[str, Any]:
-    readers: dict[str, Callable[[Path], dict[str, Any]]] = {
-        "*.safetensors": _safetensors,
-        "pytorch_model*.bin": _pickled,
-        "flax_model*.msgpack": _msgpack,
+    readers: dict[Kind, Callable[[Path], dict[str, Any]]] = {
+        "safetensors": _safetensors,
+        "bin": _pickled,
+        "msgpack": _msgpack,
     }
-    for pattern, read in readers.items():
-        files = sorted(folder.glob(pattern))
-        if files:
-            return _named({name: tensor for file in files for name, tensor in read(file).items()})
-    raise InputError(f"{folder} has no weights: expected model.safetensors, pytorch_model.bin or flax_model.msgpack")
+    chosen = weight_files(folder)
+    tensors: dict[str, Any] = {}
+    for file in chosen.files:
+        found = readers[chosen.kind](file)
+        if chosen.named is not None and chosen.kind == "bin":  # Flax's index separates names in another way
+            check_named(file, found, chosen.named[file.name])
+        tensors |= found
+    return _named(tensors)
 
 
 def _named(tensors: dict[str, Any]) -> dict[str, Any]:
