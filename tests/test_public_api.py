@@ -43,7 +43,8 @@ def test_importing_is_light(code):
 ORDER = [
     "telemetry", "fork", "errors", "copies", "time_limit", "daemon_pool", "finish_reasons", "characters", "thinking",
     "tool_calls", "figures", "json_text", "patterns", "spelling", "numbers", "json_schema", "types", "parameters",
-    "instruction", "hub", "weight_files", "bundle", "room", "scorer", "recorded", "sampling", "prices", "providers", "similarity",
+    "instruction", "hub", "weight_files", "bundle", "room", "scorer", "recorded", "sampling", "prices", "providers",
+    "similarity",
     "icl", "gates", "lanes", "calls", "fanout", "asking", "answers", "strategies", "background", "streaming", "select",
     "data", "export", "train", "evaluate", "adapt", "cli",
 ]  # fmt: skip
