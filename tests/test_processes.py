@@ -34,8 +34,8 @@ def code_of(pid):
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 
-def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if name != "TOKENIZERS_PARALLELISM"}
+def run(script: str, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if name != "TOKENIZERS_PARALLELISM"} | settings
     command = [sys.executable, "-W", "ignore", "-c", GUARD + textwrap.dedent(script), *arguments]
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=200)
 
@@ -209,6 +209,20 @@ def test_children_forked_while_scorers_load_and_a_shared_cache_is_written_score_
         print(codes, len(first.score("q", ["last"])))
     """)
     assert done.stdout.strip() == "[7, 7, 7, 7, 7, 7] 1", done.stderr
+
+
+@needs_fork
+def test_a_child_does_not_wait_for_the_tokenizers_threads_which_it_has_not_got():
+    done = run(
+        """
+        scorer = Scorer.load()
+        texts = [f"The Ucayali {n}" * 20 for n in range(50)]
+        scorer.score("q", texts)
+        print(code_of(child(lambda: 7 if scorer.score("r", texts).shape == (50,) else 8)))
+        """,
+        TOKENIZERS_PARALLELISM="true",
+    )
+    assert done.stdout.strip() == "7", done.stderr
 
 
 @needs_fork
