@@ -226,6 +226,35 @@ def test_a_child_does_not_wait_for_the_tokenizers_threads_which_it_has_not_got()
 
 
 @needs_fork
+def test_a_child_draws_from_a_local_model_while_the_parent_does(tmp_path):
+    from tiny import make_gpt2
+
+    done = run(
+        """
+        from cappy_select import NoCandidates, TransformersProvider
+        selector = Selector([TransformersProvider(sys.argv[1], max_tokens=8)], samples=1, deadline_s=50)
+        def ask():
+            try:
+                return selector.select("the river").text
+            except NoCandidates as none:  # random weights: most answers are cut off
+                return str(none.failures[0].kind)
+        over = threading.Event()
+        thread = threading.Thread(target=lambda: [ask() for _ in iter(over.is_set, True)])
+        thread.start()
+        codes = []
+        for _ in range(3):
+            time.sleep(0.2)
+            codes.append(code_of(child(lambda: 8 if ask() == "timeout" else 7)))
+        over.set()
+        thread.join()
+        print(codes)
+        """,
+        str(make_gpt2(tmp_path / "gpt2")),
+    )
+    assert done.stdout.strip() == "[7, 7, 7]", done.stderr
+
+
+@needs_fork
 def test_workers_of_a_server_that_loaded_selected_and_then_forked_do_both(loopback):
     """As under `gunicorn --preload`, and as multiprocessing forks."""
     loopback.replies["m"] = [Reply(text="yes")]
