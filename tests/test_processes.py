@@ -34,8 +34,8 @@ def code_of(pid):
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 
-def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if name != "TOKENIZERS_PARALLELISM"}
+def run(script: str, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if name != "TOKENIZERS_PARALLELISM"} | settings
     command = [sys.executable, "-W", "ignore", "-c", GUARD + textwrap.dedent(script), *arguments]
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=200)
 
@@ -209,6 +209,49 @@ def test_children_forked_while_scorers_load_and_a_shared_cache_is_written_score_
         print(codes, len(first.score("q", ["last"])))
     """)
     assert done.stdout.strip() == "[7, 7, 7, 7, 7, 7] 1", done.stderr
+
+
+@needs_fork
+def test_a_child_does_not_wait_for_the_tokenizers_threads_which_it_has_not_got():
+    done = run(
+        """
+        scorer = Scorer.load()
+        texts = [f"The Ucayali {n}" * 20 for n in range(50)]
+        scorer.score("q", texts)
+        print(code_of(child(lambda: 7 if scorer.score("r", texts).shape == (50,) else 8)))
+        """,
+        TOKENIZERS_PARALLELISM="true",
+    )
+    assert done.stdout.strip() == "7", done.stderr
+
+
+@needs_fork
+def test_a_child_draws_from_a_local_model_while_the_parent_does(tmp_path):
+    from tiny import make_gpt2
+
+    done = run(
+        """
+        from cappy_select import NoCandidates, TransformersProvider
+        selector = Selector([TransformersProvider(sys.argv[1], max_tokens=8)], samples=1, deadline_s=50)
+        def ask():
+            try:
+                return selector.select("the river").text
+            except NoCandidates as none:  # random weights: most answers are cut off
+                return str(none.failures[0].kind)
+        over = threading.Event()
+        thread = threading.Thread(target=lambda: [ask() for _ in iter(over.is_set, True)])
+        thread.start()
+        codes = []
+        for _ in range(3):
+            time.sleep(0.2)
+            codes.append(code_of(child(lambda: 8 if ask() == "timeout" else 7)))
+        over.set()
+        thread.join()
+        print(codes)
+        """,
+        str(make_gpt2(tmp_path / "gpt2")),
+    )
+    assert done.stdout.strip() == "[7, 7, 7]", done.stderr
 
 
 @needs_fork

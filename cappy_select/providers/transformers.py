@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from cappy_select.copies import made_again
 from cappy_select.errors import InputError, MissingExtra, ProviderError
+from cappy_select.fork import starts_anew_in_child
 from cappy_select.parameters import given
 from cappy_select.sampling import PARAMETERS
 from cappy_select.types import Candidate, Message, Prompt, Request, Usage, content_text
@@ -90,7 +91,16 @@ class TransformersProvider:
         self._device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self._tokenizer, self._model = _load(str(path), None if adapter is None else str(adapter), self._device, dtype)
         self._seq2seq = bool(self._model.config.is_encoder_decoder)
-        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"cappy-{self._name}")
+        self._worker = self._new_worker()
+        starts_anew_in_child(self)
+
+    def _new_worker(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"cappy-{self._name}")
+
+    def start_anew(self) -> None:
+        """In a forked child, which has not got the thread that draws, nor those of other models."""
+        global _drawing
+        _drawing, self._worker = threading.Lock(), self._new_worker()
 
     @property
     def model(self) -> str:

@@ -10,6 +10,7 @@ an answer can't fake where it ends.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from tokenizers import Encoding, Tokenizer
 
 from cappy_select.bundle import TOKENIZER, Bundle
 from cappy_select.errors import BundleDamaged, InputError
+from cappy_select.fork import starts_anew_in_child
 from cappy_select.scorer.native import Exiting, native_call
 from cappy_select.scorer.tokenizer_rules import Refused, checked_tokenizer
 from cappy_select.types import CutSide
@@ -156,10 +158,25 @@ class PairEncoder:
         )
 
     def _encode_batch(self, texts: Sequence[str]) -> list[Encoding]:
+        _parallel.used = True
         encodable = [_without_surrogates(text) for text in texts]
         with _panics_as_errors(), native_call():
             encodings: list[Encoding] = self._tokenizer.encode_batch_fast(encodable, add_special_tokens=False)
         return encodings
+
+
+class _Parallel:
+    """Whether tokenizers' threads were made: a forked child has not got them, and a call would wait for them."""
+
+    used = False
+
+    def start_anew(self) -> None:
+        if self.used:
+            os.environ["TOKENIZERS_PARALLELISM"] = "false"  # read at each call
+
+
+_parallel = _Parallel()
+starts_anew_in_child(_parallel)
 
 
 @contextmanager
