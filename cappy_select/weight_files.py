@@ -89,7 +89,9 @@ def _tensors_in(file: Path) -> list[str]:
 
 
 def _check_config(folder: Path) -> None:
-    """Transformers follows a name in config.json, which here would be a second rule."""
+    """Transformers follows a name in config.json, and an adapter's base model: here, two more rules."""
+    if (folder / "adapter_config.json").is_file():
+        raise InputError(f"{folder} holds an adapter (adapter_config.json): merge it into the weights first")
     try:
         config = json.loads((folder / "config.json").read_bytes())
     except (OSError, ValueError):

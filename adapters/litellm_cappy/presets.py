@@ -41,6 +41,7 @@ from cappy_select import (
 )
 from cappy_select.parameters import FIXED
 from cappy_select.strategies import strategy_named
+from cappy_select.yaml_files import AliasLoader, read_yaml
 
 _INNER_CALL: dict[str, Any] = {
     # A preset's answer carries the usage and cost of all its calls: callbacks and spend logs must not see them twice.
@@ -176,9 +177,7 @@ def load_presets(path: str | Path) -> dict[str, Selector]:
     environment variable is not set, a scorer can't be loaded.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
-        # A subclass of the safe loader: it makes plain values only.
-        content = yaml.load(text, _Loader)  # noqa: S506
+        content = read_yaml(path, _Loader)
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise InputError(f"{path}{line}: {error.problem}") from None
@@ -221,7 +220,7 @@ def _resolved(value: Any, path: str | Path, *place: str) -> Any:
     return found
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(AliasLoader):
     """Refuses a key that stands twice in a mapping, of which YAML would keep the last."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:

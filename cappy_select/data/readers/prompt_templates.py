@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from cappy_select.errors import InputError, validation_message
+from cappy_select.yaml_files import PlainLoader, read_yaml
 
 FILE_NAME = "templates.yaml"
 SEPARATOR = "|||"
@@ -68,8 +69,7 @@ class Templates(BaseModel):
 def load_templates(path: str | Path) -> Templates:
     """The templates of a PromptSource YAML file. Raises InputError."""
     try:
-        with open(path, encoding="utf-8") as file:
-            given = yaml.load(file, Loader=_Loader)  # noqa: S506 - a SafeLoader
+        given = read_yaml(path, _Loader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         raise InputError(f"{path} can't be read as templates: {_line(error)}") from error
     if not isinstance(given, dict) or not isinstance(given.get("templates"), dict):
@@ -111,7 +111,7 @@ def find_templates(path: str | Path, name: str | None = None) -> Templates:
     return load_templates(files[0])
 
 
-class _Loader(yaml.SafeLoader):  # type: ignore[misc] # yaml has no types
+class _Loader(PlainLoader):
     """YAML with PromptSource's two tags, as mappings, and no other."""
 
 
