@@ -15,6 +15,7 @@ from typing import Any
 
 from cappy_select.characters import without_halves
 from cappy_select.errors import FailureKind, ProviderError
+from cappy_select.providers.transport import UnwantedResponse
 from cappy_select.types import Usage
 
 # By class name, most specific class first along each exception's own ancestry.
@@ -110,12 +111,19 @@ _PATH = re.compile(
 
 def failure_of(error: Exception, *, model: str, api_key: str | None, secrets: Collection[str] = ()) -> ProviderError:
     """What went wrong, in our words and without secrets."""
+    if (refusal := refusal_in(error)) is not None:
+        return ProviderError(_without_secrets(str(refusal), (api_key, *secrets)), kind=refusal.kind, model=model)
     return ProviderError(
         _without_secrets(message_of(error), (api_key, *secrets)),
         kind=_kind(error),
         model=model,
         retry_after_s=_retry_after(error),
     )
+
+
+def refusal_in(error: BaseException) -> UnwantedResponse | None:
+    """The response that was not read, which an exception of a client tells of; None for any other exception."""
+    return next((link for link in _chain(error) if isinstance(link, UnwantedResponse)), None)
 
 
 def error_in(value: Any) -> Any:

@@ -21,7 +21,8 @@ from cappy_select.parameters import CallParameters, all_of, given
 from cappy_select.prices import highest_of, most_usage
 from cappy_select.providers import litellm_own
 from cappy_select.providers.content import check_parts
-from cappy_select.providers.failures import failure_of
+from cappy_select.providers.failures import failure_of, refusal_in
+from cappy_select.providers.litellm_clients import our_clients
 from cappy_select.providers.openai_format import COMMON, TokenPrices, candidates_of, refuse_seed
 from cappy_select.providers.received import Received
 from cappy_select.providers.streams import streamed
@@ -156,19 +157,24 @@ class LiteLLMProvider:
         if isinstance(choice, Mapping) and choice.get("type") == "custom":  # LiteLLM refuses it, and OpenAI takes it
             params["extra_body"] = {**(params.get("extra_body") or {}), "tool_choice": params.pop("tool_choice")}
         try:
-            return await self._litellm.acompletion(
-                model=self._model,
-                messages=without_halves(request.messages),  # a copy: LiteLLM may change them, and calls share them
-                api_key=self._api_key,
-                api_base=self._api_base,
-                timeout=request.timeout_s,
-                num_retries=0,
-                max_retries=0,
-                logger_fn=received,
-                **params,
-            )
+            with our_clients(self._litellm):
+                response = await self._litellm.acompletion(
+                    model=self._model,
+                    messages=without_halves(request.messages),  # a copy: LiteLLM may change them, and calls share them
+                    api_key=self._api_key,
+                    api_base=self._api_base,
+                    timeout=request.timeout_s,
+                    num_retries=0,
+                    max_retries=0,
+                    logger_fn=received,
+                    **params,
+                )
+            self._keep_clients(response)
+            return response
         except Exception as error:  # LiteLLM also passes on what its HTTP layers raise
             failure = failure_of(error, model=self._model, api_key=self._api_key)
+            if refusal_in(error) is not None:
+                raise failure from None
             if received is not None and (received.says_more or (received.is_there and failure.kind in _OF_A_READER)):
                 # It came, and is billed: LiteLLM gives any status to what it can't read, and would be asked again.
                 body = received.body()
@@ -185,6 +191,17 @@ class LiteLLMProvider:
         body = {**(self._params.get("extra_body") or {}), **asked.pop("extra_body", {})}
         params = {**self._params, **asked} | ({"extra_body": body} if body else {})
         return params | (_without_mcp(owned="tools" not in asked) if "tools" in params else {})
+
+    def _keep_clients(self, response: Any) -> None:
+        """Some streams are asked for with the first piece."""
+        make = getattr(response, "make_call", None)
+        if callable(make) and getattr(response, "completion_stream", None) is None:
+
+            async def made(*args: Any, **options: Any) -> Any:
+                with our_clients(self._litellm):
+                    return await make(*args, **options)
+
+            response.make_call = made
 
     def prompt_room(self, max_tokens: int | None) -> int | None:
         """Tokens that a prompt may have, by LiteLLM's list, which counts answers apart; None for a model not on it."""

@@ -6,10 +6,8 @@ the event loop that opened them, so each loop has a client of its own.
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import os
-import threading
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import aclosing
 from functools import cache
@@ -19,13 +17,14 @@ from urllib.parse import urlsplit
 from cappy_select.characters import without_halves
 from cappy_select.copies import made_again
 from cappy_select.errors import InputError, ProviderError
-from cappy_select.fork import starts_anew_in_child
 from cappy_select.parameters import FIXED, KNOWN, CallParameters, flat, given
 from cappy_select.prices import most_usage
 from cappy_select.providers.content import check_parts, without_cache_marks
 from cappy_select.providers.failures import failure_of
+from cappy_select.providers.loops import PerLoop
 from cappy_select.providers.openai_format import COMMON, TokenPrices, candidates_of, refuse_seed
 from cappy_select.providers.streams import streamed
+from cappy_select.providers.transport import guard
 from cappy_select.sampling import token_limit
 from cappy_select.types import Candidate, Delta, Message, Request, Usage, content_text
 
@@ -84,15 +83,9 @@ class OpenAIProvider:
             raise InputError(f"no key for {model!r}: set OPENAI_API_KEY, or OpenAIProvider(api_key=...)")
         # The client wants a word; a server of one's own often does not.
         self._options: dict[str, Any] = {"api_key": key or "none", "base_url": address, "max_retries": 0}
-        self._clients: dict[asyncio.AbstractEventLoop, Any] = {}
-        self.start_anew()
-        starts_anew_in_child(self)
+        self._clients: PerLoop[Any] = PerLoop(self._new_client, _close)
         # OpenAI's reasoning models refuse the old name, most compatible servers know only that.
         self._limit = "max_completion_tokens" if _is_openais(address) else "max_tokens"
-
-    def start_anew(self) -> None:
-        """Also in a forked child. The parent's clients stay where they are: their connections are the parent's."""
-        self._lock = threading.Lock()
 
     @property
     def model(self) -> str:
@@ -170,21 +163,20 @@ class OpenAIProvider:
 
     async def aclose(self) -> None:
         """Close the connections that this event loop opened."""
-        with self._lock:
-            client = self._clients.pop(asyncio.get_running_loop(), None)
-        if client is not None:
-            await client.close()
+        await self._clients.aclose()
 
     def _client(self) -> Any:
-        loop = asyncio.get_running_loop()
-        with self._lock:
-            if loop not in self._clients:
-                # A client holds its loop: those of loops that are over go, and their connections with them.
-                self._clients = {known: client for known, client in self._clients.items() if not known.is_closed()}
-                # Without one of ours the client makes one that, collected late, closes itself on another's loop.
-                http = self._openai.DefaultAsyncHttpxClient()
-                self._clients[loop] = self._openai.AsyncOpenAI(**self._options, http_client=http)
-            return self._clients[loop]
+        return self._clients.get()
+
+    def _new_client(self) -> Any:
+        # Without one of ours the client makes one that, collected late, closes itself on another's loop.
+        http = self._openai.DefaultAsyncHttpxClient()
+        guard(http)
+        return self._openai.AsyncOpenAI(**self._options, http_client=http)
+
+
+async def _close(client: Any) -> None:
+    await client.close()
 
 
 def _is_openais(address: str) -> bool:

@@ -287,7 +287,7 @@ def _charge_format(budget: Budget, text: Any, given: Sequence[Any], *, percent: 
             budget.weigh(tuple(given))
 
 
-def _instrument(template: nodes.Template) -> None:
+def _instrument(template: Any) -> None:
     """Make the nodes pay that are no calls: loops, comparisons, joins, slices, bodies of macros."""
     for loop in list(template.find_all(nodes.For)):
         loop.iter = _asked(loop.iter, _COUNT, _constants(loop))
