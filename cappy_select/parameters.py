@@ -66,6 +66,13 @@ class CallParameters(OpenAIParameters, total=False):
     top_k: int | None
 
 
+class ProviderParameters(CallParameters, total=False):
+    """What a provider's owner can give by keyword: the request options of OpenAI's client too."""
+
+    extra_headers: Any
+    extra_query: Any
+
+
 OPENAI = frozenset(OpenAIParameters.__annotations__)
 KNOWN = frozenset({*OPENAI, *CallParameters.__annotations__}) - {"extra_body"}
 

@@ -17,7 +17,7 @@ from cappy_select.characters import without_halves
 from cappy_select.copies import made_again
 from cappy_select.errors import InputError, ProviderError
 from cappy_select.figures import ANY, dollars_of
-from cappy_select.parameters import CallParameters, all_of, given
+from cappy_select.parameters import ProviderParameters, all_of, given
 from cappy_select.prices import highest_of, most_usage
 from cappy_select.providers import litellm_own
 from cappy_select.providers.content import check_parts
@@ -55,7 +55,8 @@ class LiteLLMProvider:
         params: Passed with every call; a request's own parameters win. What LiteLLM acts upon itself (`api_version`,
             `drop_params`, `mock_response`, ...) can be set here alone: a request's parameters reach LiteLLM only where
             they are OpenAI's, and the body of the request at most where they are not.
-        **known: OpenAI's call parameters and those of a `Sampling` by name (temperature, max_tokens, ...).
+        **known: OpenAI's call parameters and those of a `Sampling` by name (temperature, max_tokens, ...), and
+            `extra_headers`, `extra_query`.
 
     A copy is the same provider; a pickle holds what it was made with, a key only if one was given.
 
@@ -72,9 +73,11 @@ class LiteLLMProvider:
         output_cost_per_token: float | None = None,
         supports: Collection[str] = (),
         params: Mapping[str, Any] | None = None,
-        **known: Unpack[CallParameters],
+        **known: Unpack[ProviderParameters],
     ) -> None:
-        own = given(type(self).__init__, params, known, name="LiteLLMProvider")
+        own = given(
+            type(self).__init__, params, known, name="LiteLLMProvider", keywords=ProviderParameters.__annotations__
+        )
         # Not handed to LiteLLM, which would write them into its global price list.
         self._prices = TokenPrices.given(input_cost_per_token, output_cost_per_token)
         refuse_seed(own)

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from cappy_select.characters import without_halves
 from cappy_select.copies import made_again
 from cappy_select.errors import InputError, ProviderError
-from cappy_select.parameters import FIXED, KNOWN, CallParameters, flat, given
+from cappy_select.parameters import FIXED, KNOWN, ProviderParameters, flat, given
 from cappy_select.prices import most_usage
 from cappy_select.providers.content import check_parts, without_cache_marks
 from cappy_select.providers.failures import failure_of
@@ -45,7 +45,8 @@ class OpenAIProvider:
         context_window: Tokens of prompt and answer together; in-context examples are fitted into it.
         params: Passed with every call; a request's own parameters win. What is no parameter of OpenAI's goes into
             the request's body as it is.
-        **known: OpenAI's call parameters and those of a `Sampling` by name (temperature, max_tokens, ...).
+        **known: OpenAI's call parameters and those of a `Sampling` by name (temperature, max_tokens, ...), and
+            `extra_headers`, `extra_query`.
 
     A copy is the same provider; a pickle holds what it was made with, a key only if one was given.
 
@@ -64,9 +65,11 @@ class OpenAIProvider:
         supports: Collection[str] = (),
         context_window: int | None = None,
         params: Mapping[str, Any] | None = None,
-        **known: Unpack[CallParameters],
+        **known: Unpack[ProviderParameters],
     ) -> None:
-        own = given(type(self).__init__, params, known, name="OpenAIProvider")
+        own = given(
+            type(self).__init__, params, known, name="OpenAIProvider", keywords=ProviderParameters.__annotations__
+        )
         self._prices = TokenPrices.given(input_cost_per_token, output_cost_per_token)
         refuse_seed(own)
         token_limit(own)  # one that is none is said now

@@ -125,7 +125,8 @@ class Sandbox(SandboxedEnvironment):
         self.filters.update(choice=_choice, random=_choice, most_frequent=_most_frequent)
         for name, each in list(self.filters.items()):
             self.filters[name] = _bounded(name, each, costs=name not in _CHEAP)
-        for name, test in list(self.tests.items()):
+        tests: dict[str, Any] = self.tests
+        for name, test in list(tests.items()):
             self.tests[name] = _bounded("", test, costs=name in _COMPARING)
         self.filters.update({_WEIGH: _weighed, _COUNT: _counted, _SPEND: _spent})
 
@@ -200,7 +201,7 @@ def _bounded(name: str, function: Callable[..., Any], *, costs: bool) -> Callabl
         }
         return function(*([first[kind]] if kind else []), value, *arguments, **named)
 
-    del paying.__wrapped__  # type: ignore[attr-defined]
+    del paying.__wrapped__
     for mark in ("jinja_async_variant",):
         if hasattr(paying, mark):
             delattr(paying, mark)
@@ -304,7 +305,7 @@ def _instrument(template: Any) -> None:
     for taken in list(template.find_all(nodes.Getitem)):
         if isinstance(taken.arg, nodes.Slice) and taken.ctx == "load":
             taken.node = weighed(taken.node)
-    template.set_environment(template.environment)  # type: ignore[arg-type]
+    template.set_environment(template.environment)
 
 
 def _constants(node: nodes.Node) -> int:
