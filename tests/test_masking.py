@@ -133,7 +133,7 @@ def test_what_a_server_says_of_a_credential_is_in_no_message_and_no_store(loopba
     selector = Selector([provider], samples=1, scorer=tiny, max_retries=0)
     with pytest.raises(NoCandidates) as raised:
         list(selector.stream("q")) if way == "stream" else selector.select("q")
-    assert "refused: ***" in str(raised.value)
+    assert "***" in str(raised.value)
     assert said not in str(raised.value)
     assert KEY not in repr(provider)
     if way == "whole":
