@@ -123,7 +123,7 @@ class Sandbox(SandboxedEnvironment):
         del self.globals["lipsum"]
         del self.filters["urlize"]  # HTML, by patterns whose time is not bounded
         self.filters.update(choice=_choice, random=_choice, most_frequent=_most_frequent)
-        for name, each in list(self.filters.items()):
+        for name, each in list[tuple[str, Any]](self.filters.items()):
             self.filters[name] = _bounded(name, each, costs=name not in _CHEAP)
         for name, test in list(self.tests.items()):
             self.tests[name] = _bounded("", test, costs=name in _COMPARING)
@@ -291,7 +291,7 @@ def _instrument(template: nodes.Template) -> None:
     """Make the nodes pay that are no calls: loops, comparisons, joins, slices, bodies of macros."""
     for loop in list(template.find_all(nodes.For)):
         loop.iter = _asked(loop.iter, _COUNT, _constants(loop))
-    for body in list(template.find_all((nodes.Macro, nodes.CallBlock))):
+    for body in [*template.find_all(nodes.Macro), *template.find_all(nodes.CallBlock)]:
         paid = _asked(nodes.Const("", lineno=body.lineno), _SPEND, _constants(body))
         body.body.insert(0, nodes.Output([paid], lineno=body.lineno))
     weighed = partial(_asked, name=_WEIGH)
@@ -304,7 +304,7 @@ def _instrument(template: nodes.Template) -> None:
     for taken in list(template.find_all(nodes.Getitem)):
         if isinstance(taken.arg, nodes.Slice) and taken.ctx == "load":
             taken.node = weighed(taken.node)
-    template.set_environment(template.environment)  # type: ignore[arg-type]
+    template.set_environment(template.environment)
 
 
 def _constants(node: nodes.Node) -> int:
@@ -312,7 +312,7 @@ def _constants(node: nodes.Node) -> int:
     return sum(len(text.data) for text in node.find_all(nodes.TemplateData))
 
 
-def _asked(node: nodes.Expr, name: str, number: int = 0) -> nodes.Filter:
+def _asked(node: Any, name: str, number: int = 0) -> nodes.Filter:
     arguments = [nodes.Const(number, lineno=node.lineno)]
     return nodes.Filter(node, name, arguments, [], None, None, lineno=node.lineno)
 
