@@ -20,7 +20,7 @@ def state(step: int) -> State:
 
     weights = {"score_kernel": jnp.arange(6, dtype=jnp.float32).reshape(3, 2) + step}
     config = TrainConfig(pairs="p", checkpoint="c")
-    return State(jnp.int32(step), weights, optimiser_of(config).init(weights))
+    return State(weights, optimiser_of(config).init(weights), jnp.int32(step))
 
 
 def kept(folder, owner, *steps: int):
@@ -48,9 +48,7 @@ def test_another_run_s_state_is_refused_and_said_to_be_whose_it_is(tmp_path):
     kept(tmp_path / "a", OWNER, 3)
     kept(tmp_path / "b", OWNER | {"config.seed": 2, "start": "xyz"}, 4)
     shutil.copytree(tmp_path / "b" / "last" / "4", tmp_path / "a" / "last" / "4")
-    with pytest.raises(
-        InputError, match=r"last/4 is another run's: config\.seed is 2 there and 1 here; start is 'xyz'"
-    ):
+    with pytest.raises(InputError, match=r"last/4 is another run's: config\.seed is 2 there and 1 here; start is"):
         newest(tmp_path / "a")
     assert (tmp_path / "a" / "last" / "4").is_dir()  # nothing is moved
 
