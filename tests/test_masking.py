@@ -94,7 +94,7 @@ def test_what_a_providers_settings_hide():
             "extra_headers": {
                 "X-Token": "header-value-1",
                 "Content-Type": "application/json",
-                "Authorization": "Bearer abcdef123",
+                "Authorization": "Bearer abc123",
             },
             "aws_secret_access_key": "aws-secret-1",
             "temperature": 0.5,
