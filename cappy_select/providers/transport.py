@@ -119,7 +119,8 @@ class _Count:
         self._left -= sum(weight * data.count(sign) for sign, weight in _WEIGHTS.items())
         if self._left < 0:
             raise UnwantedResponse(
-                f"the response has more than {MAX_JSON_VALUES:,} values, and was not read to its end", "invalid_response"
+                f"the response has more than {MAX_JSON_VALUES:,} values, and was not read to its end",
+                "invalid_response",
             )
 
 
