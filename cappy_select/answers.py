@@ -2,41 +2,33 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
-from decimal import Decimal
 
 from cappy_select.errors import InputError
+from cappy_select.numbers import closed_up, number, plain_signs, spelled
+from cappy_select.patterns import Pattern
 from cappy_select.types import Candidate, response_text
 
 Extract = Callable[[Candidate], str]
 """The answer within a candidate, ready to be compared; empty when there is none."""
 
-NUMBER = re.compile(r"(?<![\d.])-?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?")
-
-
 _EDGES = ".,;:!?\"'`´’‘“”«»()[]{}<>*_~…。、，；：！？「」『』（）《》"
-_FULL_NUMBER = re.compile(rf"\+?({NUMBER.pattern})")
+_DASHES = {"", "-", "‐", "‑", "‒", "–", "—", "―"}
 
 
 def plain(text: str) -> str:
     """Lower case, without English articles and the punctuation around words; a number in one spelling.
 
-    The normalisation of SQuAD, which takes all punctuation away and so can't tell -3 from 3, or 1.5 from 15.
+    The normalisation of SQuAD, which takes all punctuation away and so can't tell -3 from 3, or 1.5 from 15. Composed
+    (NFC), without characters that nobody sees; a number keeps its currency or percent sign.
     """
-    words = [word for word in map(_plain_word, text.lower().split()) if word not in {"", "-", "–", "—"}]
+    words = [word for word in map(_plain_word, closed_up(plain_signs(text)).lower().split()) if word not in _DASHES]
     return " ".join([word for word in words if word not in {"a", "an", "the"}] or words)  # the choice `A` is no article
 
 
 def _plain_word(word: str) -> str:
     bare = word.strip(_EDGES)
-    return number(bare) if _FULL_NUMBER.fullmatch(bare) else bare
-
-
-def number(text: str) -> str:
-    """The last number in a text, in one spelling: `1,000` and `1000.0` are `1000`. Empty when there is none."""
-    found = NUMBER.findall(text)
-    return format(Decimal(found[-1].replace(",", "")).normalize(), "f") if found else ""
+    return (spelled(bare) or bare) if bare and not bare.isalpha() else bare
 
 
 def whole_text(candidate: Candidate) -> str:
@@ -65,7 +57,8 @@ def boxed(candidate: Candidate) -> str:
     for place in range(begin, len(text)):
         depth += {"{": 1, "}": -1}.get(text[place], 0)
         if depth == 0:
-            return "".join(text[begin:place].split())
+            found = "".join(plain_signs(text[begin:place]).split())
+            return spelled(found) or found
     return ""
 
 
@@ -84,14 +77,11 @@ def after(marker: str) -> Extract:
 
 def matching(pattern: str) -> Extract:
     """The last match of a regular expression: its first group if it has one, else all of it."""
-    try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise InputError(f"{pattern!r} is no regular expression: {error}") from error
+    compiled = Pattern(pattern)
 
     def extract(candidate: Candidate) -> str:
-        found = list(compiled.finditer(response_text(candidate.message)))
-        return plain(found[-1].group(min(1, compiled.groups)) or "") if found else ""
+        found = compiled.last(response_text(candidate.message))
+        return plain(found[min(1, compiled.groups)] or "") if found else ""
 
     return extract
 

@@ -15,6 +15,7 @@ import asyncio
 import atexit
 import os
 import threading
+import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import aclosing
@@ -23,14 +24,14 @@ from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from cappy_select.daemon_pool import DaemonPool
+from cappy_select.time_limit import time_limit
 
 _T = TypeVar("_T")
 
 _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
 _thread: threading.Thread | None = None
-_workers: dict[str, ThreadPoolExecutor] = {}
-_own: DaemonPool | None = None
+_pools: dict[str, DaemonPool] = {}
 _abandoned: list[asyncio.AbstractEventLoop] = []  # of the parent: to free one might close what the parent uses
 _exiting = False
 
@@ -94,35 +95,40 @@ _WAITS_FOR_ITSELF = "a synchronous call from inside a provider or policy would w
 
 async def work(task: Callable[[], _T]) -> _T:
     """Run a task of ours off the event loop, also for threads that go on while the main one has ended."""
-    return await asyncio.wrap_future(_own_workers().submit(partial(_finite, task)))
+    return await asyncio.wrap_future(_pool("cappy-work", at_a_time=2).submit(_finite(task)))
 
 
-async def users_work(task: Callable[[], _T]) -> _T:
-    """Run a user's code off the event loop."""
-    return await _in_pool("cappy-user", 16, task)
+async def users_work(task: Callable[[], _T], seconds: float) -> _T:
+    """Run a user's code, or what it was given by a model or client, off the event loop.
+
+    Raises TimeoutError when it has not ended after so many seconds: what can be stopped stops then, what can't goes on
+    in a thread that nobody waits for.
+    """
+
+    def limited() -> _T:
+        with time_limit(until - time.perf_counter()):
+            return task()
+
+    until = time.perf_counter() + seconds
+    async with asyncio.timeout(seconds):
+        return await asyncio.wrap_future(_pool("cappy-user", at_a_time=16).submit(_finite(limited)))
 
 
-async def _in_pool(name: str, threads: int, task: Callable[[], _T]) -> _T:
+def _pool(name: str, at_a_time: int) -> DaemonPool:
     with _lock:
-        if name not in _workers:
-            _workers[name] = ThreadPoolExecutor(max_workers=threads, thread_name_prefix=name)
-        pool = _workers[name]
-
-    return await asyncio.get_running_loop().run_in_executor(pool, partial(_finite, task))
+        if name not in _pools:
+            _pools[name] = DaemonPool(name, 1000, at_a_time=at_a_time)
+        return _pools[name]
 
 
-def _finite(task: Callable[[], _T]) -> _T:
-    try:
-        return task()
-    except StopIteration as error:  # a future can't carry it, and would never be done
-        raise RuntimeError("StopIteration in a policy, gate or strategy") from error
+def _finite(task: Callable[[], _T]) -> Callable[[], _T]:
+    def finite() -> _T:
+        try:
+            return task()
+        except StopIteration as error:  # a future can't carry it, and would never be done
+            raise RuntimeError("StopIteration in a policy, gate or strategy") from error
 
-
-def _own_workers() -> DaemonPool:
-    global _own
-    with _lock:
-        _own = _own or DaemonPool("cappy-work", 2, queues=True)
-        return _own
+    return finite
 
 
 class _LastingExecutor(ThreadPoolExecutor):
@@ -131,7 +137,7 @@ class _LastingExecutor(ThreadPoolExecutor):
 
     def __init__(self) -> None:
         super().__init__()  # makes no thread
-        self._lasting = DaemonPool("cappy-names", 8, queues=True)
+        self._lasting = DaemonPool("cappy-names", 1000, at_a_time=8)
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         return self._lasting.submit(partial(fn, *args, **kwargs))
@@ -180,10 +186,10 @@ def _close() -> None:
 
 def _forget() -> None:
     """A forked child has the loop object but not its thread: start anew there."""
-    global _loop, _thread, _workers, _own, _lock
+    global _loop, _thread, _pools, _lock
     if _loop is not None:
         _abandoned.append(_loop)
-    _loop, _thread, _workers, _own, _lock = None, None, {}, None, threading.Lock()
+    _loop, _thread, _pools, _lock = None, None, {}, threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):

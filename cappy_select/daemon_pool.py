@@ -1,18 +1,25 @@
 """Threads that nobody waits for: a task that never ends takes its own thread with it, and nothing else.
 
 `ThreadPoolExecutor` queues tasks behind its workers and joins them all when the interpreter exits: a few tasks that
-hang stop every later one, and the exit.
+hang stop every later one, and the exit. Here a few tasks run at a time, so that a burst of work does not become a
+burst of threads; but a task that has run for a while is taken for one that may not end, and no other waits for it.
 """
 
 from __future__ import annotations
 
 import threading
+import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
 _T = TypeVar("_T")
+_Task = tuple[Future[Any], Callable[[], Any]]
+
+PATIENCE_S = 0.5
+"""How long others wait for a task."""
 
 
 class PoolFull(RuntimeError):
@@ -20,48 +27,71 @@ class PoolFull(RuntimeError):
 
 
 class DaemonPool:
-    """Daemon threads that run tasks at once: an idle one, else a new one."""
+    """Daemon threads that run tasks."""
 
-    def __init__(self, name: str, max_threads: int, *, queues: bool = False) -> None:
+    def __init__(self, name: str, max_threads: int, *, at_a_time: int = 16) -> None:
         """Set up a pool; threads are made as they are needed.
 
         Args:
             name: What its threads are called.
             max_threads: Tasks that may run at a time, those that never end included.
-            queues: Further tasks wait for a thread; for tasks that are known to end.
+            at_a_time: Tasks that run at a time where all of them are quick.
         """
-        self._name = name
-        self._max_threads, self._queues = max_threads, queues
+        self._name, self._max_threads, self._at_a_time = name, max_threads, at_a_time
         self._lock = threading.Lock()
         self._threads = 0
-        self._free = 0  # threads that wait for a task, or are about to; less those that queue
-        self._tasks: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
+        self._running: dict[int, float] = {}  # when each began
+        self._waiting: deque[_Task] = deque()
+        self._handed: SimpleQueue[_Task] = SimpleQueue()  # to threads that are free, or being made
+        self._watched = False
 
     def submit(self, task: Callable[[], _T]) -> Future[_T]:
         """Run a task in a thread. Its result or exception is the future's.
 
-        Raises PoolFull when `max_threads` tasks are running, and the pool does not queue.
+        Raises PoolFull when `max_threads` tasks are running.
         """
+        future: Future[_T] = Future()
         with self._lock:
-            if self._free > 0:
-                self._free -= 1
-            elif self._threads < self._max_threads:
+            if len(self._running) >= self._max_threads:
+                raise PoolFull(f"all {self._max_threads} threads of {self._name} are busy with work that has not ended")
+            self._waiting.append((future, task))
+            self._begin()
+        return future
+
+    def _begin(self) -> None:
+        """Begin what may run. Holds the lock."""
+        while self._waiting and len(self._running) < self._max_threads:
+            now = time.monotonic()
+            quick = [began for began in self._running.values() if now - began < PATIENCE_S]
+            if len(quick) >= self._at_a_time:
+                self._look_again_in(min(quick) + PATIENCE_S - now)
+                return
+            if self._threads == len(self._running):
                 threading.Thread(target=self._serve, name=f"{self._name}-{self._threads}", daemon=True).start()
                 self._threads += 1
-            elif self._queues:
-                self._free -= 1
-            else:
-                raise PoolFull(f"all {self._max_threads} threads of {self._name} are busy with work that has not ended")
-        future: Future[_T] = Future()
-        self._tasks.put((future, task))
-        return future
+            future, task = self._waiting.popleft()
+            self._running[id(future)] = now
+            self._handed.put((future, task))
+
+    def _look_again_in(self, seconds: float) -> None:
+        """Unless a task ends before, and lets the next one begin."""
+        if not self._watched:
+            timer = threading.Timer(seconds, self._look_again)
+            timer.daemon = True
+            timer.start()
+            self._watched = True
+
+    def _look_again(self) -> None:
+        with self._lock:
+            self._watched = False
+            self._begin()
 
     def _serve(self) -> None:
         while True:
-            self._run(*self._tasks.get())
+            self._run(*self._handed.get())
 
     def _run(self, future: Future[Any], task: Callable[[], Any]) -> None:
-        """One task. The thread counts as free before the future is done, so that who waits for it can use it again."""
+        """One task. Its thread is free before the future is done, so that who waited for it can use it again."""
         result, error = None, None
         if wanted := future.set_running_or_notify_cancel():
             try:
@@ -69,7 +99,8 @@ class DaemonPool:
             except BaseException as raised:
                 error = raised
         with self._lock:
-            self._free += 1
+            del self._running[id(future)]
+            self._begin()
         if wanted and error is None:
             future.set_result(result)
         elif wanted:

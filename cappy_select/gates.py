@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache
 from typing import Any, Protocol, runtime_checkable
 
 from cappy_select.errors import InputError
+from cappy_select.json_schema import Schema, schema_of_a_request
+from cappy_select.patterns import Pattern
+from cappy_select.time_limit import OutOfTime
 from cappy_select.types import Candidate, Request, response_text
 
 MAX_CHARACTERS = 2_000_000  # a longer answer is a broken server's: the largest models write a third of this
@@ -64,10 +65,7 @@ class Matches:
     """The answer's text holds a match of a regular expression (`re.search`; write `^` and `$` for all of it)."""
 
     def __init__(self, pattern: str | re.Pattern[str]) -> None:
-        try:
-            self._pattern = re.compile(pattern)
-        except re.error as error:
-            raise InputError(f"{pattern!r} is no regular expression: {error}") from error
+        self._pattern = Pattern(pattern)
 
     def reason(self, candidate: Candidate, request: Request) -> str | None:
         """None where it matches."""
@@ -75,14 +73,17 @@ class Matches:
 
 
 class JsonSchema:
-    """The answer's whole text is JSON that a schema allows (JSON Schema, any draft; default 2020-12)."""
+    """The answer's whole text is JSON that a schema allows (JSON Schema, draft 4 or later; default 2020-12).
+
+    Raises InputError for a schema that is none, or too large.
+    """
 
     def __init__(self, schema: Mapping[str, Any]) -> None:
-        self._validator = _validator(schema, "the schema")
+        self._schema = Schema(schema)
 
     def reason(self, candidate: Candidate, request: Request) -> str | None:
         """None for valid JSON; else where it departs from the schema."""
-        return _json_fault(candidate.text, self._validator, "the answer")
+        return self._schema.fault(candidate.text, "the answer")
 
 
 class ToolArguments:
@@ -183,6 +184,8 @@ def reason_against(candidate: Candidate, request: Request, gates: Iterable[Gate]
     for gate in gates:
         try:
             reason = gate.reason(candidate, request)
+        except OutOfTime as error:
+            return f"its gates had not ended in time: {error}"
         except Exception as error:
             name = gate.name if isinstance(gate, _Check) else type(gate).__name__
             return f"{name} failed: {type(error).__name__}: {error}"
@@ -191,45 +194,7 @@ def reason_against(candidate: Candidate, request: Request, gates: Iterable[Gate]
     return None
 
 
-def _validator(schema: Mapping[str, Any], name: str) -> Any:
-    return _compiled(json.dumps(schema), name)
-
-
-@lru_cache(256)
-def _compiled(text: str, name: str) -> Any:
-    """Of a schema's JSON: the answers of one request are held against the same few."""
-    from jsonschema import SchemaError
-    from jsonschema.validators import Draft202012Validator, validator_for
-    from referencing import Registry
-
-    schema = json.loads(text)
-    kind = validator_for(schema, default=Draft202012Validator)
-    try:
-        kind.check_schema(schema)
-    except SchemaError as error:
-        raise InputError(f"{name} is no JSON Schema: {error.message}") from error
-    return kind(schema, registry=Registry())  # an empty one: a $ref must not fetch anything
-
-
-def _fault_by(schema: Mapping[str, Any], text: str, what: str) -> str | None:
+def _fault_by(schema: Any, text: str, what: str) -> str | None:
     """By a request's own schema. One that can't be read here (a pattern of another language's, a $ref to elsewhere)
     is no fault of the answer, which must be JSON all the same."""
-    try:
-        return _json_fault(text, _validator(schema, what), what)
-    except Exception:
-        return _json_fault(text, _validator({}, what), what)
-
-
-def _json_fault(text: str, validator: Any, what: str) -> str | None:
-    from jsonschema.exceptions import best_match
-
-    try:
-        value = json.loads(text, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        return f"{what} is not JSON: {error}"
-    fault = best_match(validator.iter_errors(value))
-    return None if fault is None else f"{what} breaks the schema at {fault.json_path}: {fault.message[:200]}"
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON number")
+    return (schema_of_a_request(schema) or Schema(True)).fault(text, what)

@@ -6,7 +6,6 @@ instructions, and its window is short.
 
 from __future__ import annotations
 
-import json
 import random
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cappy_select.errors import InputError, MissingExtra, validation_message
+from cappy_select.json_text import loads
 from cappy_select.similarity import words
 from cappy_select.types import content_text
 
@@ -209,9 +209,9 @@ def _overlap(first: frozenset[str], second: frozenset[str]) -> float:
 
 def _task(text: str) -> dict[str, Any]:
     try:
-        task = json.loads(text)
+        task = loads(text)
     except ValueError:
-        return {"pool": [json.loads(line) for line in text.splitlines() if line.strip()]}
+        return {"pool": [loads(line) for line in text.splitlines() if line.strip()]}
     if not isinstance(task, dict) or "Positive Examples" not in task:
         return {"pool": task if isinstance(task, list) else [task]}
     definition = task.get("Definition") or ""

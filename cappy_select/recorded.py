@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import json
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cappy_select.errors import InputError, validation_message
+from cappy_select.json_text import loads
 from cappy_select.types import Usage
 
 
@@ -74,9 +74,9 @@ def read_lines(path: str | Path) -> Iterator[bytes]:
 
 def _instance(line: bytes, where: str) -> RecordedInstance:
     try:
-        return RecordedInstance.model_validate(json.loads(line.decode("utf-8-sig")))
+        return RecordedInstance.model_validate(loads(line.decode("utf-8-sig")))
     except ValidationError as error:
         expected = "expected id, instruction, candidates[{model, response}]"
         raise InputError(f"{where}: {validation_message(error)} ({expected})") from error
-    except (ValueError, RecursionError) as error:  # not JSON, a number without end, nested without end
+    except ValueError as error:  # not JSON, a number without end, nested without end
         raise InputError(f"{where} is not JSON: {error}") from error

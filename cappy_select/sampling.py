@@ -6,7 +6,6 @@ provider can't honour is an error that names the parameter, or, if the plan allo
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cappy_select.errors import InputError, validation_message
+from cappy_select.json_text import loads
 from cappy_select.types import Downgrade
 
 MAX_SAMPLES = 1000  # of one kind from one model; each is paid for
@@ -102,7 +102,7 @@ class Plan(BaseModel):
                 return cls.preset(str(source))
             where = str(source)
             try:
-                value = json.loads(Path(source).read_text(encoding="utf-8"))
+                value = loads(Path(source).read_text(encoding="utf-8"))
             except (OSError, ValueError) as error:
                 raise InputError(f"{source} can't be read as a plan: {error}") from error
         try:

@@ -6,7 +6,6 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, overload
@@ -15,6 +14,7 @@ from pydantic import ValidationError
 
 from cappy_select import background
 from cappy_select.asking import Asking, as_plan
+from cappy_select.daemon_pool import PoolFull
 from cappy_select.errors import InputError, NoGoodAnswer, StrategyError, validation_message
 from cappy_select.fanout import FanOutConfig, Gathered, fan_out, no_candidates
 from cappy_select.gates import AS_ASKED, Complete, Gate, as_gates, reason_against
@@ -25,6 +25,7 @@ from cappy_select.sampling import Plan
 from cappy_select.scorer import Scorer
 from cappy_select.strategies import Argmax, Needing, Strategy
 from cappy_select.streaming import Emit, passed_on, pieces_of
+from cappy_select.time_limit import OutOfTime
 from cappy_select.types import (
     Candidate,
     Delta,
@@ -45,6 +46,8 @@ FIXED = frozenset(
     }
 )
 """Call parameters that a Selector decides itself."""
+
+_LEAST_ORDERING_S = 1.0  # for a strategy when the answers came at the last moment
 
 
 class Selector:
@@ -100,7 +103,8 @@ class Selector:
             stop_when: A score that is good enough: when one answer has it, and `min_usable` are there, the other
                 calls are cancelled.
             abstain_below: A score that the winner must have: else `NoGoodAnswer` is raised.
-            deadline_s: Seconds for all calls of one selection together.
+            deadline_s: Seconds for all calls of one selection together, gates included. A strategy has what is left
+                of them, at least 1; an instruction policy has as many.
             grace_s: Seconds that the other calls have once `min_usable` answers arrived; None: to the deadline.
             min_usable: Answers needed that can win; with fewer, `NoCandidates` is raised.
             max_cost: Dollars that one selection may cost. A call that could pass it, a token a byte, is not
@@ -178,7 +182,7 @@ class Selector:
         Raises:
             NoCandidates: too few usable answers arrived; names every failure, carries usage and cost.
             NoGoodAnswer: the winner's score is below `abstain_below`; carries the Selection.
-            StrategyError: the strategy failed; carries the Selection by score.
+            StrategyError: the strategy failed, or had not ended when time was up; carries the Selection by score.
             InputError: the prompt can't be read, or a parameter contradicts the plan.
         """
         return background.run(self.aselect(prompt, **params))
@@ -252,7 +256,8 @@ class Selector:
             cost=gathered.cost,
             latency_s=time.perf_counter() - started,
         )
-        ordered = await self._ordered(able, selection)
+        left = self._config.deadline_s - (time.perf_counter() - started)
+        ordered = await self._ordered(able, selection, max(_LEAST_ORDERING_S, left))
         latency_s = time.perf_counter() - started
         selection = selection.model_copy(update={"candidates": (*ordered, *unable), "latency_s": latency_s})
         score = selection.best.score
@@ -347,19 +352,11 @@ class Selector:
         reasons: list[str | None] = [reason_against(*answer, self._gates[:1]) for answer in answers]  # microseconds
         formal = any(request.params.get("tools") or request.params.get("response_format") for _, request in answers)
         gates = (*self._gates, *AS_ASKED) if formal else self._gates
-        if len(gates) > 1:
-            said: list[str | None] = []  # filled by the worker, as far as it comes in time
-
-            def ask_gates() -> None:
-                for answer in answers:
-                    said.append(reason_against(*answer, gates))  # noqa: PERF401
-
-            with suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    await background.users_work(ask_gates)
-            in_time = list(said)  # the worker may still be adding to it
-            late = [reason or "its gates had not ended in time" for reason in reasons[len(in_time) :]]
-            reasons = [*in_time, *late]
+        if len(gates) > 1:  # each answer by itself: one that takes all the time must not take that of the others
+            asked = [place for place, reason in enumerate(reasons) if reason is None]
+            said = await asyncio.gather(*(_said_by(gates, *answers[place], seconds) for place in asked))
+            for place, reason in zip(asked, said, strict=True):
+                reasons[place] = reason
         judged = [
             candidate if reason is None else candidate.model_copy(update={"rejected": reason})
             for (candidate, _), reason in zip(answers, reasons, strict=True)
@@ -377,22 +374,33 @@ class Selector:
             judged[place] = judged[place].model_copy(update={"score": score})
         return judged
 
-    async def _ordered(self, able: Sequence[Candidate], selection: Selection) -> list[Candidate]:
+    async def _ordered(self, able: Sequence[Candidate], selection: Selection, seconds: float) -> list[Candidate]:
         """By the strategy. It may be the user's own; if it fails, the answers must not be lost."""
         if type(self._strategy) is Argmax:
             return list(selection.candidates[: len(able)])
         name = self._strategy.name
         try:
-            ordered = await background.users_work(lambda: list(self._strategy.order(able)))
+            ordered = await background.users_work(lambda: list(self._strategy.order(able)), seconds)
             same = sorted(c.index for c in ordered) == sorted(c.index for c in able)
         except Exception as error:
+            if isinstance(error, TimeoutError) and (isinstance(error, OutOfTime) or not str(error)):
+                raise StrategyError(
+                    f"the strategy {name!r} had not ended after {seconds:.3g} s, when time was up: the answers, by "
+                    "score, are in this error's `selection`", selection
+                ) from error  # fmt: skip
             raise StrategyError(f"the strategy {name!r} failed: {type(error).__name__}: {error}", selection) from error
         if not same:
             raise StrategyError(f"the strategy {name!r} must return the candidates it was given, in order", selection)
         return ordered
 
     async def _in_background(self, task: Callable[[], _T]) -> _T:
-        return await (background.users_work(task) if callable(self._policy) else background.work(task))
+        if not callable(self._policy):
+            return await background.work(task)
+        seconds = self._config.deadline_s
+        try:
+            return await background.users_work(task, seconds)
+        except TimeoutError as error:
+            raise InputError(f"the instruction policy failed, or had not ended after {seconds:g} s: {error}") from error
 
     def _is_good_enough(self, candidate: Candidate) -> bool:
         return self._stop_when is not None and candidate.score is not None and candidate.score >= self._stop_when
@@ -434,6 +442,16 @@ class Selector:
         }
         instruction = instruction.model_copy(update={"tokens_cut": int(scored.instruction_cut.max())})
         return instruction, [by_index.get(candidate.index, candidate) for candidate in gathered.candidates]
+
+
+async def _said_by(gates: Sequence[Gate], candidate: Candidate, request: Request, seconds: float) -> str | None:
+    """Why one of the gates objects to an answer; that they did not end is a reason too."""
+    try:
+        return await background.users_work(lambda: reason_against(candidate, request, gates), seconds)
+    except TimeoutError:
+        return "its gates had not ended in time"
+    except PoolFull as error:
+        return f"its gates could not run: {error}"
 
 
 def _checked(params: Mapping[str, Any]) -> dict[str, Any]:

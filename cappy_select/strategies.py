@@ -13,6 +13,7 @@ from typing import Literal, Protocol, runtime_checkable
 from cappy_select.answers import Extract, extractor, whole_text
 from cappy_select.errors import InputError
 from cappy_select.similarity import rouge_l, words
+from cappy_select.time_limit import check_time
 from cappy_select.types import Candidate, response_text
 
 
@@ -56,7 +57,7 @@ class Vote:
 
     Args:
         extract: The answer within a candidate: a function, or a name (`text`, `number`, `line`, `boxed`,
-            `after:MARKER`, `regex:PATTERN`). Candidates without an answer come last.
+            `after:MARKER`, `regex:PATTERN`). Candidates without an answer, or on which it fails, come last.
     """
 
     name = "vote"
@@ -95,7 +96,7 @@ class Cluster:
     member has a Rouge-L of at least `similarity` with it; a cluster weighs the sum of its scores.
 
     Args:
-        similarity: In (0, 1]; Rouge-L F1 over words.
+        similarity: In (0, 1]; Rouge-L F1 over words, the first 10,000 of a response.
     """
 
     name = "cluster"
@@ -148,7 +149,10 @@ class SelfScore:
 
 
 class MinimumBayesRisk:
-    """The response most like all others: the highest mean Rouge-L with them (Kumar and Byrne 2004)."""
+    """The response most like all others: the highest mean Rouge-L with them (Kumar and Byrne 2004).
+
+    The first 10,000 words of a response count.
+    """
 
     name = "minimum_bayes_risk"
 
@@ -234,10 +238,20 @@ def _by_answer(
     weight: Callable[[list[Candidate]], float],
     value: Callable[[Candidate], float],
 ) -> list[Candidate]:
-    """By the answers' weight; candidates without an answer last."""
+    """By the answers' weight; candidates without an answer last. One on which `extract` fails has none; if it fails on
+    all, its error is raised."""
     groups: dict[str, list[Candidate]] = {}
+    errors: list[Exception] = []
     for candidate in sorted(candidates, key=lambda candidate: candidate.index):
-        groups.setdefault(extract(candidate) or "", []).append(candidate)
+        answer = ""
+        try:
+            answer = extract(candidate) or ""
+        except Exception as error:
+            check_time()  # if it is the time that is up, the others will have none either
+            errors.append(error)
+        groups.setdefault(answer, []).append(candidate)
+    if errors and len(errors) == sum(map(len, groups.values())):
+        raise errors[0]
     silent = groups.pop("", [])
     return _by_groups(list(groups.values()), weight, value) + _sorted(silent, value)
 

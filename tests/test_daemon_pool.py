@@ -34,6 +34,28 @@ def test_tasks_that_hang_take_nothing_but_their_own_threads() -> None:
     assert pool.submit(lambda: "room again").result(10) == "room again"
 
 
+def test_a_burst_of_quick_tasks_is_no_burst_of_threads() -> None:
+    pool = DaemonPool("test", 1000, at_a_time=3)
+    together = threading.Semaphore(3)
+
+    def alone() -> int:
+        assert together.acquire(blocking=False), "more than three at a time"
+        together.release()
+        return threading.get_ident()
+
+    done = [pool.submit(alone) for _ in range(500)]
+    assert len({future.result(30) for future in done}) <= 3
+
+
+def test_nobody_waits_long_for_tasks_that_hang() -> None:
+    pool = DaemonPool("test", 100, at_a_time=3)
+    end = threading.Event()
+    hanging = [pool.submit(end.wait) for _ in range(30)]
+    assert pool.submit(lambda: "through").result(60) == "through"
+    end.set()
+    assert all(future.result(60) for future in hanging)
+
+
 def test_a_task_that_was_given_up_before_it_began_is_not_run() -> None:
     pool = DaemonPool("test", 2)
     ran = []

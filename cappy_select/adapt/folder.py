@@ -26,6 +26,7 @@ from cappy_select.data.partitions import disk_errors
 from cappy_select.data.records import is_rows
 from cappy_select.data.store import SampleStore
 from cappy_select.errors import InputError
+from cappy_select.json_text import loads
 
 STATE = "adapt.json"
 TRAIN, HELD_OUT = Path("examples/train.jsonl"), Path("examples/held_out.jsonl")
@@ -110,7 +111,7 @@ def state_of(out: Path, asked: Mapping[str, Any]) -> dict[str, Any] | None:
             raise InputError(f"{out} is not empty and holds no adaptation: give another folder")
         return None
     try:
-        state: dict[str, Any] = json.loads((out / STATE).read_text(encoding="utf-8"))
+        state: dict[str, Any] = loads((out / STATE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{out / STATE} can't be read: {error}") from error
     if not isinstance(state, dict) or state.get("format") != _FORMAT:

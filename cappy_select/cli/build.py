@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +23,7 @@ from cappy_select.data.folder import LEFT_OUT
 from cappy_select.data.instances import named_fields
 from cappy_select.data.labels import LABELS
 from cappy_select.errors import InputError
+from cappy_select.json_text import loads
 
 app = new_app()
 
@@ -125,7 +125,7 @@ def _mixture(given: str) -> Any:
     if given in {"proportional", "equal"}:
         return given
     try:
-        weights = jsonlib.loads(Path(given).read_text(encoding="utf-8"))
+        weights = loads(Path(given).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(
             f"--mixture is proportional, equal or a JSON file of weights; {given} can't be read: {error}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,6 +12,7 @@ from cappy_select.bundle import MODEL
 from cappy_select.cli.output import Json, Revision, new_app, note, print_json, progress
 from cappy_select.errors import InputError, validation_message
 from cappy_select.export import Card, export_checkpoint
+from cappy_select.json_text import loads
 
 app = new_app()
 
@@ -62,7 +62,7 @@ def export(
 
 def _read_card(path: Path) -> Card:
     try:
-        return Card.model_validate(jsonlib.loads(path.read_text(encoding="utf-8")))
+        return Card.model_validate(loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:  # pydantic's ValidationError is a ValueError
         reason = validation_message(error) if isinstance(error, ValidationError) else error
         raise InputError(f"--card {path} can't be used: {reason}") from error

@@ -24,6 +24,7 @@ from cappy_select.cli.output import (
 )
 from cappy_select.cli.rank import read_responses
 from cappy_select.errors import InputError
+from cappy_select.json_text import loads
 from cappy_select.scorer import Scorer
 
 app = new_app()
@@ -108,8 +109,8 @@ def _parse(lines: Iterable[str], name: str) -> Iterator[tuple[str, str]]:
         if not line.strip():
             continue
         try:
-            row = jsonlib.loads(line)
-        except (ValueError, RecursionError) as error:
+            row = loads(line)
+        except ValueError as error:
             raise InputError(f"{name}:{number} is not JSON: {error}") from error
         if not isinstance(row, dict) or not all(isinstance(row.get(k), str) for k in ("instruction", "response")):
             raise InputError(f"{name}:{number} must be an object with the strings 'instruction' and 'response'")

@@ -32,6 +32,7 @@ from cappy_select.cli.output import (
 from cappy_select.errors import InputError
 from cappy_select.gates import Gate, JsonSchema, Matches
 from cappy_select.icl import InContext
+from cappy_select.json_text import loads
 from cappy_select.sampling import Plan
 from cappy_select.scorer import Scorer
 from cappy_select.select import Selector
@@ -139,7 +140,7 @@ def _gates(schema_file: str | None, pattern: str | None) -> list[Gate]:
     gates: list[Gate] = [] if pattern is None else [Matches(pattern)]
     if schema_file is not None:
         try:
-            schema = jsonlib.loads(Path(schema_file).read_text(encoding="utf-8"))
+            schema = loads(Path(schema_file).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise InputError(f"--json-schema: {schema_file} can't be read: {error}") from error
         if not isinstance(schema, dict):
@@ -150,7 +151,7 @@ def _gates(schema_file: str | None, pattern: str | None) -> list[Gate]:
 
 def _messages(text: str) -> Prompt:
     try:
-        value: Any = jsonlib.loads(text)
+        value: Any = loads(text)
     except ValueError as error:
         raise InputError(f"--messages: the prompt is not JSON: {error}") from error
     if not isinstance(value, list):

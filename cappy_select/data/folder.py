@@ -16,6 +16,7 @@ from typing import Any
 
 from cappy_select.data.partitions import disk_errors
 from cappy_select.errors import InputError
+from cappy_select.json_text import loads
 
 MANIFEST = "manifest.json"
 LEFT_OUT = "left_out.jsonl"
@@ -30,7 +31,7 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     """The manifest of a folder of pairs. Raises InputError when there is none."""
     path = Path(folder) / MANIFEST
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         unfinished = "; it is not finished: run `cappy build` again" if (Path(folder) / WORK).is_dir() else ""
         raise InputError(f"{folder} holds no pairs: there is no {MANIFEST}{unfinished}") from error

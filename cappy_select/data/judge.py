@@ -11,6 +11,7 @@ from cappy_select.data.errands import Errand, Limits, OnProgress, Outcome, run_e
 from cappy_select.data.instances import Instance
 from cappy_select.data.store import SampleStore, Stored
 from cappy_select.errors import ProviderError
+from cappy_select.numbers import plain_signs
 from cappy_select.providers import Provider, as_providers
 from cappy_select.sampling import Sampling
 from cappy_select.types import Candidate, Request, response_text
@@ -98,5 +99,6 @@ class Judge:
 
 def mark_in(text: str) -> float | None:
     """The mark from 0 to 10 in a text, scaled to [0, 1]: `8/10`, or the only number; None when it is not certain."""
+    text = plain_signs(text)
     found = set(_OF_TEN.findall(text)) or set(_ALONE.findall(text))
     return int(found.pop()) / 10 if len(found) == 1 else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cappy_select.errors import InputError, MissingExtra
+from cappy_select.json_text import loads
 from cappy_select.recorded import read_lines
 
 Record = dict[str, Any]
@@ -72,8 +72,8 @@ def _jsonl(path: Path, problems: Problems) -> Iterator[tuple[str, Record]]:
             continue
         where = f"{path}:{number}"
         try:
-            row = json.loads(line.decode("utf-8-sig"))
-        except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
+            row = loads(line.decode("utf-8-sig"))
+        except ValueError as error:  # UnicodeDecodeError is a ValueError
             problems.report(where, f"not JSON: {error}")
             continue
         if isinstance(row, dict):
@@ -94,8 +94,8 @@ def _json(path: Path, problems: Problems) -> Iterator[tuple[str, Record]]:
 def read_json(path: str | Path) -> Any:
     """A whole JSON file, plain or gzipped. Raises InputError."""
     try:
-        return json.loads(b"".join(read_lines(path)))
-    except (ValueError, RecursionError) as error:
+        return loads(b"".join(read_lines(path)))
+    except ValueError as error:
         raise InputError(f"{path} is not JSON: {error}") from error
 
 

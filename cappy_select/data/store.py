@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 from cappy_select.data.instances import Instance
 from cappy_select.data.records import is_rows
 from cappy_select.errors import DataError, InputError
+from cappy_select.json_text import loads
 from cappy_select.recorded import Recorded
 from cappy_select.types import Usage
 
@@ -263,7 +264,7 @@ class SampleStore:
                     f"SELECT {_COLUMNS} FROM samples WHERE instance=? ORDER BY model, params, place", (last,)
                 )
                 if samples:
-                    instance = Instance(id=name, task=task, instruction=instruction, references=json.loads(refs))
+                    instance = Instance(id=name, task=task, instruction=instruction, references=loads(refs))
                     yield instance, [_stored(row) for row in samples]
 
     def counts(self) -> dict[str, int]:
@@ -389,7 +390,7 @@ def _stored(row: tuple[Any, ...]) -> Stored:
     sample = Recorded(
         model=model,
         response=response,
-        sampling=json.loads(params),
+        sampling=loads(params),
         finish_reason=reason,
         usage=usage,
         cost=cost,

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from cappy_select.answers import NUMBER, number, plain
+from cappy_select.answers import plain
+from cappy_select.numbers import is_number, number
 from cappy_select.recorded import Recorded, RecordedInstance
 
 Floats = npt.NDArray[np.float64]
@@ -66,7 +67,7 @@ def final_answer(answer: Recorded, references: Sequence[str]) -> str:
     """
     if answer.answer is not None:
         return plain(answer.answer)
-    if references and all(NUMBER.fullmatch(reference.strip()) for reference in references):
+    if references and all(map(is_number, references)):
         return number(answer.response)
     return plain(answer.response)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import transformers
 
 from cappy_select import hub
 from cappy_select.errors import BundleNotFound, ExportError
+from cappy_select.json_text import loads
 from cappy_select.scorer.tokenizer_rules import checked_tokenizer
 
 ARCHITECTURES = ("roberta", "bert")
@@ -76,7 +76,7 @@ def _config(folder: Path) -> dict[str, Any]:
     if not (folder / "config.json").is_file():
         raise ExportError(f"{folder} is no checkpoint: it has no config.json")
     try:
-        config = json.loads((folder / "config.json").read_bytes())
+        config = loads((folder / "config.json").read_bytes())
     except ValueError as error:
         raise ExportError(f"{folder / 'config.json'} is not JSON: {error}") from error
     if not isinstance(config, dict):

@@ -6,7 +6,6 @@ tracer stores parameters of equal values once, and gives the matrices it transpo
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from onnx import numpy_helper
 
 from cappy_select.bundle import MODEL, MODEL_CONFIG, Bundle
 from cappy_select.errors import InputError
+from cappy_select.json_text import loads
 from cappy_select.train.encoder import EncoderConfig, parameter_shapes
 from cappy_select.train.weights import Array
 
@@ -53,7 +53,7 @@ def _read(model: Any) -> tuple[EncoderConfig, dict[str, Array]]:
     noted = {entry.key: entry.value for entry in model.metadata_props}.get(MODEL_CONFIG, "{}")
     config = EncoderConfig.model_validate(
         {"pad_token_id": 0}  # BERT's, unless noted
-        | json.loads(noted)
+        | loads(noted)
         | graph.seen
         | {
             "vocab_size": len(parameters["word"]),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cappy_select.errors import InputError, validation_message
+from cappy_select.json_text import loads
 
 _NAMES = frozenset({"pairs", "checkpoint", "revision"})  # text, whatever it looks like
 
@@ -108,7 +108,7 @@ class TrainConfig(BaseModel):
                 known = ", ".join(type(self).model_fields)
                 raise InputError(f"--set takes KEY=VALUE, where KEY is one of {known}; got {setting!r}")
             try:
-                given[key] = text if key in _NAMES and text != "null" else json.loads(text)
+                given[key] = text if key in _NAMES and text != "null" else loads(text)
             except ValueError:
                 given[key] = text
         try:

@@ -25,6 +25,7 @@ import jax
 
 from cappy_select.data.partitions import disk_errors
 from cappy_select.errors import InputError, MissingExtra
+from cappy_select.json_text import loads
 from cappy_select.train.config import TrainConfig
 from cappy_select.train.evaluation import Evaluation
 
@@ -135,7 +136,7 @@ def _check_same(out: Path, begun: Mapping[str, Any], asked: Mapping[str, Any], s
 def read_run(out: Path) -> dict[str, Any]:
     """A run's run.json. Raises InputError."""
     try:
-        found = json.loads((out / RUN).read_text(encoding="utf-8"))
+        found = loads((out / RUN).read_text(encoding="utf-8"))
         return {
             name: found[name] for name in ("config", "start", "data", "versions", "git_commit", "hardware", "result")
         }
@@ -166,7 +167,7 @@ def read_log(out: Path, until: int | None = None) -> list[Update]:
     if (out / LOG).is_file():
         for line in (out / LOG).read_text(encoding="utf-8").splitlines():
             try:
-                update = Update.of_json(json.loads(line))
+                update = Update.of_json(loads(line))
             except (ValueError, TypeError):
                 continue
             if until is None or update.step <= until:

@@ -26,6 +26,7 @@ from cappy_select.data.folder import read_manifest
 from cappy_select.data.partitions import disk_errors
 from cappy_select.data.records import parquet_module
 from cappy_select.errors import InputError
+from cappy_select.json_text import loads
 from cappy_select.scorer.encoding import PairEncoder
 
 _FORMAT = 3  # 2: repeated rows are groups of their own; 3: special tokens' names in a text are text
@@ -99,7 +100,7 @@ def tokenised(
 def _whole(folder: Path) -> bool:
     """Whether all files are there and as long as they were."""
     try:
-        sizes = json.loads((folder / "tokens.json").read_text(encoding="utf-8"))["sizes"]
+        sizes = loads((folder / "tokens.json").read_text(encoding="utf-8"))["sizes"]
         return all((folder / name).stat().st_size == size for name, size in sizes.items())
     except (OSError, ValueError, KeyError, TypeError):
         return False
@@ -192,13 +193,13 @@ def _sort_by_group(
 
 
 def _load(folder: Path) -> TokenSet:
-    facts = json.loads((folder / "tokens.json").read_text(encoding="utf-8"))
+    facts = loads((folder / "tokens.json").read_text(encoding="utf-8"))
     arrays = {
         name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("starts", "responses", "scores", "groups")
     }
     return TokenSet(
         ids=np.memmap(folder / "ids.bin", facts["dtype"], "r"),
-        tasks=tuple(json.loads((folder / "tasks.json").read_text(encoding="utf-8"))),
+        tasks=tuple(loads((folder / "tasks.json").read_text(encoding="utf-8"))),
         cut=facts["cut"],
         **arrays,
     )

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from cappy_select.bundle import is_bundle, load_bundle
 from cappy_select.errors import InputError, validation_message
 from cappy_select.hub import TOKENIZER_FILES
+from cappy_select.json_text import loads
 from cappy_select.train.encoder import Architecture, EncoderConfig, parameter_shapes
 
 Array = npt.NDArray[np.float32]
@@ -105,7 +106,7 @@ def read_config(folder: Path) -> EncoderConfig:
     """`config.json` as a shape. Raises InputError."""
     path = folder / "config.json"
     try:
-        return EncoderConfig.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        return EncoderConfig.model_validate(loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise InputError(f"{folder} is no checkpoint: {error}") from error
     except ValidationError as error:
@@ -132,7 +133,7 @@ def write_checkpoint(
         else:
             tensors[checkpoint_name(name, config.model_type)] = _as_torch(name, value)
     folder.mkdir(parents=True, exist_ok=True)
-    kept = {} if is_bundle(like) else json.loads((like / "config.json").read_text(encoding="utf-8"))
+    kept = {} if is_bundle(like) else loads((like / "config.json").read_text(encoding="utf-8"))
     kind = {"bert": "BertForSequenceClassification", "roberta": "RobertaForSequenceClassification"}[config.model_type]
     labels = {"num_labels": 1, "id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}
     kept |= config.model_dump() | labels | {"architectures": [kind], "problem_type": "regression", "dtype": "float32"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 from collections.abc import Iterator
 from math import prod
 from pathlib import Path
@@ -47,6 +46,7 @@ from cappy_select.evaluate.bigbench import (
 )
 from cappy_select.evaluate.report import Table, check_folder, write_report
 from cappy_select.icl import InContext
+from cappy_select.json_text import loads
 from cappy_select.providers import Declaring, Provider, TransformersProvider, as_providers
 from cappy_select.sampling import Plan
 from cappy_select.scorer import Scorer
@@ -222,7 +222,7 @@ def _parameters(model: str) -> int | None:
     total = 0
     for file in Path(model.removeprefix(_LOCAL)).glob("*.safetensors") if _is_local(model) else ():
         with file.open("rb") as opened:
-            header = jsonlib.loads(opened.read(int.from_bytes(opened.read(8), "little")))
+            header = loads(opened.read(int.from_bytes(opened.read(8), "little")))
         total += sum(prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
     return total or None
 
