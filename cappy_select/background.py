@@ -31,8 +31,7 @@ _T = TypeVar("_T")
 _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
 _thread: threading.Thread | None = None
-_own: DaemonPool | None = None
-_users_pool: DaemonPool | None = None
+_pools: dict[str, DaemonPool] = {}
 _abandoned: list[asyncio.AbstractEventLoop] = []  # of the parent: to free one might close what the parent uses
 _exiting = False
 
@@ -96,7 +95,7 @@ _WAITS_FOR_ITSELF = "a synchronous call from inside a provider or policy would w
 
 async def work(task: Callable[[], _T]) -> _T:
     """Run a task of ours off the event loop, also for threads that go on while the main one has ended."""
-    return await asyncio.wrap_future(_own_workers().submit(partial(_finite, task)))
+    return await asyncio.wrap_future(_pool("cappy-work", at_a_time=2).submit(_finite(task)))
 
 
 async def users_work(task: Callable[[], _T], seconds: float) -> _T:
@@ -112,29 +111,24 @@ async def users_work(task: Callable[[], _T], seconds: float) -> _T:
 
     until = time.perf_counter() + seconds
     async with asyncio.timeout(seconds):
-        return await asyncio.wrap_future(_users().submit(partial(_finite, limited)))
+        return await asyncio.wrap_future(_pool("cappy-user", at_a_time=16).submit(_finite(limited)))
 
 
-def _users() -> DaemonPool:
-    global _users_pool
+def _pool(name: str, at_a_time: int) -> DaemonPool:
     with _lock:
-        if _users_pool is None:
-            _users_pool = DaemonPool("cappy-user", 1000)
-        return _users_pool
+        if name not in _pools:
+            _pools[name] = DaemonPool(name, 1000, at_a_time=at_a_time)
+        return _pools[name]
 
 
-def _finite(task: Callable[[], _T]) -> _T:
-    try:
-        return task()
-    except StopIteration as error:  # a future can't carry it, and would never be done
-        raise RuntimeError("StopIteration in a policy, gate or strategy") from error
+def _finite(task: Callable[[], _T]) -> Callable[[], _T]:
+    def finite() -> _T:
+        try:
+            return task()
+        except StopIteration as error:  # a future can't carry it, and would never be done
+            raise RuntimeError("StopIteration in a policy, gate or strategy") from error
 
-
-def _own_workers() -> DaemonPool:
-    global _own
-    with _lock:
-        _own = _own or DaemonPool("cappy-work", 2, queues=True)
-        return _own
+    return finite
 
 
 class _LastingExecutor(ThreadPoolExecutor):
@@ -143,7 +137,7 @@ class _LastingExecutor(ThreadPoolExecutor):
 
     def __init__(self) -> None:
         super().__init__()  # makes no thread
-        self._lasting = DaemonPool("cappy-names", 8, queues=True)
+        self._lasting = DaemonPool("cappy-names", 1000, at_a_time=8)
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         return self._lasting.submit(partial(fn, *args, **kwargs))
@@ -192,10 +186,10 @@ def _close() -> None:
 
 def _forget() -> None:
     """A forked child has the loop object but not its thread: start anew there."""
-    global _loop, _thread, _own, _users_pool, _lock
+    global _loop, _thread, _pools, _lock
     if _loop is not None:
         _abandoned.append(_loop)
-    _loop, _thread, _own, _users_pool, _lock = None, None, None, None, threading.Lock()
+    _loop, _thread, _pools, _lock = None, None, {}, threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):

@@ -29,16 +29,15 @@ class PoolFull(RuntimeError):
 class DaemonPool:
     """Daemon threads that run tasks."""
 
-    def __init__(self, name: str, max_threads: int, *, at_a_time: int = 16, queues: bool = False) -> None:
+    def __init__(self, name: str, max_threads: int, *, at_a_time: int = 16) -> None:
         """Set up a pool; threads are made as they are needed.
 
         Args:
             name: What its threads are called.
             max_threads: Tasks that may run at a time, those that never end included.
             at_a_time: Tasks that run at a time where all of them are quick.
-            queues: What comes when `max_threads` tasks are running waits for one to end; for tasks that are known to.
         """
-        self._name, self._max_threads, self._at_a_time, self._queues = name, max_threads, at_a_time, queues
+        self._name, self._max_threads, self._at_a_time = name, max_threads, at_a_time
         self._lock = threading.Lock()
         self._threads = 0
         self._running: dict[int, float] = {}  # when each began
@@ -49,11 +48,11 @@ class DaemonPool:
     def submit(self, task: Callable[[], _T]) -> Future[_T]:
         """Run a task in a thread. Its result or exception is the future's.
 
-        Raises PoolFull when `max_threads` tasks are running, and the pool does not queue.
+        Raises PoolFull when `max_threads` tasks are running.
         """
         future: Future[_T] = Future()
         with self._lock:
-            if len(self._running) >= self._max_threads and not self._queues:
+            if len(self._running) >= self._max_threads:
                 raise PoolFull(f"all {self._max_threads} threads of {self._name} are busy with work that has not ended")
             self._waiting.append((future, task))
             self._begin()

@@ -336,7 +336,7 @@ class _Encoders:
         starts_anew_in_child(self)
 
     def start_anew(self) -> None:
-        self._pool = DaemonPool("cappy-encode", 2, queues=True)
+        self._pool = DaemonPool("cappy-encode", 1000, at_a_time=2)
 
     def submit(self, step: Callable[[], Any]) -> Future[Any]:
         return self._pool.submit(step)
