@@ -14,6 +14,7 @@ from tenacity import RetryCallState, wait_random_exponential
 from cappy_select.errors import FailureKind, ProviderError
 from cappy_select.figures import ANY, dollars_of, tokens_of
 from cappy_select.lanes import Budget, Lane
+from cappy_select.masking import masked
 from cappy_select.prices import most_usage
 from cappy_select.providers import Bounding, Priced, Provider
 from cappy_select.providers.failures import without_places
@@ -146,7 +147,7 @@ def _is_sound(usage: Any) -> TypeGuard[Usage]:
 
 def error_of(call: Call, kind: FailureKind, message: str) -> ProviderError:
     """A failure of this call."""
-    return ProviderError(without_places(message), kind=kind, model=str(call.provider.model))
+    return ProviderError(masked(without_places(message)), kind=kind, model=str(call.provider.model))
 
 
 _backoff = wait_random_exponential(multiplier=0.25, max=8.0)

@@ -33,6 +33,8 @@ class Reply:
     content_type: str = "application/json"
     logprobs: list[float] | None = None  # of the answer's tokens
     hang_up: Literal["at once", "mid-body"] | None = None
+    endless: bytes | None = None  # sent again and again until the client goes
+    drip_s: float = 0.0  # between the bytes of the body
     more: tuple[Reply, ...] = ()  # further choices
 
 
@@ -46,6 +48,8 @@ class Loopback:
         self.keys: list[str | None] = []
         self.violations: list[str] = []
         self.billed = {"prompt_tokens": 0, "completion_tokens": 0}  # over all answers that were begun
+        self.sent = 0  # bytes of endless bodies
+        self.headers: list[dict[str, str]] = []
         self.closing = threading.Event()
         self.gives_n = False  # one choice whatever `n`, as many servers do
         self.takes: frozenset[str] = frozenset()  # parameters beyond OpenAI's, as a server of one's own does
@@ -87,6 +91,7 @@ class _Handler(BaseHTTPRequestHandler):
         found = violations_of(self.path, {k: v for k, v in request.items() if k not in self.state.takes})
         with self.state.lock:
             self.state.requests.append(request)
+            self.state.headers.append({name.lower(): value for name, value in self.headers.items()})
             self.state.keys.append((self.headers.get("Authorization") or "").removeprefix("Bearer "))
             self.state.violations += found
         if found:
@@ -111,7 +116,10 @@ class _Handler(BaseHTTPRequestHandler):
             error = {"message": reply.error, "type": "error", "param": None, "code": None}
             self._send(reply.status, json.dumps({"error": error}).encode(), reply.headers)
             return
-        if reply.body is None:
+        if reply.endless is not None:
+            self._send_endless(reply)
+            return
+        if reply.body is None and not reply.drip_s:
             self.state.bill(reply)
             if request.get("stream"):
                 self._stream(request, reply)
@@ -121,7 +129,37 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200, body, {"Content-Type": reply.content_type}, length=len(body) + 100)
             self.close_connection = True
             return
+        if reply.drip_s:
+            self._drip(body, reply)
+            return
         self._send(200, body, {"Content-Type": reply.content_type} | reply.headers)
+
+    def _drip(self, body: bytes, reply: Reply) -> None:
+        self._send(200, body[:1], {"Content-Type": reply.content_type} | reply.headers, length=len(body))
+        self.close_connection = True
+        try:
+            for place in range(1, len(body)):
+                if self.state.closing.wait(reply.drip_s):
+                    return
+                self.wfile.write(body[place : place + 1])
+        except OSError:  # the client cancelled and went away
+            pass
+
+    def _send_endless(self, reply: Reply) -> None:
+        chunk = b"%x\r\n%b\r\n" % (len(reply.endless or b""), reply.endless)
+        headers = {"Content-Type": reply.content_type, "Transfer-Encoding": "chunked"} | reply.headers
+        self.close_connection = True
+        try:
+            self.send_response(200)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            while not self.state.closing.is_set():
+                self.wfile.write(chunk)
+                with self.state.lock:
+                    self.state.sent += len(reply.endless or b"")
+        except OSError:  # the client has read enough
+            pass
 
     def _stream(self, request: dict[str, Any], reply: Reply) -> None:
         usage = bool((request.get("stream_options") or {}).get("include_usage"))

@@ -246,9 +246,9 @@ def test_no_traceback_and_no_place_of_this_machine_is_in_a_message():
         f"no answer in {place}: it broke\nTraceback (most recent call last):\n"
         f'  File "{place}", line 1, in x\n    boom()'
     )
-    said = failure_of(error, model="m", api_key=None).message
+    said = failure_of(error, model="m").message
     assert said == "no answer in ...: it broke"
-    assert failure_of(ValueError("Traceback (most recent call last):\n boom"), model="m", api_key=None).message
+    assert failure_of(ValueError("Traceback (most recent call last):\n boom"), model="m").message
     kept = "https://api.example.com/v1/chat and /v1/models: 5 tokens/min/model at 1/2"
     assert failure_from(kept, model="m").message == kept
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import threading
 import time
@@ -20,6 +21,10 @@ pytestmark = pytest.mark.usefixtures("no_leaks")
 DEADLINE_S = 2.0
 GOOD = "The Marañón and the Ucayali."
 HUGE = json.dumps(completion("m", Reply(text="river " * 3_500_000))).encode()  # 20 MB
+
+GZIP = {"Content-Encoding": "gzip"}
+BOMB = gzip.compress(json.dumps(completion("m", Reply(text="a" * 2**26))).encode())  # 64 MiB unpacked
+BRACKETS = b'{"choices": [' + b"[]," * 10**6 + b"[]]}"
 
 # What it does, and the failure's kind (or, of an answer that arrives and can't be used, the reason).
 FAULTS = {
@@ -42,6 +47,16 @@ FAULTS = {
     "stopped, in vLLM's words": (Reply(text="The Marañ", finish_reason="abort"), "failed: abort"),
     "wrong content type": (Reply(body=b"<html>sign in</html>", content_type="text/html"), "invalid_response"),
     "20 MB body": (Reply(body=HUGE), "too long"),
+    "gzip": (Reply(body=gzip.compress(json.dumps(completion("m", Reply(text=GOOD))).encode()), headers=GZIP), None),
+    "a body in drops": (Reply(text=GOOD, drip_s=0.2), "timeout"),
+    "a body without an end": (Reply(endless=b"a" * 2**16), "invalid_response"),
+    "a packed body without an end": (Reply(endless=b"a" * 2**16, headers=GZIP), "invalid_response"),
+    "a gzip bomb": (Reply(body=BOMB, headers=GZIP), "invalid_response"),
+    "packed twice": (Reply(body=b"", headers={"Content-Encoding": "gzip, gzip"}), "invalid_response"),
+    "packed as nobody asked": (Reply(body=b"", headers={"Content-Encoding": "br"}), "invalid_response"),
+    "a million brackets": (Reply(body=BRACKETS), "invalid_response"),
+    "a redirect": (Reply(status=307, headers={"Location": "http://127.0.0.1:9/v1?q=1"}), "bad_request"),
+    "a redirect to nowhere": (Reply(status=302), "bad_request"),
 }
 RETRIED = {"rate_limit", "server", "connection"}
 
@@ -97,7 +112,7 @@ async def test_the_right_winner_or_the_typed_error_in_time(fault, faulty, client
             await model.aclose()
         assert established(loopback) == 0
     else:  # LiteLLM keeps its connections for the next call; those of calls cut off must not be among them
-        assert established(loopback) <= 3 - faulty * (fault == "hang")
+        assert established(loopback) <= 3 - faulty * (kind == "timeout")
     await asyncio.sleep(0)
     ours = [t for t in threading.enumerate() if "process_request_thread" not in t.name]
     assert len(ours) <= threads + 4  # workers of event loop and policies, which stay

@@ -42,6 +42,61 @@ def test_a_report_is_four_kinds_of_file(tmp_path):
     assert '![A "line"](line.png)' in text
 
 
+EVIL = (
+    "# h\n- x\n> q\n1. n ![i](http://e/x.png) [l](javascript:x) `c` *b* _e_ ~s~ $m$ | <img src=x onerror=y> "
+    "&lt; http://e.example www.e.example a@b.example \x1b[31m\u202e\x9b <!-- </title><script>z</script>"
+)
+
+
+def evil_report():
+    table = Table(EVIL, (EVIL, "y"), [(EVIL, None), ("x", EVIL)], EVIL)
+    return Report(EVIL, [EVIL, "- a", "1. b", "===", "> c"], [table], [Picture("line", EVIL, line)], {})
+
+
+def test_no_text_of_a_report_adds_an_element_to_its_page(tmp_path):
+    write_report(tmp_path, evil_report())
+    page = (tmp_path / "report.html").read_text()
+    found = []
+
+    class Elements(HTMLParser):
+        def handle_starttag(self, tag, attrs):
+            found.append((tag, sorted(name for name, _ in attrs)))
+
+        def handle_comment(self, data):
+            found.append(("comment", [data]))
+
+    Elements().feed(page)
+    ours = "html head meta title style body h1 h2 p table thead tbody tr th td figure img figcaption"
+    assert {tag for tag, _ in found} == set(ours.split())
+    assert {name for _, names in found for name in names} == {
+        "lang", "charset", "http-equiv", "content", "class", "alt", "src"
+    }  # fmt: skip
+    assert "default-src 'none'" in page
+    assert not set("\x1b\u202e\x9b") & set(page)
+
+
+def test_no_text_of_a_report_is_markdown():
+    said = markdown(evil_report())
+    for markup in (
+        "http://e",
+        "www.e",
+        "a@b",
+        "<img",
+        "<!--",
+        "<script",
+        "\n- ",
+        "\n1. ",
+        "\n===",
+        "\n>",
+        "\x1b",
+        "\x9b",
+    ):
+        assert markup not in said
+    assert re.search(r"(?<![\\!])[`*~$\[]|(?<!\\)_e|e(?<!\\)_ ", said) is None  # the pictures' own brackets are ours
+    rows = [row for row in said.splitlines() if row.startswith("|")]
+    assert [len(re.findall(r"(?<!\\)\|", row)) for row in rows] == [3] * 4
+
+
 def test_the_page_needs_no_other_file_and_escapes_what_it_says(tmp_path):
     write_report(tmp_path, report())
     page = (tmp_path / "report.html").read_text()

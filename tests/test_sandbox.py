@@ -67,7 +67,7 @@ def test_a_width_or_a_product_beyond_all_bounds_is_refused(jinja):
         "{% set x = 'a' * 900000 %}{% for a in range(9000) %}{% set y = x[1:] %}{% endfor %}",
         "{% set x = 'a' * 900000 %}{{ x.strip('b' * 900000 ~ 'a') }}",
         "{% set x = 'a' * 900000 %}{% for a in range(9000) %}{% set y = x|upper %}{% endfor %}",
-        "{% set r = range(9000)|list %}{{ r|map('in', r)|list|length }}{{ r|select('in', r)|list|length }}",
+        "{% set r = range(9000)|list %}{{ r|select('in', r)|list|length }}",
         "{% set _rendering = namespace(items_left=9e99) %}{% for a in range(9000000) %}{% endfor %}",
         "{{ ('a' * 900000).encode().decode('punycode')|length }}",
     ],

@@ -24,6 +24,7 @@ from pydantic import SecretStr
 
 from cappy_select import Candidate, Delta, ProviderError, Request, Usage, background
 from cappy_select.copies import made_again
+from cappy_select.masking import credentials_in
 from cappy_select.providers.failures import failure_from, failure_of
 from cappy_select.providers.openai_format import TokenPrices
 from cappy_select.types import estimated_usage
@@ -164,16 +165,18 @@ def name_of(model: BaseChatModel) -> str:
 
 def failure_in(error: Exception, chat: Any, *, model: str) -> ProviderError:
     """What went wrong in a LangChain model, in our words and without its secrets."""
-    failure = failure_of(error, model=model, api_key=None, secrets=_secrets_of(chat))
+    failure = failure_of(error, model=model, secrets=_secrets_of(chat))
     kind = kind_of(error) or failure.kind
     return ProviderError(failure.message, kind=kind, model=model, retry_after_s=failure.retry_after_s)
 
 
-def _secrets_of(chat: Any) -> list[str]:
+def _secrets_of(chat: Any) -> frozenset[str]:
     while isinstance(chat, RunnableBinding):
         chat = chat.bound
-    fields = getattr(chat, "__dict__", {}).values()
-    return [field.get_secret_value() for field in fields if isinstance(field, SecretStr)]
+    fields = getattr(chat, "__dict__", {})
+    keys = [field.get_secret_value() for field in fields.values() if isinstance(field, SecretStr)]
+    plain = {name: value for name, value in fields.items() if isinstance(value, str | dict)}
+    return credentials_in(*keys, settings=plain)
 
 
 def _apart() -> Context:

@@ -20,6 +20,7 @@ import typer
 from typer.core import TyperGroup
 
 from cappy_select.errors import CappyError, TruncationWarning
+from cappy_select.terminal import HarmlessStream
 
 VERBS = {
     "score": "Score responses to one instruction, or a file of pairs.",
@@ -79,6 +80,19 @@ def main() -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # arguments and answers may hold what the terminal can't show
+    before = sys.stdout, sys.stderr
+    # The one place: a pipe gets every result verbatim, a terminal nothing that commands it.
+    if sys.stdout is not None and sys.stdout.isatty():
+        sys.stdout = HarmlessStream(sys.stdout)  # all that `print` needs
+    if sys.stderr is not None:
+        sys.stderr = HarmlessStream(sys.stderr)
+    try:
+        _run()
+    finally:
+        sys.stdout, sys.stderr = before
+
+
+def _run() -> NoReturn:
     try:
         app()
     except CappyError as error:

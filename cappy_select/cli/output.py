@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 import typer
 
 from cappy_select.characters import escaped
+from cappy_select.terminal import harmless, raw
 
 if TYPE_CHECKING:
     from cappy_select.evaluate.report import Table
@@ -71,12 +72,11 @@ def json_number(value: float) -> float | None:
 
 def note(message: str) -> None:
     """A remark that is not part of the result."""
-    print(f"cappy: {message}", file=sys.stderr)
+    print("cappy: " + "\n  ".join(message.split("\n")), file=sys.stderr)  # no line of a message looks like ours
 
 
 def one_line(text: str, width: int = 120) -> str:
     """A text on one line, for people; `--json` has it whole."""
-    # A model's answer must not move the cursor: control characters are not printed.
     flat = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return flat if len(flat) <= width else flat[: width - 1] + "…"
 
@@ -96,14 +96,14 @@ def print_table(
 
     table = Table()
     for number, name in enumerate(columns):
-        table.add_column(name, justify="right" if number in right else "left", overflow="fold")
+        table.add_column(Text(harmless(name)), justify="right" if number in right else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))  # Text: an answer's [brackets] are no markup
+        table.add_row(*(Text(harmless(cell)) for cell in row))  # Text: an answer's [brackets] are no markup
     # Piped output is not cut to a terminal's width.
-    stream = sys.stderr if to_stderr else sys.stdout
+    stream = raw(sys.stderr if to_stderr else sys.stdout)
     console = Console(file=stream, width=None if stream.isatty() else 140)
     if title:
-        console.print(Text(title, style="bold"))
+        console.print(Text(harmless(title), style="bold"))
     console.print(table)
 
 
@@ -131,17 +131,17 @@ def progress(label: str, *, shown: bool = True) -> Iterator[Advance]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[detail]}"),
+        TextColumn("{task.fields[detail]}", markup=False),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(label, total=None, detail="")
+    with Progress(*columns, console=Console(file=raw(sys.stderr)), transient=True) as bar:
+        task = bar.add_task(harmless(label), total=None, detail="")
 
         def advance(done: int, total: int | None = None, detail: str = "") -> None:
-            bar.update(task, advance=done, total=total, detail=detail)
+            bar.update(task, advance=done, total=total, detail=harmless(detail))
 
         yield advance
 

@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -21,6 +22,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from cappy_select.errors import DataError
+from cappy_select.terminal import HarmlessStream
 
 Figures = dict[str, Any]
 Step = Callable[[Any, int, Path], Figures]
@@ -120,6 +122,8 @@ def _uninterrupted() -> Iterator[None]:
 def _begin_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to handle
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the pool is the parallelism
+    if sys.stderr is not None:
+        sys.stderr = HarmlessStream(sys.stderr)  # warnings quote texts
     parent = multiprocessing.parent_process()
 
     def follow() -> None:

@@ -23,6 +23,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from cappy_select.errors import DataError, InputError
+from cappy_select.terminal import harmless
 
 DATA, TEXT, PAGE = "report.json", "report.md", "report.html"
 
@@ -149,8 +150,21 @@ def markdown(report: Report) -> str:
 
 def _plain(text: str) -> str:
     """On one line, and nothing in it is markup."""
-    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
-    return re.sub(r"[\\|\[]", r"\\\g<0>", text)
+    text = harmless(" ".join(text.split())).replace("&", "&amp;").replace("<", "&lt;")
+    text = re.sub(r"[\\|\[`*~$]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", text)
+    text = re.sub(r"^(?:#(?=#*(?: |$))|[-+](?= |$)|[-=](?=[-=]*$)|>)", _as_entity, text)  # the mark of a block
+    text = re.sub(r"^(\d+)([.)])(?= |$)", r"\1\\\2", text)
+    # GitHub makes links of these without being asked.
+    return re.sub(r"(?i)(?<=[a-z]):(?=//)|(?<=www)\.|(?<=\w)@(?=\w)|(?<=mailto):|(?<=xmpp):", _as_entity, text)
+
+
+def _as_entity(found: re.Match[str]) -> str:
+    return f"&#{ord(found.group())};"
+
+
+def _said(text: str) -> str:
+    """For HTML."""
+    return html.escape(harmless(text))
 
 
 def _drawn(pictures: Sequence[Picture]) -> tuple[list[tuple[Picture, bytes]], list[str]]:
@@ -178,6 +192,10 @@ def _drawn(pictures: Sequence[Picture]) -> tuple[list[tuple[Picture, bytes]], li
     return drawn, failed
 
 
+_POLICY = (  # the page needs nothing else, so nothing else may run or load
+    '<meta http-equiv="Content-Security-Policy" '
+    "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'\">"
+)
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
 table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
@@ -190,7 +208,7 @@ img { max-width: 100%; } figure { margin: 2rem 0; } figcaption, .remark { color:
 
 def _html(report: Report, drawn: Sequence[tuple[Picture, bytes]]) -> str:
     """One page without a script or a link outside: every text in it is escaped."""
-    said = html.escape
+    said = _said
     parts = [f"<h1>{said(report.title)}</h1>", *(f"<p>{said(remark)}</p>" for remark in report.remarks)]
     for table in report.tables:
         parts.append(f"<h2>{said(table.title)}</h2><table><thead><tr>")
@@ -208,6 +226,6 @@ def _html(report: Report, drawn: Sequence[tuple[Picture, bytes]]) -> str:
         )
     body = "\n".join(parts)
     return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{said(report.title)}</title>'
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">{_POLICY}<title>{said(report.title)}</title>'
         f"<style>{_STYLE}</style></head><body>\n{body}\n</body></html>\n"
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import json
-import os
 import re
 import time
 from collections.abc import Collection, Iterator, Mapping
@@ -15,6 +14,7 @@ from typing import Any
 
 from cappy_select.characters import without_halves
 from cappy_select.errors import FailureKind, ProviderError
+from cappy_select.masking import masked
 from cappy_select.providers.transport import UnwantedResponse
 from cappy_select.types import Usage
 
@@ -100,21 +100,18 @@ _BY_WORDS: tuple[tuple[FailureKind, re.Pattern[str]], ...] = (
 _WRAPPERS = re.compile(r"^(?:(?:litellm\.)?\w*(?:Error|Exception|Timeout)(?::| -) )+")
 _STATUS = re.compile(r"^(?:Error code: \d{3}|\d{3})(?: -|:)? (?=[\[{<])")
 
-_KEY_LIKE = re.compile(r"\b(?:sk|pk|rk)-[\w*.-]{8,}|(?<=Bearer )\S{8,}")
-_SHORTEST_KEY = 8  # a shorter one is a placeholder, and would mask parts of words
-
 _TRACEBACK = re.compile(r"\s*Traceback \(most recent call last\).*", re.DOTALL)
 _PATH = re.compile(
     r"(?:File \"[^\"]*\", line \d+(?:, in \S+)?)|(?<![\w:/.])(?:/[\w.@+-]+){2,}/?|\b[A-Za-z]:\\[^\s\"']+"
 )
 
 
-def failure_of(error: Exception, *, model: str, api_key: str | None, secrets: Collection[str] = ()) -> ProviderError:
+def failure_of(error: Exception, *, model: str, secrets: Collection[str | None] = ()) -> ProviderError:
     """What went wrong, in our words and without secrets."""
     if (refusal := refusal_in(error)) is not None:
-        return ProviderError(_without_secrets(str(refusal), (api_key, *secrets)), kind=refusal.kind, model=model)
+        return ProviderError(_without_secrets(str(refusal), secrets), kind=refusal.kind, model=model)
     return ProviderError(
-        _without_secrets(message_of(error), (api_key, *secrets)),
+        _without_secrets(message_of(error), secrets),
         kind=_kind(error),
         model=model,
         retry_after_s=_retry_after(error),
@@ -226,11 +223,7 @@ def _refined(kind: FailureKind, status: int | None, said: str) -> FailureKind:
 
 def _without_secrets(text: str, secrets: Collection[str | None]) -> str:
     """The message for a log: no key of this provider or of the environment, no wrappers, not endless."""
-    keys = [value for name, value in os.environ.items() if name.endswith(("_API_KEY", "_TOKEN", "_SECRET"))]
-    for key in (*secrets, *keys):
-        if key and len(key) >= _SHORTEST_KEY:
-            text = text.replace(key, "***")
-    text = _KEY_LIKE.sub("***", " ".join(without_halves(text[:10_000]).split()))
+    text = masked(" ".join(without_halves(text[:10_000]).split()), secrets)
     return without_places(_WRAPPERS.sub("", text))[:500]
 
 

@@ -17,6 +17,7 @@ from cappy_select.characters import without_halves
 from cappy_select.copies import made_again
 from cappy_select.errors import InputError, ProviderError
 from cappy_select.figures import ANY, dollars_of
+from cappy_select.masking import credentials_in
 from cappy_select.parameters import ProviderParameters, all_of, given
 from cappy_select.prices import highest_of, most_usage
 from cappy_select.providers import litellm_own
@@ -91,6 +92,7 @@ class LiteLLMProvider:
                 "such as 'openai/gpt-5-mini'"
             ) from error
         self._model, self._api_key, self._api_base, self._params = model, api_key, api_base, own
+        self._secrets = credentials_in(api_key, api_base=api_base, params=own)
         self._supports, self._extra = _supported(self._litellm, model, self._vendor), frozenset(supports)
         self._known: dict[tuple[str, Any], bool] = {}
 
@@ -138,7 +140,7 @@ class LiteLLMProvider:
             model=self._model,
             cost_of=lambda usage: self._cost(response, usage, params),
             native_ends=received.ends(),
-            secrets=(self._api_key,),
+            secrets=self._secrets,
         )
 
     async def stream(self, request: Request) -> AsyncGenerator[Delta | Candidate, None]:
@@ -147,7 +149,7 @@ class LiteLLMProvider:
         params = self._arguments(request)
         cost_of = partial(self._priced, params=params)
         async with aclosing(
-            streamed(response, request, model=self._model, api_key=self._api_key, cost_of=cost_of)
+            streamed(response, request, model=self._model, secrets=self._secrets, cost_of=cost_of)
         ) as pieces:
             async for piece in pieces:
                 yield piece
@@ -175,7 +177,7 @@ class LiteLLMProvider:
             self._keep_clients(response)
             return response
         except Exception as error:  # LiteLLM also passes on what its HTTP layers raise
-            failure = failure_of(error, model=self._model, api_key=self._api_key)
+            failure = failure_of(error, model=self._model, secrets=self._secrets)
             if refusal_in(error) is not None:
                 raise failure from None
             if received is not None and (received.says_more or (received.is_there and failure.kind in _OF_A_READER)):

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from cappy_select.characters import without_halves
 from cappy_select.copies import made_again
 from cappy_select.errors import InputError, ProviderError
+from cappy_select.masking import credentials_in
 from cappy_select.parameters import FIXED, KNOWN, ProviderParameters, flat, given
 from cappy_select.prices import most_usage
 from cappy_select.providers.content import check_parts, without_cache_marks
@@ -86,6 +87,7 @@ class OpenAIProvider:
             raise InputError(f"no key for {model!r}: set OPENAI_API_KEY, or OpenAIProvider(api_key=...)")
         # The client wants a word; a server of one's own often does not.
         self._options: dict[str, Any] = {"api_key": key or "none", "base_url": address, "max_retries": 0}
+        self._secrets = credentials_in(key, api_base=address, params=own)
         self._clients: PerLoop[Any] = PerLoop(self._new_client, _close)
         # OpenAI's reasoning models refuse the old name, most compatible servers know only that.
         self._limit = "max_completion_tokens" if _is_openais(address) else "max_tokens"
@@ -115,15 +117,14 @@ class OpenAIProvider:
     async def complete(self, request: Request) -> list[Candidate]:
         """One `chat.completions.create` call."""
         response = await self._create(request, {"n": request.n} if request.n > 1 else {})
-        return candidates_of(
-            response, request, model=self._model, cost_of=self.price, secrets=(self._options["api_key"],)
-        )
+        return candidates_of(response, request, model=self._model, cost_of=self.price, secrets=self._secrets)
 
     async def stream(self, request: Request) -> AsyncGenerator[Delta | Candidate, None]:
         """One streamed call, for one answer."""
         response = await self._create(request, {"stream": True, "stream_options": {"include_usage": True}})
-        key = self._options["api_key"]
-        async with aclosing(streamed(response, request, model=self._model, api_key=key, cost_of=self.price)) as pieces:
+        async with aclosing(
+            streamed(response, request, model=self._model, secrets=self._secrets, cost_of=self.price)
+        ) as pieces:
             async for piece in pieces:
                 yield piece
 
@@ -140,7 +141,7 @@ class OpenAIProvider:
             )
         except Exception as error:  # the client also passes on what its HTTP and JSON layers raise
             # Without its cause, whose text may hold the key.
-            raise failure_of(error, model=self._model, api_key=self._options["api_key"]) from None
+            raise failure_of(error, model=self._model, secrets=self._secrets) from None
 
     def _arguments(self, request: Request) -> dict[str, Any]:
         """The owner's parameters and the request's; those that the client does not have go into the body, and of the

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Collection, Mapping
 from inspect import isawaitable
 from typing import Any
 
@@ -18,7 +18,7 @@ from cappy_select.types import Candidate, Delta, Request
 
 
 async def streamed(
-    response: Any, request: Request, *, model: str, api_key: str | None, cost_of: Cost
+    response: Any, request: Request, *, model: str, secrets: Collection[str], cost_of: Cost
 ) -> AsyncGenerator[Delta | Candidate, None]:
     """A streamed response of one choice: its deltas as they come, then the candidate that they make.
 
@@ -33,7 +33,7 @@ async def streamed(
                 break
     except Exception as error:
         if heard is None or not heard.is_over:
-            raise _failure(error, heard, model=model, api_key=api_key) from None
+            raise _failure(error, heard, model=model, secrets=secrets) from None
         # LiteLLM stumbled over what came behind the answer, such as a figure that is none.
     finally:
         closing = (getattr(response, "aclose", None) or response.close)()
@@ -45,17 +45,17 @@ async def streamed(
         whole.note_heard(heard)
     if whole.error is None and (whole.broke_off or (heard is not None and heard.broke_off)):
         raise ProviderError("the stream ended before the answer did", kind="connection", model=model)
-    candidate, *_ = candidates_of(whole.body(), request, model=model, cost_of=cost_of, secrets=(api_key,))
+    candidate, *_ = candidates_of(whole.body(), request, model=model, cost_of=cost_of, secrets=secrets)
     yield candidate
 
 
-def _failure(error: Exception, heard: Heard | None, *, model: str, api_key: str | None) -> ProviderError:
+def _failure(error: Exception, heard: Heard | None, *, model: str, secrets: Collection[str]) -> ProviderError:
     """What the server said, rather than what LiteLLM made of it."""
     if heard is not None and heard.error is not None:
-        return failure_from(heard.error, model=model, secrets=(api_key,))
+        return failure_from(heard.error, model=model, secrets=secrets)
     if heard is not None and meaning_of(heard.end) == "failed":
         return ProviderError(f"the answer failed: its finish reason is {heard.end!r:.200}", kind="server", model=model)
-    return failure_of(error, model=model, api_key=api_key)
+    return failure_of(error, model=model, secrets=secrets)
 
 
 class WholeAnswer:

@@ -18,6 +18,12 @@ from cappy_select.errors import FailureKind
 
 MAX_BODY_BYTES = 32 * 2**20  # of one response, as it is sent and unpacked; the longest answers are a few megabytes
 
+# A client makes an object of Python for each value of a body, and holds the event loop meanwhile: megabytes of brackets
+# take it ten seconds. An object is dearer than a number. An answer with log-probabilities has many of both.
+MAX_JSON_VALUES = 250_000
+_WEIGHTS = {b",": 1, b"[": 1, b"{": 4}
+_TIMES_WITH_LOGPROBS = 8
+
 _PIECE_BYTES = 2**18  # unpacked between two turns of the event loop
 _GZIP = zlib.MAX_WBITS + 16
 
@@ -69,7 +75,17 @@ async def _bound(response: Any) -> None:
         del response.headers["Content-Encoding"]  # or the client would unpack it again
         response.headers.pop("Content-Length", None)
     kind = next(base for base in type(response.stream).__mro__ if base.__name__ == "AsyncByteStream")
-    response.stream = _bounded_as(kind)(response.stream, is_packed=bool(encodings))
+    values = None
+    if not response.headers.get("Content-Type", "").startswith("text/event-stream"):  # those are many small bodies
+        values = MAX_JSON_VALUES * (_TIMES_WITH_LOGPROBS if _asks_for_logprobs(response.request) else 1)
+    response.stream = _bounded_as(kind)(response.stream, is_packed=bool(encodings), values=values)
+
+
+def _asks_for_logprobs(request: Any) -> bool:
+    try:
+        return b'logprobs"' in request.content.lower()
+    except Exception:  # a body that was streamed, of which the library keeps nothing
+        return False
 
 
 def _redirect(response: Any) -> str:
@@ -91,11 +107,28 @@ def _too_long() -> UnwantedResponse:
     )
 
 
+class _Count:
+    """The values of a JSON body, about: separators in its texts are counted too."""
+
+    def __init__(self, most: int | None) -> None:
+        self._left = most
+
+    def add(self, data: bytes) -> None:
+        if self._left is None:
+            return
+        self._left -= sum(weight * data.count(sign) for sign, weight in _WEIGHTS.items())
+        if self._left < 0:
+            raise UnwantedResponse(
+                f"the response has more than {MAX_JSON_VALUES:,} values, and was not read to its end",
+                "invalid_response",
+            )
+
+
 class _Bounded:
     """The bytes of a response, unpacked and counted."""
 
-    def __init__(self, inner: Any, *, is_packed: bool) -> None:
-        self._inner, self._is_packed = inner, is_packed
+    def __init__(self, inner: Any, *, is_packed: bool, values: int | None) -> None:
+        self._inner, self._is_packed, self._count = inner, is_packed, _Count(values)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
@@ -108,6 +141,7 @@ class _Bounded:
             if sent > MAX_BODY_BYTES:
                 raise _too_long()
             if decoder is None:
+                self._count.add(data)
                 yield data
                 continue
             while not decoder.eof:
@@ -119,6 +153,7 @@ class _Bounded:
                 if given > MAX_BODY_BYTES:
                     raise _too_long()
                 if piece:
+                    self._count.add(piece)
                     yield piece
                 data = decoder.unconsumed_tail
                 if len(piece) < _PIECE_BYTES and not data:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,6 +12,7 @@ from cappy_select.data.dealing import SCORE_BINS
 from cappy_select.data.steps import WINDOW
 from cappy_select.data.summary import STEP, Summary, summary_of
 from cappy_select.errors import InputError, MissingExtra
+from cappy_select.terminal import harmless
 
 _WIDTH = 40  # of a bar
 _LISTED = 20
@@ -62,15 +63,20 @@ def _bars(title: str, names: list[str], counts: list[int]) -> None:
 
 def _plot(summary: Summary, path: str) -> None:
     try:
+        from matplotlib import rc_context
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MissingExtra("data", "--plot", "matplotlib") from error
     panels = 1 + (summary.scores is not None)
-    figure = Figure(figsize=(5 * panels, 3.5), layout="constrained")
+    with rc_context({"text.parse_math": False}):  # a file's name is no formula
+        _draw(Figure(figsize=(5 * panels, 3.5), layout="constrained"), panels, summary, path)
+
+
+def _draw(figure: Any, panels: int, summary: Summary, path: str) -> None:
     axes = figure.subplots(1, panels, squeeze=False)[0]
     axes[0].bar([STEP * (place + 0.5) for place in range(len(summary.lengths))], summary.lengths, width=STEP * 0.9)
     axes[0].axvline(WINDOW, color="black", linestyle="--", linewidth=1)
-    axes[0].set(xlabel=f"tokens (beyond {WINDOW} together)", ylabel=summary.holds, title=summary.name)
+    axes[0].set(xlabel=f"tokens (beyond {WINDOW} together)", ylabel=summary.holds, title=harmless(summary.name))
     if summary.scores is not None:
         axes[1].bar([(place + 0.5) / SCORE_BINS for place in range(SCORE_BINS)], summary.scores, width=0.9 / SCORE_BINS)
         axes[1].set(xlabel="score", yscale="symlog")

@@ -11,7 +11,7 @@ import random
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from functools import partial, wraps
+from functools import partial
 from typing import Any
 
 from jinja2 import nodes, pass_context
@@ -123,11 +123,10 @@ class Sandbox(SandboxedEnvironment):
         del self.globals["lipsum"]
         del self.filters["urlize"]  # HTML, by patterns whose time is not bounded
         self.filters.update(choice=_choice, random=_choice, most_frequent=_most_frequent)
-        for name, each in list(self.filters.items()):
-            self.filters[name] = _bounded(name, each, costs=name not in _CHEAP)
-        tests: dict[str, Any] = self.tests
-        for name, test in list(tests.items()):
-            self.tests[name] = _bounded("", test, costs=name in _COMPARING)
+        filters: dict[str, Any] = dict(self.filters)
+        self.filters.update({name: _bounded(name, each, costs=name not in _CHEAP) for name, each in filters.items()})
+        tests: dict[str, Any] = dict(self.tests)
+        self.tests.update({name: _bounded("", each, costs=name in _COMPARING) for name, each in tests.items()})
         self.filters.update({_WEIGH: _weighed, _COUNT: _counted, _SPEND: _spent})
 
     def _generate(self, source: nodes.Template, *arguments: Any, **named: Any) -> str:
@@ -184,7 +183,6 @@ def _bounded(name: str, function: Callable[..., Any], *, costs: bool) -> Callabl
     kind = _PassArg.from_obj(function)
 
     @pass_context
-    @wraps(function, updated=())
     def paying(context: Context, value: Any, *arguments: Any, **named: Any) -> Any:
         budget = _budget(context)
         budget.spend(_STEP)
@@ -201,11 +199,6 @@ def _bounded(name: str, function: Callable[..., Any], *, costs: bool) -> Callabl
         }
         return function(*([first[kind]] if kind else []), value, *arguments, **named)
 
-    del paying.__wrapped__
-    for mark in ("jinja_async_variant",):
-        if hasattr(paying, mark):
-            delattr(paying, mark)
-    paying.jinja_pass_arg = _PassArg.context  # type: ignore[attr-defined] # `wraps` took over the function's own
     return paying
 
 
@@ -288,11 +281,12 @@ def _charge_format(budget: Budget, text: Any, given: Sequence[Any], *, percent: 
             budget.weigh(tuple(given))
 
 
-def _instrument(template: Any) -> None:
+def _instrument(template: nodes.Template) -> None:
     """Make the nodes pay that are no calls: loops, comparisons, joins, slices, bodies of macros."""
     for loop in list(template.find_all(nodes.For)):
         loop.iter = _asked(loop.iter, _COUNT, _constants(loop))
-    for body in list(template.find_all((nodes.Macro, nodes.CallBlock))):
+    bodies: list[Any] = [*template.find_all(nodes.Macro), *template.find_all(nodes.CallBlock)]
+    for body in bodies:
         paid = _asked(nodes.Const("", lineno=body.lineno), _SPEND, _constants(body))
         body.body.insert(0, nodes.Output([paid], lineno=body.lineno))
     weighed = partial(_asked, name=_WEIGH)
@@ -305,7 +299,8 @@ def _instrument(template: Any) -> None:
     for taken in list(template.find_all(nodes.Getitem)):
         if isinstance(taken.arg, nodes.Slice) and taken.ctx == "load":
             taken.node = weighed(taken.node)
-    template.set_environment(template.environment)
+    if template.environment is not None:
+        template.set_environment(template.environment)
 
 
 def _constants(node: nodes.Node) -> int:
@@ -313,7 +308,7 @@ def _constants(node: nodes.Node) -> int:
     return sum(len(text.data) for text in node.find_all(nodes.TemplateData))
 
 
-def _asked(node: nodes.Expr, name: str, number: int = 0) -> nodes.Filter:
+def _asked(node: Any, name: str, number: int = 0) -> nodes.Filter:
     arguments = [nodes.Const(number, lineno=node.lineno)]
     return nodes.Filter(node, name, arguments, [], None, None, lineno=node.lineno)
 
