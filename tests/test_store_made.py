@@ -27,6 +27,9 @@ from cappy_select.recorded import Recorded
 folder, rounds = Path(sys.argv[1]), int(sys.argv[2])
 one = Instance(id="1", task="t", instruction="Name a river.", references=())
 draw, killed = random.Random(rounds), {"before": 0, "whole": 0}
+with SampleStore(folder / "warm.db", write=True):
+    pass
+took = 0.02
 for number in range(rounds):
     path = folder / f"{number}.db"
     for _ in range(draw.choice([1, 1, 2])):  # what one left behind, the next one is killed over
@@ -35,7 +38,13 @@ for number in range(rounds):
             with SampleStore(path, write=True) as store:
                 store.add(one, [(Key("m", "{}", 0), Recorded(model="m", response="The Nile."))])
             os._exit(0)
-        time.sleep(draw.uniform(0, 0.02))
+        until = time.perf_counter() + draw.uniform(0, took)
+        while time.perf_counter() < until and not os.waitpid(child, os.WNOHANG)[0]:
+            time.sleep(0.0002)
+        if time.perf_counter() < until:  # it was quicker: the next ones are killed sooner
+            took *= 0.9
+            continue
+        took *= 1.02
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
     killed["whole" if path.exists() else "before"] += 1
