@@ -132,7 +132,9 @@ class _Handler(BaseHTTPRequestHandler):
         if reply.drip_s:
             self._drip(body, reply)
             return
-        self._send(200, body, {"Content-Type": reply.content_type} | reply.headers)
+        length = int(reply.headers.get("Content-Length", len(body)))
+        headers = {name: value for name, value in reply.headers.items() if name != "Content-Length"}
+        self._send(200, body, {"Content-Type": reply.content_type} | headers, length=length)
 
     def _drip(self, body: bytes, reply: Reply) -> None:
         self._send(200, body[:1], {"Content-Type": reply.content_type} | reply.headers, length=len(body))

@@ -107,9 +107,7 @@ EVENT = (
 )
 
 
-@pytest.mark.parametrize(
-    "endless", [EVENT + b"\n\n", b"data: " + b"x" * 60_000, b": comment\n" * 5_000, b"\n" * 60_000]
-)
+@pytest.mark.parametrize("endless", [EVENT + b"\n\n", b"data: " + b"x" * 60_000, b": comment\n" * 5_000])
 async def test_a_stream_without_an_end_is_read_up_to_the_bound(model, loopback, endless):
     loopback.replies["a"] = [Reply(endless=endless, content_type="text/event-stream")]
     with pytest.raises(ProviderError, match="32 MiB") as raised:
