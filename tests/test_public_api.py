@@ -41,14 +41,12 @@ def test_importing_is_light(code):
 
 # The order of DESIGN: a module imports only what is listed above it.
 ORDER = [
-    "telemetry", "fork", "masking", "errors", "copies", "time_limit", "daemon_pool", "finish_reasons", "characters",
-    "thinking",
-    "tool_calls", "figures", "json_text", "yaml_files", "patterns", "spelling", "numbers",
-    "json_schema", "types", "parameters",
-    "instruction", "hub", "weight_files", "bundle", "room", "scorer", "recorded", "sampling", "prices", "providers",
-    "similarity",
-    "icl", "gates", "lanes", "calls", "fanout", "asking", "answers", "strategies", "background", "streaming", "select",
-    "data", "export", "train", "evaluate", "adapt", "cli",
+    "telemetry", "terminal", "fork", "masking", "errors", "copies", "time_limit", "daemon_pool", "finish_reasons",
+    "characters", "thinking", "tool_calls", "figures", "json_text", "yaml_files", "patterns", "spelling", "numbers",
+    "json_schema", "types", "parameters", "instruction", "hub", "weight_files", "bundle", "room", "scorer",
+    "recorded", "sampling", "prices", "providers", "similarity", "icl", "gates", "lanes", "calls", "fanout", "asking",
+    "answers", "strategies", "background", "streaming", "select", "data", "export", "train", "evaluate", "adapt",
+    "cli",
 ]  # fmt: skip
 EXCEPTIONS = {("bundle", "export")}  # a hub checkpoint becomes a bundle where bundles are resolved; lazily
 
