@@ -150,7 +150,9 @@ async def test_without_a_price_for_a_call_it_is_not_made_under_a_limit(price):
         assert (await fan_out(calls(provider), FanOutConfig())).candidates[0].text == "yes"
 
 
-@pytest.mark.parametrize("odd", ["no", None, 5, {"text": "no"}, object(), Candidate], ids=repr)
+@pytest.mark.parametrize(
+    "odd", ["no", None, 5, {"text": "no"}, object(), Candidate], ids=lambda odd: type(odd).__name__
+)
 async def test_what_is_no_answer_is_lost_alone(odd):
     mixed = Odd([odd, whole("yes", cost=0.01)])
     gathered = await fan_out(calls(mixed), FanOutConfig())
