@@ -18,6 +18,7 @@ from openai.resources.chat.completions import AsyncCompletions
 from cappy_select import InputError, LiteLLMProvider, OpenAIProvider, ProviderError, Request, Selector, UnknownArgument
 from cappy_select.parameters import FIXED, KNOWN, OPENAI, CallParameters, callers
 from cappy_select.providers import litellm_own
+from cappy_select.providers.received import Received
 from cappy_select.sampling import PARAMETERS
 
 # Options of OpenAI's client and not of the call.
@@ -233,7 +234,9 @@ def values_with(thief):
 
 
 # What the provider says itself, and `metadata`, which is OpenAI's.
-OURS = {"model", "messages", "api_key", "api_base", "timeout", "num_retries", "max_retries", "_skip_mcp_handler"}
+OURS = {"model", "messages", "api_key", "api_base", "timeout", "num_retries", "max_retries", "_skip_mcp_handler"} | {
+    "logger_fn"  # a Received of the provider's
+}
 
 
 def test_nothing_that_litellm_acts_upon_reaches_it_from_a_caller(tiny, monkeypatch):
@@ -265,6 +268,7 @@ def test_nothing_that_litellm_acts_upon_reaches_it_from_a_caller(tiny, monkeypat
             for arguments in seen:
                 reached = {*arguments, *arguments.get("extra_body", ())}
                 assert {name.casefold().replace("-", "_") for name in reached} & own <= OURS
+                assert isinstance(arguments["logger_fn"], Received)
 
         try_it()
         assert thief.requests == []

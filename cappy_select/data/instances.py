@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from cappy_select.characters import is_blank
+from cappy_select.characters import is_blank, without_halves
 from cappy_select.data.records import Problems, Record, read_records
 from cappy_select.errors import InputError, validation_message
 
@@ -96,7 +96,7 @@ def as_instance(given: Record, where: str, problems: Problems) -> Instance | Non
         if isinstance(text := given.get(name), str):
             given[name] = (text,)
         if isinstance(texts := given.get(name), list | tuple):  # an empty cell, or text, is no answer
-            given[name] = tuple(text for text in texts if not isinstance(text, str) or not is_blank(text))
+            given[name] = tuple(text for text in texts if not isinstance(text, str) or not _is_empty(text))
     if given.get("choices") == ():
         given["choices"] = None
     if type(given.get("id")) is int:
@@ -112,6 +112,11 @@ def as_instance(given: Record, where: str, problems: Problems) -> Instance | Non
     except UnicodeEncodeError as error:
         problems.report(where, f"no UTF-8 text: it has a lone surrogate, \\u{ord(error.object[error.start]):04x}")
     return None
+
+
+def _is_empty(text: str) -> bool:
+    """Whether nobody would see anything of it; half a character, which no file can hold, is told apart from that."""
+    return is_blank(text) and without_halves(text) == text
 
 
 def _texts(instance: Instance) -> Iterator[str]:
