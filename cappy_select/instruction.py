@@ -12,6 +12,7 @@ from copy import deepcopy
 from typing import Any, cast
 
 from cappy_select.errors import InputError
+from cappy_select.json_text import DEEPEST, is_too_deep
 from cappy_select.thinking import behind_thinking
 from cappy_select.types import CutSide, Instruction, InstructionPolicy, Message, Prompt, content_text
 
@@ -38,6 +39,8 @@ def as_messages(prompt: Prompt) -> tuple[dict[str, Any], ...]:
             raise InputError(
                 f"message {position}: 'content' must be a str, a list of parts or None, got {_what(content)}"
             )
+        if is_too_deep(message):
+            raise InputError(f"message {position} is nested more than {DEEPEST} deep")
     return tuple(deepcopy(dict(cast(Message, message))) for message in prompt)  # a provider can't change the caller's
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
-_DEEPEST = 200  # pydantic writes 255
+DEEPEST = 200  # pydantic writes 255
 _TOO_DEEP = "it is nested too deeply to be read"
 
 
@@ -18,19 +19,21 @@ def loads(text: str | bytes) -> Any:
     except RecursionError:
         raise ValueError(_TOO_DEEP) from None
     brackets = text.count("[") + text.count("{") if isinstance(text, str) else text.count(b"[") + text.count(b"{")
-    if brackets > _DEEPEST and not _is_flat(value):
+    if brackets > DEEPEST and is_too_deep(value):
         raise ValueError(_TOO_DEEP)
     return value
 
 
-def _is_flat(value: Any) -> bool:
-    level = [value]
-    for _ in range(_DEEPEST):
-        parts = (part.values() if isinstance(part, dict) else part for part in level)
-        level = [inner for part in parts for inner in part if isinstance(inner, dict | list)]
+def is_too_deep(value: Any) -> bool:
+    """Whether dicts, lists and tuples stand more than 200 deep within one another."""
+    level: list[Any] = [[value]]
+    for _ in range(DEEPEST):
+        parts = (part.values() if isinstance(part, Mapping) else part for part in level)
+        inner = {id(one): one for part in parts for one in part if isinstance(one, Mapping | list | tuple)}
+        level = list(inner.values())  # each once: a few lists can hold one another any number of times
         if not level:
-            return True
-    return False
+            return False
+    return True
 
 
 def strict_loads(text: str) -> Any:

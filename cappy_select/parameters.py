@@ -15,6 +15,7 @@ from difflib import get_close_matches
 from typing import Any, TypedDict
 
 from cappy_select.errors import InputError, UnknownArgument
+from cappy_select.json_text import DEEPEST, is_too_deep
 
 
 class OpenAIParameters(TypedDict, total=False):
@@ -250,9 +251,13 @@ def flat(params: Mapping[str, Any]) -> dict[str, Any]:
             elif value is not None:
                 raise InputError(f"extra_body must be a mapping, got {type(value).__name__}")
         if not inner:
-            return found
+            break
         params = inner
-    raise InputError(f"extra_body lies in itself more than {_DEEPEST} times")
+    else:
+        raise InputError(f"extra_body lies in itself more than {_DEEPEST} times")
+    if deep := sorted(name for name, value in found.items() if is_too_deep(value)):
+        raise InputError(f"{', '.join(deep)}: nested more than {DEEPEST} deep")
+    return found
 
 
 def all_of(params: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from loopback import Reply, completion
@@ -196,3 +198,17 @@ def test_the_window_and_the_length_of_a_prompt_are_litellms():
     assert LiteLLMProvider("openai/gpt-4o-mini").prompt_room(100) == 128_000
     assert LiteLLMProvider("openai/unheard-of").prompt_room(100) is None
     assert 5 <= LiteLLMProvider("openai/gpt-4o-mini").count_tokens(ASK) <= 20
+
+
+@pytest.mark.parametrize("detail", ["high", "low", "auto"])
+def test_counting_tokens_fetches_no_image(provider, detail):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.3)
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/picture.png"
+        image = {"type": "image_url", "image_url": {"url": url, "detail": detail}}
+        message = {"role": "user", "content": [{"type": "text", "text": "What is it?"}, image]}
+        with ThreadPoolExecutor(1) as pool:
+            counting = pool.submit(provider("m").count_tokens, [message])
+            with pytest.raises(TimeoutError):
+                server.accept()
+            assert counting.result(30) > 10

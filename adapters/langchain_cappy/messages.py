@@ -300,7 +300,7 @@ def _tool_calls(message: dict[str, Any]) -> tuple[list[ToolCall], list[InvalidTo
     for call in message.get("tool_calls") or ():
         try:
             parsed = parse_tool_call(call, return_id=True)
-        except OutputParserException as error:
+        except (OutputParserException, ValueError, RecursionError) as error:  # a number or nesting without end
             invalid.append(make_invalid_tool_call(call, str(error)))
         else:
             if parsed is not None and not isinstance(parsed["args"], dict):

@@ -247,7 +247,7 @@ def _kind(error: Exception) -> FailureKind:
     code = getattr(error, "code", None)
     if status is None and (found := _as_status(code)) is not None:
         status, kind = found, None  # an error object in a stream has no status of its own
-    said = f"{code or ''} {getattr(error, 'type', None) or ''} {error}"[:10_000]
+    said = f"{code or ''} {getattr(error, 'type', None) or ''} {message_of(error)} {error}"[:10_000]
     if kind is None and isinstance(status, int):
         kind = _kind_by_status(status, said)
     if kind is not None and (kind := _refined(kind, status, said)) not in ("server", "connection"):

@@ -217,8 +217,13 @@ class LiteLLMProvider:
         return None if known is None else int(known)
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
-        """A prompt's length in the tokens of OpenAI's newer models, which LiteLLM carries; others' differ a little."""
-        return int(self._litellm.token_counter(model="gpt-4o", messages=list(messages)))
+        """A prompt's length in the tokens of OpenAI's newer models, which LiteLLM carries; others' differ a little.
+
+        An image counts the same whatever its size: LiteLLM would fetch it to measure it.
+        """
+        return int(
+            self._litellm.token_counter(model="gpt-4o", messages=list(messages), use_default_image_token_count=True)
+        )
 
     def price(self, usage: Usage) -> float | None:
         """Dollars by LiteLLM's price list, or by the prices given at construction."""
