@@ -67,7 +67,7 @@ class DaemonPool:
                 self._look_again_in(min(quick) + PATIENCE_S - now)
                 return
             if self._threads == len(self._running):
-                threading.Thread(target=self._serve, name=f"{self._name}-{self._threads}", daemon=True).start()
+                threading.Thread(target=self._serve, name=f"{self._name}_{self._threads}", daemon=True).start()
                 self._threads += 1
             future, task = self._waiting.popleft()
             self._running[id(future)] = now
@@ -77,7 +77,7 @@ class DaemonPool:
         """Unless a task ends before, and lets the next one begin."""
         if not self._watched:
             timer = threading.Timer(seconds, self._look_again)
-            timer.daemon = True
+            timer.daemon, timer.name = True, f"{self._name}_watch"
             timer.start()
             self._watched = True
 

@@ -124,7 +124,6 @@ BAD = [
     ({"messages": [USER | {"content": None}]}, "content is None"),
     (parts(), r"content is \[\]"),
     (parts({"type": "image", "url": "http://x"}), "type 'image' in a user message"),
-    (parts({"type": "text", "text": "q", "cache_control": {}}), "has the keys .*cache_control"),
     (parts({"type": "image_url", "image_url": {"url": "x"}}), "image_url part holds"),
     (parts({"type": "input_audio", "input_audio": {"data": "AA==", "format": "ogg"}}), "input_audio part holds"),
     (parts({"type": "file", "file": {"file_data": "data:application/pdf;base64,AA=="}}), "file part holds"),

@@ -167,13 +167,13 @@ def test_a_child_forked_while_calls_hold_every_place_selects_too(loopback, kind)
 
 @needs_fork
 def test_a_child_forked_by_a_running_event_loop_selects_too(loopback):
-    loopback.answer = lambda request: Reply(text="yes", delay_s=0.0 if "child" in str(request["messages"]) else 2.0)
+    loopback.answer = lambda request: Reply(text="yes", delay_s=0.0 if "child" in str(request["messages"]) else 6.0)
     done = run(
         """
         selector = Selector([provider("openai")], samples=1, max_concurrency=1, deadline_s=40)
         async def serve():
             asked = asyncio.create_task(selector.aselect("parent"))
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(3)  # the call is under way, on a busy machine too
             pid = child(lambda: 7 if selector.select("child").text == "yes" else 8)
             print((await asked).text, code_of(pid))
         asyncio.run(serve())
