@@ -29,7 +29,9 @@ MODELS = {
             *("hosted_vllm/m", "deepseek/deepseek-chat", "cohere_chat/command-r", "openrouter/m", "together_ai/m"),
         )
     },
-    "azure/m": lambda base: LiteLLMProvider("azure/m", api_base=base, api_key=KEY, api_version="2024-10-21"),
+    "azure/m": lambda base: LiteLLMProvider(
+        "azure/m", api_base=base, api_key=KEY, params={"api_version": "2024-10-21"}
+    ),
 }
 
 
