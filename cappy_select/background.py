@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import math
 import os
 import threading
 import time
@@ -23,7 +24,7 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
-from cappy_select.daemon_pool import DaemonPool
+from cappy_select.daemon_pool import PATIENCE_S, DaemonPool
 from cappy_select.time_limit import time_limit
 
 _T = TypeVar("_T")
@@ -95,7 +96,7 @@ _WAITS_FOR_ITSELF = "a synchronous call from inside a provider or policy would w
 
 async def work(task: Callable[[], _T]) -> _T:
     """Run a task of ours off the event loop, also for threads that go on while the main one has ended."""
-    return await asyncio.wrap_future(_pool("cappy-work", at_a_time=2).submit(_finite(task)))
+    return await asyncio.wrap_future(_pool("cappy-work", at_a_time=2, patience_s=math.inf).submit(_finite(task)))
 
 
 async def users_work(task: Callable[[], _T], seconds: float) -> _T:
@@ -114,10 +115,10 @@ async def users_work(task: Callable[[], _T], seconds: float) -> _T:
         return await asyncio.wrap_future(_pool("cappy-user", at_a_time=16).submit(_finite(limited)))
 
 
-def _pool(name: str, at_a_time: int) -> DaemonPool:
+def _pool(name: str, at_a_time: int, patience_s: float = PATIENCE_S) -> DaemonPool:
     with _lock:
         if name not in _pools:
-            _pools[name] = DaemonPool(name, 1000, at_a_time=at_a_time)
+            _pools[name] = DaemonPool(name, 1000, at_a_time=at_a_time, patience_s=patience_s)
         return _pools[name]
 
 

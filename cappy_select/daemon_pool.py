@@ -7,6 +7,7 @@ burst of threads; but a task that has run for a while is taken for one that may 
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -29,15 +30,17 @@ class PoolFull(RuntimeError):
 class DaemonPool:
     """Daemon threads that run tasks."""
 
-    def __init__(self, name: str, max_threads: int, *, at_a_time: int = 16) -> None:
+    def __init__(self, name: str, max_threads: int, *, at_a_time: int = 16, patience_s: float = PATIENCE_S) -> None:
         """Set up a pool; threads are made as they are needed.
 
         Args:
             name: What its threads are called.
             max_threads: Tasks that may run at a time, those that never end included.
             at_a_time: Tasks that run at a time where all of them are quick.
+            patience_s: What takes longer is no more taken for quick; `math.inf` for tasks that are known to end.
         """
-        self._name, self._max_threads, self._at_a_time = name, max_threads, at_a_time
+        self._name, self._max_threads = name, max_threads
+        self._at_a_time, self._patience_s = at_a_time, patience_s
         self._lock = threading.Lock()
         self._threads = 0
         self._running: dict[int, float] = {}  # when each began
@@ -62,9 +65,10 @@ class DaemonPool:
         """Begin what may run. Holds the lock."""
         while self._waiting and len(self._running) < self._max_threads:
             now = time.monotonic()
-            quick = [began for began in self._running.values() if now - began < PATIENCE_S]
+            quick = [began for began in self._running.values() if now - began < self._patience_s]
             if len(quick) >= self._at_a_time:
-                self._look_again_in(min(quick) + PATIENCE_S - now)
+                if self._patience_s < math.inf:
+                    self._look_again_in(min(quick) + self._patience_s - now)
                 return
             if self._threads == len(self._running):
                 threading.Thread(target=self._serve, name=f"{self._name}_{self._threads}", daemon=True).start()

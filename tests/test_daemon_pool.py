@@ -1,12 +1,14 @@
 """Threads that nobody waits for."""
 
+import math
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
-from cappy_select.daemon_pool import DaemonPool, PoolFull
+from cappy_select.daemon_pool import PATIENCE_S, DaemonPool, PoolFull
 
 
 def test_a_task_gives_its_result_or_its_exception() -> None:
@@ -71,3 +73,13 @@ def test_the_interpreter_does_not_wait_for_a_task_that_hangs() -> None:
         "DaemonPool('test', 1).submit(lambda: (begun.set(), threading.Event().wait())); begun.wait(30)"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
+
+
+def test_tasks_that_are_known_to_end_wait_for_a_thread_however_long():
+    pool, over = DaemonPool("patient", 1000, at_a_time=2, patience_s=math.inf), threading.Event()
+    futures = [pool.submit(over.wait) for _ in range(20)]
+    time.sleep(PATIENCE_S + 0.2)
+    assert sum(future.running() for future in futures) == 2
+    assert sum(thread.name.startswith("patient") for thread in threading.enumerate()) == 2
+    over.set()
+    assert all(future.result(timeout=30) for future in futures)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import warnings
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -336,7 +337,7 @@ class _Encoders:
         starts_anew_in_child(self)
 
     def start_anew(self) -> None:
-        self._pool = DaemonPool("cappy-encode", 1000, at_a_time=2)
+        self._pool = DaemonPool("cappy-encode", 1000, at_a_time=2, patience_s=math.inf)
 
     def submit(self, step: Callable[[], Any]) -> Future[Any]:
         return self._pool.submit(step)
