@@ -37,8 +37,12 @@ def switch_off() -> None:
 def onnxruntime() -> Any:
     """The module; the library, its tests and its benchmarks import it nowhere else."""
     switch_off()  # once more: a process may have cleared its environment
-    import onnxruntime
-
+    try:
+        import onnxruntime
+    except ImportError as error:
+        if isinstance(error.__cause__, KeyboardInterrupt):  # Ctrl-C while its C++ part began
+            raise error.__cause__ from None
+        raise
     return onnxruntime
 
 

@@ -317,9 +317,13 @@ def test_loading_can_be_interrupted_at_any_moment():
         )
         assert process.stdout.readline() == "ready\n"
         time.sleep(wait_s)
-        process.send_signal(signal.SIGINT)
+        for _ in range(5):  # Python loses one that comes while a weak reference is cleared
+            process.send_signal(signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(5)
+                break
         out, errors = process.communicate(timeout=30)
-        assert (process.returncode, out.strip(), errors) == (0, "interrupted", "")
+        assert (process.returncode, out.strip()) == (0, "interrupted"), errors
 
 
 @pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="looks for copies in memory")

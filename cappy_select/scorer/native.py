@@ -39,7 +39,14 @@ def refuse_at_exit() -> None:
 
 @contextmanager
 def native_call(stop: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Within it is one call; `stop` asks it to come back early. At the exit it is as `refuse_at_exit`."""
+    """Within it is one call; `stop` asks it to come back early. At the exit it is as `refuse_at_exit`.
+
+    The main thread is not waited for: it is the one that exits. (An interrupt could keep it from taking its mark back.)
+    """
+    if threading.current_thread() is threading.main_thread():
+        refuse_at_exit()
+        yield
+        return
     mark = object()
     with _changed:
         if not _over:
@@ -66,9 +73,11 @@ def interruptible(call: Callable[[], _T], stop: Callable[[], None] = lambda: Non
     def work() -> None:
         try:
             with native_call(stop):
-                made.set_result(call())
+                result = call()
         except BaseException as error:
             made.set_exception(error)
+        else:
+            made.set_result(result)
 
     threading.Thread(target=work, name="cappy-load", daemon=True).start()
     try:
