@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 from typing import Protocol
 from weakref import WeakSet
 
@@ -20,6 +21,12 @@ _known: WeakSet[StartsAnew] = WeakSet()
 def starts_anew_in_child(thing: StartsAnew) -> None:
     """Have `start_anew` called in each child of this process, as long as the thing lives."""
     _known.add(thing)
+
+
+def ask_for_platform() -> None:
+    """Ask Python for the platform's name, which it remembers. It runs `uname` to find out, and OpenAI's client asks for
+    it in its first call: a child forked in that moment would hold the other end of the pipe, and both would wait."""
+    platform.platform()
 
 
 def _after_fork() -> None:

@@ -26,7 +26,10 @@ def behind_thinking(text: str) -> str:
             opened = tag.start() if opened < 0 else opened
             continue
         # An end without a beginning: all before it was thinking.
-        answer = [*answer, text[place:opened]] if opened >= 0 else []
+        if opened >= 0:
+            answer.append(text[place:opened])
+        else:
+            answer.clear()
         place, opened = tag.end(), -1
     if not place and opened < 0:
         return text

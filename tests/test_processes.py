@@ -166,14 +166,15 @@ def test_a_child_forked_while_calls_hold_every_place_selects_too(loopback, kind)
 
 
 @needs_fork
-def test_a_child_forked_by_a_running_event_loop_selects_too(loopback):
+@pytest.mark.parametrize("moment_s", [0.02, 0.1, 3])  # as the first call begins; and while it waits for its answer
+def test_a_child_forked_by_a_running_event_loop_selects_too(loopback, moment_s):
     loopback.answer = lambda request: Reply(text="yes", delay_s=0.0 if "child" in str(request["messages"]) else 6.0)
     done = run(
-        """
+        f"""
         selector = Selector([provider("openai")], samples=1, max_concurrency=1, deadline_s=40)
         async def serve():
             asked = asyncio.create_task(selector.aselect("parent"))
-            await asyncio.sleep(3)  # the call is under way, on a busy machine too
+            await asyncio.sleep({moment_s})
             pid = child(lambda: 7 if selector.select("child").text == "yes" else 8)
             print((await asked).text, code_of(pid))
         asyncio.run(serve())

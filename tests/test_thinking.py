@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from loopback import Reply
 
@@ -72,3 +75,11 @@ def test_json_must_be_json_for_who_parses_it(loopback, direct, default):
     with pytest.raises(NoCandidates) as caught:
         Selector([direct("m")], samples=1, scorer=default).select("Name a river as JSON.", **asked)
     assert "is not JSON" in str(caught.value)
+
+
+def test_time_grows_with_the_number_of_blocks_not_with_its_square():
+    code = (
+        "from cappy_select.thinking import behind_thinking\n"
+        "assert behind_thinking('<think>a</think>b' * 1_000_000) == 'b' * 1_000_000"
+    )
+    subprocess.run([sys.executable, "-c", code], timeout=100, check=True)  # the square would be an hour

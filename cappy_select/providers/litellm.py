@@ -17,6 +17,7 @@ from cappy_select.characters import without_halves
 from cappy_select.copies import made_again
 from cappy_select.errors import InputError, ProviderError
 from cappy_select.figures import ANY, dollars_of
+from cappy_select.fork import ask_for_platform
 from cappy_select.masking import credentials_in
 from cappy_select.parameters import ProviderParameters, all_of, given
 from cappy_select.prices import highest_of, most_usage
@@ -282,6 +283,7 @@ def _import_litellm() -> Any:
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     import litellm
 
+    ask_for_platform()
     litellm.suppress_debug_info = True  # it prints advice to the terminal on every error otherwise
     return litellm
 

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from cappy_select.characters import without_halves
 from cappy_select.copies import made_again
 from cappy_select.errors import InputError, ProviderError
+from cappy_select.fork import ask_for_platform
 from cappy_select.masking import credentials_in
 from cappy_select.parameters import FIXED, KNOWN, ProviderParameters, flat, given
 from cappy_select.prices import most_usage
@@ -78,6 +79,7 @@ class OpenAIProvider:
             raise InputError("name the model, such as OpenAIProvider('gpt-5-mini')")
         import openai  # a second; when the first provider is made
 
+        ask_for_platform()
         self._openai, self._model, self._params = openai, model, own
         self._supports = COMMON | frozenset(supports)
         self._context_window = context_window
