@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeGuard
 
@@ -13,6 +13,7 @@ from tenacity import RetryCallState, wait_random_exponential
 
 from cappy_select.errors import FailureKind, ProviderError
 from cappy_select.figures import ANY, dollars_of, tokens_of
+from cappy_select.json_text import is_too_deep
 from cappy_select.lanes import Budget, Lane
 from cappy_select.masking import masked
 from cappy_select.prices import most_usage
@@ -89,7 +90,7 @@ def checked(answers: Any, call: Call) -> Brought:
             raise error_of(call, "invalid_response", "the provider returned no answer")
         raise error_of(call, "invalid_response", f"the provider must return a list of Candidate, not {answers!r:.80}")
     sound = [_with_sound_figures(answer, call) for answer in answers if isinstance(answer, Candidate)]
-    able = [answer for answer in sound if not _is_deeper(answer.message, _DEEPEST)]
+    able = [answer for answer in sound if not is_too_deep(answer.message, _DEEPEST)]
     lost = [answer for answer in sound if all(answer is not other for other in able)] + able[call.request.n :]
     brought = Brought(able[: call.request.n], [Bill(answer.usage, answer.cost) for answer in lost])
     if not able:
@@ -105,21 +106,6 @@ def checked(answers: Any, call: Call) -> Brought:
 
 
 _DEEPEST = 100  # levels of a message; pydantic writes 255 of them, json a thousand
-
-
-def _is_deeper(value: Any, levels: int) -> bool:
-    """Whether lists and mappings are nested deeper than that, in a value of any depth."""
-    layer = {id(value): value}
-    for _ in range(levels):
-        inner = (part for each in layer.values() for part in _parts(each))
-        layer = {id(part): part for part in inner if isinstance(part, Mapping | list | tuple)}
-        if not layer:
-            return False
-    return True
-
-
-def _parts(value: Any) -> Iterable[Any]:
-    return value.values() if isinstance(value, Mapping) else value
 
 
 def _with_sound_figures(answer: Candidate, call: Call) -> Candidate:

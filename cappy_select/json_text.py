@@ -24,14 +24,14 @@ def loads(text: str | bytes) -> Any:
     return value
 
 
-def is_too_deep(value: Any) -> bool:
-    """Whether dicts, lists and tuples stand more than 200 deep within one another."""
-    level: list[Any] = [[value]]
-    for _ in range(DEEPEST):
-        parts = (part.values() if isinstance(part, Mapping) else part for part in level)
-        inner = {id(one): one for part in parts for one in part if isinstance(one, Mapping | list | tuple)}
-        level = list(inner.values())  # each once: a few lists can hold one another any number of times
-        if not level:
+def is_too_deep(value: Any, levels: int = DEEPEST) -> bool:
+    """Whether dicts, lists and tuples stand more than so many deep within one another."""
+    layer = {id(value): value} if isinstance(value, Mapping | list | tuple) else {}
+    for _ in range(levels):
+        parts = (part.values() if isinstance(part, Mapping) else part for part in layer.values())
+        # Each once: a few lists can hold one another any number of times.
+        layer = {id(one): one for part in parts for one in part if isinstance(one, Mapping | list | tuple)}
+        if not layer:
             return False
     return True
 

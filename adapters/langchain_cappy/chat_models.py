@@ -6,7 +6,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LangSmithParams, LanguageModelInput
@@ -23,7 +23,7 @@ from pydantic import ConfigDict, Field, PrivateAttr, SecretStr
 from cappy_select import Candidate, Delta, InputError, NoCandidates, Selection, Selector
 from cappy_select.parameters import check_fields
 from cappy_select.providers.content import reasons_in
-from langchain_cappy.copies import deep_copy_of, state_of
+from langchain_cappy.copies import SharedByCopies
 from langchain_cappy.errors import langchains_own
 from langchain_cappy.forms import InForm, choice_among
 from langchain_cappy.messages import (
@@ -41,7 +41,7 @@ from langchain_cappy.provider import LangChainProvider, name_of
 Method = Literal["function_calling", "json_schema", "json_mode"]
 
 
-class ChatCappy(BaseChatModel):
+class ChatCappy(SharedByCopies, BaseChatModel):
     """A chat model that asks several models for several answers and returns the best one unchanged.
 
     Example:
@@ -125,16 +125,6 @@ class ChatCappy(BaseChatModel):
         super().model_post_init(context)
         setup = self._setup
         self._built = setup, _selector_of(setup)
-
-    def __deepcopy__(self, memo: Any = None) -> Self:
-        return deep_copy_of(self)
-
-    def __getstate__(self) -> dict[Any, Any]:
-        return state_of(self, super().__getstate__())
-
-    def __setstate__(self, state: dict[Any, Any]) -> None:
-        super().__setstate__(state)
-        self.model_post_init(None)
 
     @property
     def _setup(self) -> dict[str, Any]:

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, Self
 
 from pydantic import BaseModel
 
 from cappy_select.copies import check_pickles
 
-_Model = TypeVar("_Model", bound=BaseModel)
 
+class SharedByCopies(BaseModel):
+    """To be inherited from before LangChain's class, by one whose `model_post_init` builds what it needs of its fields.
 
-def deep_copy_of(model: _Model) -> _Model:
-    """Its fields, lists and dicts copied; models, runnables and scorers are shared, for they hold connections, locks
-    and sessions."""
-    fields = model.__dict__.items()
-    return model.model_copy(update={name: value.copy() for name, value in fields if isinstance(value, list | dict)})
+    A deep copy copies fields that are lists and dicts; models, runnables and scorers are shared, for they hold
+    connections, locks and sessions. A pickle has the fields alone; TypeError names one that can't be pickled.
+    """
 
+    def __deepcopy__(self, memo: Any = None) -> Self:
+        fields = self.__dict__.items()
+        return self.model_copy(update={name: value.copy() for name, value in fields if isinstance(value, list | dict)})
 
-def state_of(model: BaseModel, state: Mapping[Any, Any]) -> dict[Any, Any]:
-    """A pickle's state, less what is built anew from the fields. Raises TypeError for a field that can't be pickled."""
-    for name, value in model.__dict__.items():
-        check_pickles(type(model).__name__, name, value)
-    return {**state, "__pydantic_private__": None}
+    def __getstate__(self) -> dict[Any, Any]:
+        for name, value in self.__dict__.items():
+            check_pickles(type(self).__name__, name, value)
+        return {**super().__getstate__(), "__pydantic_private__": None}
+
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        super().__setstate__(state)
+        self.model_post_init(None)

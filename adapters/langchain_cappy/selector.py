@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextvars import copy_context
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForChainRun, CallbackManagerForChainRun
 from langchain_core.messages import BaseMessage, convert_to_messages
@@ -33,7 +33,7 @@ from cappy_select.errors import validation_message
 from cappy_select.parameters import check_fields
 from cappy_select.sampling import MAX_SAMPLES
 from cappy_select.types import Prompt
-from langchain_cappy.copies import deep_copy_of, state_of
+from langchain_cappy.copies import SharedByCopies
 from langchain_cappy.entrants import Entrant, Given, Race, candidate_of, output_of
 from langchain_cappy.errors import langchains_own
 from langchain_cappy.messages import as_openai, summary
@@ -44,7 +44,7 @@ _NOSTREAM = "nostream"  # langgraph's TAG_NOSTREAM: what runs under it is not in
 _SHARED = ("strategy", "gates", "min_usable", "deadline_s", "grace_s", "stop_when", "abstain_below")
 
 
-class CappySelector(RunnableSerializable[Any, Any]):
+class CappySelector(SharedByCopies, RunnableSerializable[Any, Any]):
     """A runnable that gives the same input to other runnables, at the same time, and returns the best output.
 
     Example:
@@ -148,16 +148,6 @@ class CappySelector(RunnableSerializable[Any, Any]):
         if inspect.iscoroutinefunction(self.instruction):
             raise InputError(f"instruction must be an ordinary function, {self.instruction.__name__} is async")
         self._built = self._setup, self._select_with(self.scorer)
-
-    def __deepcopy__(self, memo: Any = None) -> Self:
-        return deep_copy_of(self)
-
-    def __getstate__(self) -> dict[Any, Any]:
-        return state_of(self, super().__getstate__())
-
-    def __setstate__(self, state: dict[Any, Any]) -> None:
-        super().__setstate__(state)
-        self.model_post_init(None)
 
     @property
     def _setup(self) -> list[Any]:
