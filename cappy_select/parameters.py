@@ -130,9 +130,9 @@ def given(
         UnknownArgument: a keyword that is none, with the one that was meant.
         InputError: `params` is no mapping of names, or one stands in both.
     """
-    own = _arguments(function)
     for argument in known:
         if argument not in keywords:
+            own = _arguments(function)
             hint = "params" if "extra_body" in keywords else None
             raise UnknownArgument(_unknown(argument, name, [*own, *keywords], _arguments(made_with), hint))
     if params is None:
