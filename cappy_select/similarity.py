@@ -40,9 +40,7 @@ _UNSPACED = (
 
 def words(text: str) -> list[str]:
     """Lower-case words, composed (NFC), without characters that nobody sees; time grows with the length."""
-    if text.isascii():
-        return _WORD.findall(text.lower())
-    return _any_script().findall(composed(text.lower()))
+    return (_WORD if text.isascii() else _any_script()).findall(composed(text.lower()))
 
 
 def rouge_l(first: list[str], second: list[str]) -> float:
