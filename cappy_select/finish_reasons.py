@@ -8,6 +8,7 @@ the first word counts.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Literal
 
@@ -86,6 +87,7 @@ FINISH_REASONS = MappingProxyType({word: meaning for meaning, words in _WORDS.it
 _BY_KEY = {_key(word): meaning for word, meaning in FINISH_REASONS.items()}
 
 
+@lru_cache(256)  # few words, many answers
 def meaning_of(reason: str | None) -> Meaning:
     """What a vendor's finish reason says of the answer; `unknown` for None and for a word that is not in the table."""
     text = "" if reason is None else str(reason).strip().lstrip("<")

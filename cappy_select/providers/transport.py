@@ -61,8 +61,8 @@ async def _ask_for_gzip(request: Any) -> None:
 async def _bound(response: Any) -> None:
     if 300 <= response.status_code < 400:
         raise UnwantedResponse(_redirect(response), "bad_request")
-    encodings = [name.strip().lower() for name in response.headers.get_list("Content-Encoding", split_commas=True)]
-    encodings = [name for name in encodings if name not in ("", "identity")]
+    given = response.headers.get("Content-Encoding", "").lower().split(",")  # several headers of a name are joined so
+    encodings = [name for each in given if (name := each.strip()) not in ("", "identity")]
     if len(encodings) > 1 or not {"gzip", "x-gzip"}.issuperset(encodings):
         raise UnwantedResponse(
             f"the response is encoded as {', '.join(encodings)[:80]!r}: only gzip, once, was asked for",
