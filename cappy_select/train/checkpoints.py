@@ -175,8 +175,15 @@ def _sum_of_bits(tree: Any) -> jax.Array:
 
 def _sealed(tree: Any, owner: Mapping[str, Any]) -> dict[str, Any]:
     """With a hash of whose it is, and a checksum, the same in any layout: Orbax does not notice changed bytes."""
-    whose = jnp.asarray(_hashed(owner))
+    whose = _beside(_hashed(owner), jax.tree.leaves(tree)[0].sharding)
     return {"kept": tree, "owner": whose, "seal": _sum_of_bits((tree, whose))}
+
+
+def _beside(numbers: npt.NDArray[np.uint32], layout: jax.sharding.Sharding) -> jax.Array:
+    """The same numbers on each device of a layout, those of other processes too."""
+    if isinstance(layout, jax.sharding.NamedSharding):
+        layout = jax.sharding.NamedSharding(layout.mesh, jax.sharding.PartitionSpec())
+    return jax.make_array_from_callback(numbers.shape, layout, lambda part: numbers[part])
 
 
 def _hashed(owner: Mapping[str, Any]) -> npt.NDArray[np.uint32]:
