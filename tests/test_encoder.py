@@ -9,7 +9,7 @@ import pytest
 import torch
 import transformers
 from flax import nnx
-from tiny import make_bert, make_roberta
+from tiny import make_bert, make_mpnet, make_roberta
 
 from cappy_select.errors import InputError
 from cappy_select.train.encoder import Encoder, EncoderConfig
@@ -30,7 +30,7 @@ def batch_of(config: EncoderConfig, rows=6, tokens=40, seed=0):
     lengths = draw.integers(3, tokens + 1, rows).astype(np.int32)
     lengths[0] = tokens
     ids = draw.integers(5, config.vocab_size, (rows, tokens)).astype(np.int32)
-    types = draw.integers(0, config.type_vocab_size, (rows, tokens)).astype(np.int32)
+    types = draw.integers(0, max(config.type_vocab_size, 1), (rows, tokens)).astype(np.int32)
     padding = np.arange(tokens) >= lengths[:, None]
     ids[padding], types[padding] = config.pad_token_id, 0
     return ids, types, lengths
@@ -51,18 +51,39 @@ def shape(hidden_size, layers, heads):
     return sizes | {"num_hidden_layers": layers, "num_attention_heads": heads}
 
 
-SMALL = {"bert": ("bert", {}), "roberta": ("roberta", {}), "deep": ("bert", shape(32, 7, 4))}  # layers not written out
+SMALL = {
+    "bert": ("bert", {}),
+    "roberta": ("roberta", {}),
+    "xlm-roberta": ("xlm-roberta", {}),
+    "mpnet": ("mpnet", {}),
+    "deep": ("bert", shape(32, 7, 4)),  # layers not written out
+    "deep mpnet": ("mpnet", shape(32, 7, 4)),
+}
 LARGE = {
     "minilm": ("bert", shape(384, 6, 12)),
     "base": ("roberta", shape(768, 12, 12)),
     "large": ("roberta", shape(1024, 24, 16)),
+    "mpnet-base": ("mpnet", shape(768, 12, 12)),
 }
-MAKE = {"bert": make_bert, "roberta": make_roberta}
+
+
+def make_xlm_roberta(folder, **sizes):
+    """The same weights as a RoBERTa's, under the class that is called so."""
+    make_roberta(folder, **sizes)
+    theirs = transformers.RobertaForSequenceClassification.from_pretrained(folder)
+    known = {**theirs.config.to_dict(), "model_type": "xlm-roberta", "architectures": None}
+    ours = transformers.XLMRobertaForSequenceClassification(transformers.XLMRobertaConfig.from_dict(known))
+    ours.load_state_dict(theirs.state_dict())
+    ours.save_pretrained(folder)
+    return folder
+
+
+MAKE = {"bert": make_bert, "roberta": make_roberta, "xlm-roberta": make_xlm_roberta, "mpnet": make_mpnet}
 
 
 @pytest.fixture(
     scope="module",
-    params=["bert", "roberta", "deep", *(pytest.param(n, marks=[pytest.mark.slow, pytest.mark.long]) for n in LARGE)],
+    params=[*SMALL, *(pytest.param(n, marks=[pytest.mark.slow, pytest.mark.long]) for n in LARGE)],
 )
 def checkpoint(request, tmp_path_factory):
     kind, sizes = (SMALL | LARGE)[request.param]
@@ -101,7 +122,7 @@ def test_gradients_are_torchs(checkpoint, remat):
             mine = part.T if name.endswith("kernel") else part
             if name == "position":  # torch never adds to the row of the padding
                 expected = expected.copy()
-                if ours.config.model_type == "roberta":
+                if ours.config.first_position:
                     mine = mine.copy()
                     mine[ours.config.pad_token_id] = 0
             if name == "word":
@@ -131,7 +152,7 @@ def test_products_of_bf16_are_those_of_rounded_operands_summed_in_fp32():
     assert np.abs(np.asarray(found) - np.asarray(states) @ np.asarray(kernel)).max() > 1e-3
 
 
-@pytest.mark.parametrize("kind", ["bert", "roberta"])
+@pytest.mark.parametrize("kind", ["bert", "roberta", "mpnet"])
 def test_bf16_has_nearly_the_scores_and_gradients_of_fp32(kind, tmp_path):
     folder = MAKE[kind](tmp_path / kind, initializer_range=0.02)
 
@@ -193,7 +214,7 @@ def test_weights_of_any_safe_kind_are_read(checkpoint, tmp_path):
         if last == "weight":
             last = (
                 "embedding"
-                if "embeddings." in name and "LayerNorm" not in name
+                if ("embeddings." in name and "LayerNorm" not in name) or "relative" in name
                 else ("scale" if "LayerNorm" in name else "kernel")
             )
         node[last] = tensor.T if last == "kernel" else tensor

@@ -100,6 +100,40 @@ def make_roberta(folder: Path, **overrides: float) -> Path:
     return _save(folder, model, tokenizer, "RobertaTokenizer", special_names)
 
 
+def make_mpnet(folder: Path, **overrides: float) -> Path:
+    """An MPNet checkpoint with one label: lower-case WordPiece between RoBERTa's special tokens, no type ids."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+    from transformers import MPNetConfig, MPNetForSequenceClassification
+
+    specials = ["<s>", "<pad>", "</s>", "<unk>", "[UNK]", "<mask>"]
+    tokenizer = Tokenizer(models.WordPiece(wordpiece_vocabulary(specials), unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.add_special_tokens(specials)
+    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
+    tokenizer.decoder = decoders.WordPiece()
+    torch.manual_seed(0)
+    config = {
+        "vocab_size": tokenizer.get_vocab_size(),
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+        "max_position_embeddings": 514,
+        "num_labels": 1,
+        "initializer_range": 0.1,  # the usual 0.02 gives every pair nearly the same score
+    } | overrides
+    model = MPNetForSequenceClassification(
+        MPNetConfig(**config, pad_token_id=1, bos_token_id=0, eos_token_id=2, layer_norm_eps=1e-5)
+    )
+    special_names = {
+        "bos_token": "<s>", "cls_token": "<s>", "eos_token": "</s>", "sep_token": "</s>",
+        "pad_token": "<pad>", "unk_token": "[UNK]", "mask_token": "<mask>",
+    }  # fmt: skip
+    return _save(folder, model, tokenizer, "MPNetTokenizer", special_names)
+
+
 _NAMES = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
 
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-_Kept = tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array, jax.Array | None]
+_Kept = tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array, jax.Array | None, jax.Array | None]
 
 
 def dropped(values: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
@@ -43,9 +43,15 @@ def _mixed(bits: jax.Array) -> jax.Array:
 
 
 def attention(
-    query: jax.Array, key: jax.Array, value: jax.Array, real: jax.Array, rate: float, dropout: jax.Array | None
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    real: jax.Array,
+    rate: float,
+    dropout: jax.Array | None,
+    bias: jax.Array | None = None,
 ) -> jax.Array:
-    """softmax(QK^T / sqrt(d)) V.
+    """softmax(QK^T / sqrt(d) + bias) V.
 
     Args:
         query: [batch, heads, asking, d].
@@ -53,41 +59,59 @@ def attention(
         real: bool[batch, tokens], the tokens that can be attended to.
         rate: Of the dropout of probabilities.
         dropout: Its key; None: none.
+        bias: float32[heads, asking, tokens]; None: none.
 
     Returns: [batch, heads, asking, d], of the same type; the softmax is fp32.
     """
     seed = None if dropout is None or not rate else jax.random.bits(dropout, (), jnp.uint32)
-    return _attention(query, key, value, real, seed, rate)
+    return _attention(query, key, value, real, seed, bias, rate)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(5,))
+@partial(jax.custom_vjp, nondiff_argnums=(6,))
 def _attention(
-    query: jax.Array, key: jax.Array, value: jax.Array, real: jax.Array, seed: jax.Array | None, rate: float
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    real: jax.Array,
+    seed: jax.Array | None,
+    bias: jax.Array | None,
+    rate: float,
 ) -> jax.Array:
-    return _forward(query, key, value, real, seed, rate)[0]
+    return _forward(query, key, value, real, seed, bias, rate)[0]
 
 
 def _forward(
-    query: jax.Array, key: jax.Array, value: jax.Array, real: jax.Array, seed: jax.Array | None, rate: float
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    real: jax.Array,
+    seed: jax.Array | None,
+    bias: jax.Array | None,
+    rate: float,
 ) -> tuple[jax.Array, _Kept]:
     scale = query.shape[-1] ** -0.5
     scores = jnp.einsum("bhtd,bhsd->bhts", query, key, preferred_element_type=jnp.float32) * scale
+    scores = scores if bias is None else scores + bias
     chances = jax.nn.softmax(jnp.where(real[:, None, None], scores, -1e30), axis=-1).astype(query.dtype)
     mixed = jnp.einsum("bhts,bhsd->bhtd", _masked(chances, rate, seed), value)
-    return mixed, (query, key, value, mixed, chances, seed)
+    return mixed, (query, key, value, mixed, chances, seed, bias)
 
 
-def _backward(rate: float, kept: _Kept, gradient: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, None, None]:
-    query, key, value, mixed, chances, seed = kept
+def _backward(
+    rate: float, kept: _Kept, gradient: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array, None, None, jax.Array | None]:
+    query, key, value, mixed, chances, seed, bias = kept
     scale = query.shape[-1] ** -0.5
     to_value = _turned(jnp.einsum("bhtd,bhts->bhds", gradient, _masked(chances, rate, seed)))
     to_chances = jnp.einsum("bhtd,bhsd->bhts", gradient, value, preferred_element_type=jnp.float32)
     # Each row's sum of gradient times chance, which the softmax takes away, is that of gradient times result.
     rows = jnp.sum(gradient.astype(jnp.float32) * mixed.astype(jnp.float32), axis=-1, keepdims=True)
-    to_scores = (chances * (_masked(to_chances, rate, seed) - rows) * scale).astype(query.dtype)
+    to_scores = chances * (_masked(to_chances, rate, seed) - rows)
+    to_bias = None if bias is None else jnp.sum(to_scores, axis=0, dtype=jnp.float32)
+    to_scores = (to_scores * scale).astype(query.dtype)
     to_query = jnp.einsum("bhts,bhsd->bhtd", to_scores, key)
     to_key = _turned(jnp.einsum("bhtd,bhts->bhds", query, to_scores))
-    return to_query, to_key, to_value, None, None
+    return to_query, to_key, to_value, None, None, to_bias
 
 
 def _turned(product: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""RoBERTa and BERT with a regression head, in `flax.nnx`.
+"""BERT, RoBERTa, XLM-RoBERTa and MPNet with a regression head, in `flax.nnx`.
 
 The layers' parameters are stacked, and one `lax.scan` goes through them: a layer is compiled once, whatever the
 depth (on a CPU few layers are written out, which runs a sixth faster). Parameters are fp32; `compute` is what the
@@ -7,20 +7,23 @@ products are made in. Scores are raw, as the paper has them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cappy_select.train.attention import attention, dropped
 from cappy_select.train.products import product
 
-Architecture = Literal["bert", "roberta"]
+Architecture = Literal["bert", "roberta", "xlm-roberta", "mpnet"]
 Arrays = dict[str, jax.Array]
+_FARTHEST = 128  # tokens: from there on all distances share a bias, as in transformers' `modeling_mpnet`
 _UNROLLED = 6  # layers at most; on a CPU alone, for elsewhere compiling takes longer than it saves
 
 
@@ -36,7 +39,8 @@ class EncoderConfig(BaseModel):
     num_attention_heads: int = Field(ge=1)
     intermediate_size: int = Field(ge=1)
     max_position_embeddings: int = Field(ge=1)
-    type_vocab_size: int = Field(ge=1)
+    type_vocab_size: int = Field(0, ge=0)
+    relative_attention_num_buckets: int = Field(32, ge=4)
     pad_token_id: int = Field(ge=0)
     layer_norm_eps: float = 1e-12
     hidden_dropout_prob: float = Field(0.1, ge=0, lt=1)
@@ -50,12 +54,20 @@ class EncoderConfig(BaseModel):
     def _divides(self) -> EncoderConfig:
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(f"hidden_size {self.hidden_size} is no multiple of {self.num_attention_heads} heads")
+        if bool(self.type_vocab_size) == self.relative:
+            kinds = "no token types" if self.relative else "token types"
+            raise ValueError(f"type_vocab_size is {self.type_vocab_size}, and {self.model_type} has {kinds}")
         return self
 
     @property
+    def relative(self) -> bool:
+        """Whether attention has a bias by the distance of two tokens, one for all layers."""
+        return self.model_type == "mpnet"
+
+    @property
     def first_position(self) -> int:
-        """RoBERTa's positions start behind the padding id."""
-        return self.pad_token_id + 1 if self.model_type == "roberta" else 0
+        """All but BERT's positions start behind the padding id."""
+        return 0 if self.model_type == "bert" else self.pad_token_id + 1
 
     @property
     def max_length(self) -> int:
@@ -93,7 +105,7 @@ class Encoder(nnx.Module):
 
         Args:
             ids: int32[batch, tokens], padded on the right.
-            types: int32[batch, tokens], the token type ids (all 0 for RoBERTa).
+            types: int32[batch, tokens], the token type ids (all 0 where there is one; MPNet does not see them).
             lengths: int32[batch], tokens that are real.
             dropout: The key of this step's dropout; None: none.
             words: float32[batch, tokens, width], the ids' rows of `word`, for who wants the gradient of these alone.
@@ -107,13 +119,16 @@ class Encoder(nnx.Module):
         positions = jnp.where(real, jnp.arange(tokens) + config.first_position, config.first_position - 1)
         positions = jnp.maximum(positions, 0)
         words = weights["word"][ids] if words is None else words
-        summed = words + weights["position"][positions] + weights["type"][types]
+        summed = words + weights["position"][positions]
+        if config.type_vocab_size:
+            summed += weights["type"][types]
         states = _norm(summed, weights["embedding_norm_scale"], weights["embedding_norm_bias"], config.layer_norm_eps)
         keys = None if dropout is None else jax.random.split(dropout, config.num_hidden_layers + 2)
         states = dropped(states, config.hidden_dropout_prob, None if keys is None else keys[0])
         on_cpu = jax.default_backend() == "cpu"
         kept = jnp.float32 if on_cpu else self.compute
         states = states.astype(kept)  # [batch, tokens, width]
+        bias = _by_distance(weights["distance_bias"], tokens) if config.relative else None
         layer: Callable[..., jax.Array] = partial(_layer, config=config, real=real, compute=self.compute)
         if self.remat:
             layer = jax.checkpoint(layer)
@@ -122,13 +137,14 @@ class Encoder(nnx.Module):
         if on_cpu and depth <= _UNROLLED:
             *below, last = _layers(weights, (1,) * depth)
             for number, of in enumerate(below):
-                states = layer(states, _only(of), by_layer[number])
+                states = layer(states, _only(of), by_layer[number], bias)
         else:
             stacked, last = _layers(weights, (depth - 1, 1))
             scanned = (stacked, None if keys is None else keys[1:-2])
-            states, _ = jax.lax.scan(lambda found, of: (layer(found, *of), None), states, scanned)
+            states, _ = jax.lax.scan(lambda found, of: (layer(found, *of, bias), None), states, scanned)
         # The head reads the first token alone, so the last layer has it alone to make: a sixth less work in six layers.
-        first = _layer(states, _only(last), by_layer[-1], config=config, real=real, compute=self.compute, made=1)
+        bias = bias if bias is None else bias[:, :1]
+        first = _layer(states, _only(last), by_layer[-1], bias, config=config, real=real, compute=self.compute, made=1)
         return self._head(first[:, 0], weights, None if keys is None else keys[-1])
 
     def _head(self, first: jax.Array, weights: Arrays, key: jax.Array | None) -> jax.Array:
@@ -136,7 +152,7 @@ class Encoder(nnx.Module):
         config = self.config
         rate = config.hidden_dropout_prob if config.classifier_dropout is None else config.classifier_dropout
         before, after = (None, None) if key is None else jax.random.split(key)
-        if config.model_type == "roberta":
+        if config.model_type != "bert":
             first = dropped(first, rate, before)
         hidden = jnp.tanh(_dense(first, weights["pool_kernel"], weights["pool_bias"], self.compute))
         hidden = dropped(hidden, rate, after)
@@ -158,6 +174,7 @@ def _layer(
     states: jax.Array,
     weights: Arrays,
     key: jax.Array | None,
+    bias: jax.Array | None,
     *,
     config: EncoderConfig,
     real: jax.Array,
@@ -165,7 +182,7 @@ def _layer(
     made: int | None = None,
 ) -> jax.Array:
     """One transformer layer, norms behind (post-LN), for the first `made` tokens: [batch, tokens, width] -> [batch,
-    made, width]; None: for all of them."""
+    made, width]; None: for all of them. `bias`: [heads, made, tokens], of the attention."""
     keys = (None, None, None) if key is None else tuple(jax.random.split(key, 3))
     own = states[:, :made]
     heads = (config.num_attention_heads, config.hidden_size // config.num_attention_heads)
@@ -182,7 +199,7 @@ def _layer(
         query, key_, value = projected(states, "query", "key", "value")
     else:
         (query,), (key_, value) = projected(own, "query"), projected(states, "key", "value")
-    mixed = attention(query, key_, value, real, config.attention_probs_dropout_prob, keys[0])
+    mixed = attention(query, key_, value, real, config.attention_probs_dropout_prob, keys[0], bias)
     mixed = mixed.transpose(0, 2, 1, 3).reshape(own.shape)
     found = _dense(mixed, weights["attention_kernel"], weights["attention_bias"], compute)
     found = dropped(found, config.hidden_dropout_prob, keys[1])
@@ -192,6 +209,21 @@ def _layer(
     found = _dense(wide, weights["down_kernel"], weights["down_bias"], compute)
     found = dropped(found, config.hidden_dropout_prob, keys[2])
     return norm(attended + found, weights["output_norm_scale"], weights["output_norm_bias"])
+
+
+def _by_distance(table: jax.Array, tokens: int) -> jax.Array:
+    """[buckets, heads] -> [heads, tokens, tokens], a token's bias for each that it attends to.
+
+    Half the buckets are for the tokens before, half for those behind; half of these are for one distance each, the
+    others for spans that grow as its logarithm.
+    """
+    distance = np.arange(tokens) - np.arange(tokens)[:, None]
+    side = len(table) // 2
+    exact = side // 2
+    far = np.log(np.maximum(np.abs(distance), 1) / exact, dtype=np.float32) / np.float32(math.log(_FARTHEST / exact))
+    spans = np.minimum(exact + (far * np.float32(side - exact)).astype(int), side - 1)
+    buckets = np.where(distance > 0, side, 0) + np.where(np.abs(distance) < exact, np.abs(distance), spans)
+    return table[buckets].transpose(2, 0, 1)
 
 
 def _dense(states: jax.Array, kernel: jax.Array, bias: jax.Array, compute: Any) -> jax.Array:
@@ -225,10 +257,12 @@ def parameter_shapes(config: EncoderConfig) -> dict[str, tuple[int, ...]]:
         stem, _, part = name.rpartition("_")
         matrix = kernels.get(stem, (width, width))
         of_layer[name] = (depth, *matrix) if part == "kernel" else (depth, matrix[-1])
+    buckets = (config.relative_attention_num_buckets, config.num_attention_heads)
     return {
         "word": (config.vocab_size, width),
         "position": (config.max_position_embeddings, width),
-        "type": (config.type_vocab_size, width),
+        **({"type": (config.type_vocab_size, width)} if config.type_vocab_size else {}),
+        **({"distance_bias": buckets} if config.relative else {}),
         "embedding_norm_scale": (width,),
         "embedding_norm_bias": (width,),
         **of_layer,
@@ -253,6 +287,6 @@ def initial_weights(config: EncoderConfig, key: jax.Array, *, without: Collectio
 def _initial(name: str, shape: tuple[int, ...], key: jax.Array, deviation: float) -> jax.Array:
     if name.endswith("scale"):
         return jnp.ones(shape, jnp.float32)
-    if name.endswith("bias"):
+    if name.endswith("bias") and name != "distance_bias":
         return jnp.zeros(shape, jnp.float32)
     return deviation * jax.random.normal(key, shape, jnp.float32)

@@ -29,10 +29,11 @@ _EMBEDDINGS = {
     "word": "embeddings.word_embeddings.weight",
     "position": "embeddings.position_embeddings.weight",
     "type": "embeddings.token_type_embeddings.weight",
+    "distance_bias": "encoder.relative_attention_bias.weight",
     "embedding_norm_scale": "embeddings.LayerNorm.weight",
     "embedding_norm_bias": "embeddings.LayerNorm.bias",
 }
-LAYERED = {
+_LAYERED = {
     "query": "attention.self.query",
     "key": "attention.self.key",
     "value": "attention.self.value",
@@ -42,38 +43,56 @@ LAYERED = {
     "down": "output.dense",
     "output_norm": "output.LayerNorm",
 }
-_HEADS: dict[Architecture, dict[str, str]] = {
-    "bert": {"pool": "bert.pooler.dense", "score": "classifier"},
-    "roberta": {"pool": "classifier.dense", "score": "classifier.out_proj"},
+LAYERED = frozenset(_LAYERED)
+_OF_MPNET = {
+    "query": "attention.attn.q",
+    "key": "attention.attn.k",
+    "value": "attention.attn.v",
+    "attention": "attention.attn.o",
+    "attention_norm": "attention.LayerNorm",
+}
+_HEAD = {"pool": "classifier.dense", "score": "classifier.out_proj"}
+_OF_BERT = {"pool": "bert.pooler.dense", "score": "classifier"}
+_CLASSES: dict[Architecture, str] = {
+    "bert": "BertForSequenceClassification",
+    "roberta": "RobertaForSequenceClassification",
+    "xlm-roberta": "XLMRobertaForSequenceClassification",
+    "mpnet": "MPNetForSequenceClassification",
 }
 
-_SPECIAL_TOKENS: dict[Architecture, dict[str, str]] = {
-    "bert": {
-        "unk_token": "[UNK]", "sep_token": "[SEP]", "pad_token": "[PAD]", "cls_token": "[CLS]", "mask_token": "[MASK]"
-    },
-    "roberta": {
-        "bos_token": "<s>", "eos_token": "</s>", "sep_token": "</s>", "cls_token": "<s>", "unk_token": "<unk>",
-        "pad_token": "<pad>", "mask_token": "<mask>",
-    },
+_BRACKETS = {
+    "unk_token": "[UNK]", "sep_token": "[SEP]", "pad_token": "[PAD]", "cls_token": "[CLS]", "mask_token": "[MASK]"
 }  # fmt: skip
+_ANGLES = {
+    "bos_token": "<s>", "eos_token": "</s>", "sep_token": "</s>", "cls_token": "<s>", "unk_token": "<unk>",
+    "pad_token": "<pad>", "mask_token": "<mask>",
+}  # fmt: skip
+_SPECIAL_TOKENS: dict[Architecture, tuple[dict[str, str], ...]] = {
+    "bert": (_BRACKETS,),
+    "roberta": (_ANGLES,),
+    "xlm-roberta": (_ANGLES,),
+    "mpnet": (_ANGLES, _BRACKETS),  # the unknown word alone is spelt BERT's way
+}
 
 
 def checkpoint_name(parameter: str, architecture: Architecture, layer: int | None = None) -> str:
     """A parameter's name in a checkpoint; of one layer of a stacked one."""
+    prefix = "roberta" if architecture == "xlm-roberta" else architecture
     if parameter in _EMBEDDINGS:
-        return f"{architecture}.{_EMBEDDINGS[parameter]}"
+        return f"{prefix}.{_EMBEDDINGS[parameter]}"
     stem, _, part = parameter.rpartition("_")
     suffix = "bias" if part == "bias" else "weight"
     if layer is not None:
-        return f"{architecture}.encoder.layer.{layer}.{LAYERED[stem]}.{suffix}"
-    return f"{_HEADS[architecture][stem]}.{suffix}"
+        names = _LAYERED | _OF_MPNET if architecture == "mpnet" else _LAYERED
+        return f"{prefix}.encoder.layer.{layer}.{names[stem]}.{suffix}"
+    return f"{(_OF_BERT if architecture == 'bert' else _HEAD)[stem]}.{suffix}"
 
 
 def read_checkpoint(folder: str | Path) -> tuple[EncoderConfig, dict[str, Array]]:
     """The shape and the parameters in a checkpoint folder; `weight_files` says in which of its files.
 
     A missing head (a bare encoder, or one trained for something else) is left out of what is returned.
-    Raises InputError when the folder is no checkpoint of a BERT or RoBERTa, or a tensor is missing or misshapen.
+    Raises InputError when the folder is no checkpoint of a known architecture, or a tensor is missing or misshapen.
     """
     folder = Path(folder)
     config = read_config(folder)
@@ -135,9 +154,10 @@ def write_checkpoint(
             tensors[checkpoint_name(name, config.model_type)] = _as_torch(name, value)
     folder.mkdir(parents=True, exist_ok=True)
     kept = {} if is_bundle(like) else loads((like / "config.json").read_text(encoding="utf-8"))
-    kind = {"bert": "BertForSequenceClassification", "roberta": "RobertaForSequenceClassification"}[config.model_type]
     labels = {"num_labels": 1, "id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}
-    kept |= config.model_dump() | labels | {"architectures": [kind], "problem_type": "regression", "dtype": "float32"}
+    kinds = {"architectures": [_CLASSES[config.model_type]], "problem_type": "regression", "dtype": "float32"}
+    of_others = {"type_vocab_size"} if config.relative else {"relative_attention_num_buckets"}
+    kept |= config.model_dump(exclude=of_others) | labels | kinds
     kept.pop("torch_dtype", None)
     (folder / "config.json").write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
     if is_bundle(like):
@@ -160,7 +180,12 @@ def _tokenizer_config(architecture: Architecture, tokenizer: bytes, max_length: 
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": max_length,
         "model_input_names": ["input_ids", *["token_type_ids"] * (architecture == "bert"), "attention_mask"],
-        **{name: token for name, token in _SPECIAL_TOKENS[architecture].items() if known(token) is not None},
+        **{
+            name: token
+            for tokens in _SPECIAL_TOKENS[architecture]
+            for name, token in tokens.items()
+            if known(token) is not None
+        },
     }
 
 
@@ -197,7 +222,7 @@ def _named(tensors: dict[str, Any]) -> dict[str, Any]:
         f"{prefix}.{name}": tensor
         for name, tensor in renamed.items()
         if name.startswith(("embeddings.", "encoder.", "pooler."))
-        for prefix in ("bert", "roberta")
+        for prefix in ("bert", "roberta", "mpnet")
     }
     return bare | renamed
 
