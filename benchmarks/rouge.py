@@ -26,8 +26,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from cappy_select.core.errors import UnscorableWarning
 from cappy_select.data.labels import rouge_l, rouge_l_batch
-from cappy_select.errors import UnscorableWarning
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 GROUP = 17  # samples an instruction, as in the paper

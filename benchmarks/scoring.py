@@ -41,11 +41,12 @@ from typing import Any
 import numpy as np
 
 from cappy_select import Scorer
-from cappy_select.bundle import EMBEDDED, MANIFEST, MODEL, TOKENIZER, load_bundle
-from cappy_select.hub import cache_folder
+from cappy_select.bundle.bundle import EMBEDDED, load_bundle
+from cappy_select.bundle.hub import cache_folder
+from cappy_select.bundle.manifest import MANIFEST, MODEL, TOKENIZER
+from cappy_select.core.telemetry import onnxruntime
 from cappy_select.scorer.encoding import PairEncoder
 from cappy_select.scorer.session import usable_cores
-from cappy_select.telemetry import onnxruntime
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 ANSWERS = 17  # samples a prompt, as in the paper

@@ -36,7 +36,7 @@ def lengths_of(count: int = 2600) -> np.ndarray:
     if not T0.exists():
         print("the shared data is not here: lengths are drawn", file=sys.stderr)
         return np.clip(np.exp(np.random.default_rng(0).normal(4.25, 0.85, count)), 8, 512).astype(np.int64)
-    from cappy_select.bundle import EMBEDDED, load_bundle
+    from cappy_select.bundle.bundle import EMBEDDED, load_bundle
     from cappy_select.scorer.encoding import PairEncoder
 
     encoder, found = PairEncoder.of(load_bundle(EMBEDDED)), []

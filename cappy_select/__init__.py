@@ -1,7 +1,20 @@
 """Ask LLMs for several answers, score each on your own machine, return the best one unchanged."""
 
-import cappy_select.telemetry  # noqa: F401 - first: what others send home is switched off before they are imported
-from cappy_select.errors import (
+import cappy_select.core.telemetry  # noqa: F401 - first: what others send home is switched off before they are imported
+from cappy_select.ask.in_context import Example, InContext
+from cappy_select.ask.providers import (
+    Declaring,
+    LiteLLMProvider,
+    OpenAIProvider,
+    Priced,
+    Provider,
+    ReplayProvider,
+    Streaming,
+    TransformersProvider,
+    Windowed,
+)
+from cappy_select.ask.sampling import Plan, Sampling
+from cappy_select.core.errors import (
     BundleDamaged,
     BundleError,
     BundleFormatError,
@@ -18,23 +31,27 @@ from cappy_select.errors import (
     TruncationWarning,
     UnknownArgument,
 )
-from cappy_select.gates import FinishReason, Gate, JsonSchema, Matches, ResponseFormat, ToolArguments
-from cappy_select.icl import Example, InContext
-from cappy_select.providers import (
-    Declaring,
-    LiteLLMProvider,
-    OpenAIProvider,
-    Priced,
-    Provider,
-    ReplayProvider,
-    Streaming,
-    TransformersProvider,
-    Windowed,
+from cappy_select.core.types import (
+    Candidate,
+    Delta,
+    Downgrade,
+    Failure,
+    Instruction,
+    Request,
+    Selection,
+    Usage,
 )
-from cappy_select.sampling import Plan, Sampling
 from cappy_select.scorer import Ranked, ScoreCache, Scorer
-from cappy_select.select import Selector
-from cappy_select.strategies import (
+from cappy_select.select.gates import (
+    FinishReason,
+    Gate,
+    JsonSchema,
+    Matches,
+    ResponseFormat,
+    ToolArguments,
+)
+from cappy_select.select.selector import Selector
+from cappy_select.select.strategies import (
     Argmax,
     Cluster,
     MinimumBayesRisk,
@@ -44,7 +61,6 @@ from cappy_select.strategies import (
     Vote,
     WeightedVote,
 )
-from cappy_select.types import Candidate, Delta, Downgrade, Failure, Instruction, Request, Selection, Usage
 
 __version__ = "0.1.0"
 

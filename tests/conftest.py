@@ -28,7 +28,7 @@ from tasks import store, tasks  # noqa: F401 - fixtures
 from trainings import pairs, recipe  # noqa: F401 - fixtures
 
 from cappy_select import LiteLLMProvider, OpenAIProvider, Scorer
-from cappy_select.bundle import Bundle
+from cappy_select.bundle.bundle import Bundle
 from cappy_select.export import export_checkpoint
 
 

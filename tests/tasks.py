@@ -10,9 +10,9 @@ import sys
 
 import pytest
 
+from cappy_select.ask.recorded import Recorded
 from cappy_select.data.instances import Instance
 from cappy_select.data.store import Key, SampleStore
-from cappy_select.recorded import Recorded
 
 COMMAND = [sys.executable, "-m", "cappy_select.cli", "build"]
 COLORS = ["red", "green", "blue", "yellow"]

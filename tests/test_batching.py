@@ -12,8 +12,8 @@ import pytest
 from tiny import awkward_pairs
 
 from cappy_select import Scorer
-from cappy_select.errors import BundleDamaged
-from cappy_select.room import Room
+from cappy_select.core.errors import BundleDamaged
+from cappy_select.core.limiter import Room
 from cappy_select.scorer import batching
 from cappy_select.scorer.batching import ROOM_PAIRS
 

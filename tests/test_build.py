@@ -9,9 +9,9 @@ from itertools import chain
 import pytest
 from tasks import COMMAND, counted, open_ended, rows_of, write
 
+from cappy_select.core.errors import InputError
 from cappy_select.data.build import BuildConfig, build
 from cappy_select.data.store import SampleStore
-from cappy_select.errors import InputError
 
 # ------------------------------------------------------------------------------------------------- what is made
 

@@ -13,8 +13,8 @@ import pytest
 from disk import full_disk
 from tasks import COMMAND, choice, content, counted, open_ended, rows_of, write
 
+from cappy_select.core.errors import DataError, InputError
 from cappy_select.data.build import build
-from cappy_select.errors import DataError, InputError
 
 # -------------------------------------------------------------------------------------------- the same every time
 

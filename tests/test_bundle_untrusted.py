@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from cappy_select import BundleDamaged, BundleFormatError, Scorer
-from cappy_select.bundle import EMBEDDED, load_bundle
+from cappy_select.bundle.bundle import EMBEDDED, load_bundle
 from cappy_select.export import export_checkpoint
 from cappy_select.scorer import graph
 from cappy_select.scorer.graph import check_graph
@@ -83,7 +83,7 @@ def test_a_file_that_is_written_into_while_it_is_read_is_loaded_as_it_was_hashed
 def test_a_large_model_is_copied_to_the_disk_and_the_copy_is_gone_afterwards(bundle, tmp_path, monkeypatch):
     (tmp_path / "copies").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "copies"))
-    monkeypatch.setattr("cappy_select.bundle._MOST_IN_MEMORY", 1000)
+    monkeypatch.setattr("cappy_select.bundle.bundle._MOST_IN_MEMORY", 1000)
     assert Scorer.load(bundle).score("which river", ["yes"]).shape == (1,)
     assert list((tmp_path / "copies").iterdir()) == []
 

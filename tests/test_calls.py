@@ -12,9 +12,9 @@ import pytest
 from loopback import Reply, completion
 
 from cappy_select import Candidate, NoCandidates, ProviderError, Request, Selector, Usage
-from cappy_select.calls import Call, complete_once
-from cappy_select.fanout import FanOutConfig, fan_out
-from cappy_select.lanes import Budget, Lane
+from cappy_select.ask.breaker import Budget, Lane
+from cappy_select.ask.calls import Call, complete_once
+from cappy_select.ask.fan_out import FanOutConfig, fan_out
 
 ASK = Request(messages=({"role": "user", "content": "q"},), params={"max_tokens": 100})
 MOST = 0.1  # dollars of a call, by `Odd.price`

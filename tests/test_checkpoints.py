@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from cappy_select.errors import InputError
+from cappy_select.core.errors import InputError
 from cappy_select.train.checkpoints import Checkpoints
 from cappy_select.train.config import TrainConfig
 from cappy_select.train.optimiser import optimiser_of

@@ -12,7 +12,16 @@ from langchain_core.language_models import FakeListChatModel
 from langchain_core.runnables import RunnableLambda
 from loopback import Reply
 
-from cappy_select import JsonSchema, LiteLLMProvider, Matches, OpenAIProvider, ScoreCache, Scorer, Selector, Vote
+from cappy_select import (
+    JsonSchema,
+    LiteLLMProvider,
+    Matches,
+    OpenAIProvider,
+    ScoreCache,
+    Scorer,
+    Selector,
+    Vote,
+)
 
 KEY = "sk-of-the-environment"
 

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from cappy_select.daemon_pool import PATIENCE_S, DaemonPool, PoolFull
+from cappy_select.core.daemon_pool import PATIENCE_S, DaemonPool, PoolFull
 
 
 def test_a_task_gives_its_result_or_its_exception() -> None:
@@ -69,7 +69,7 @@ def test_a_task_that_was_given_up_before_it_began_is_not_run() -> None:
 
 def test_the_interpreter_does_not_wait_for_a_task_that_hangs() -> None:
     code = (
-        "import threading; from cappy_select.daemon_pool import DaemonPool; begun = threading.Event()\n"
+        "import threading; from cappy_select.core.daemon_pool import DaemonPool; begun = threading.Event()\n"
         "DaemonPool('test', 1).submit(lambda: (begun.set(), threading.Event().wait())); begun.wait(30)"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0

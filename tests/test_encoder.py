@@ -11,7 +11,7 @@ import transformers
 from flax import nnx
 from tiny import make_bert, make_mpnet, make_roberta
 
-from cappy_select.errors import InputError
+from cappy_select.core.errors import InputError
 from cappy_select.train.encoder import Encoder, EncoderConfig
 from cappy_select.train.products import product
 from cappy_select.train.weights import LAYERED, checkpoint_name, read_checkpoint, write_checkpoint

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tiny import awkward_pairs
 from tokenizers import Tokenizer
 
-from cappy_select.errors import InputError
+from cappy_select.core.errors import InputError
 from cappy_select.scorer.encoding import PairEncoder, checked, longest_first
 
 

@@ -17,6 +17,8 @@ from tiny import make_t5
 from typer.testing import CliRunner
 
 from cappy_select import InputError
+from cappy_select.ask.recorded import Recorded
+from cappy_select.ask.sampling import Plan
 from cappy_select.cli.eval import app
 from cappy_select.data.instances import Instance
 from cappy_select.data.records import Problems
@@ -31,8 +33,6 @@ from cappy_select.evaluate.bigbench import (
     recorded_answers,
 )
 from cappy_select.evaluate.report import markdown, write_report
-from cappy_select.recorded import Recorded
-from cappy_select.sampling import Plan
 
 REFERENCE = "alpha beta gamma delta"
 F1 = [2 * count / (count + 4) for count in range(5)]  # of an answer with so many of its words

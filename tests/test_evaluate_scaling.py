@@ -13,11 +13,11 @@ import pytest
 from tasks import write
 
 from cappy_select import InputError
+from cappy_select.ask.recorded import Recorded
 from cappy_select.data.instances import Instance
 from cappy_select.data.store import Key, SampleStore
 from cappy_select.evaluate.report import markdown
 from cappy_select.evaluate.scaling import best_of, evaluate_scaling, scaling_report, steps
-from cappy_select.recorded import Recorded
 
 
 class Lengths:

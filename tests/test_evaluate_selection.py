@@ -10,11 +10,11 @@ from test_cli import ok
 from typer.testing import CliRunner
 
 from cappy_select import InputError
+from cappy_select.ask.recorded import Recorded
 from cappy_select.cli.eval import app
 from cappy_select.evaluate.report import markdown, write_report
 from cappy_select.evaluate.selection import COMPARED, evaluate_selection, selection_report
 from cappy_select.evaluate.ways import final_answer
-from cappy_select.recorded import Recorded
 
 
 def answer(model, response, correct=None, **more):

@@ -11,7 +11,8 @@ import pytest
 from test_cli import cappy, ok
 
 from cappy_select import InputError
-from cappy_select.bundle import EMBEDDED, Bundle, Manifest, load_bundle
+from cappy_select.bundle.bundle import EMBEDDED, Bundle, load_bundle
+from cappy_select.bundle.manifest import Manifest
 from cappy_select.data.readers.prompt_templates import FILE_NAME
 from cappy_select.data.records import Problems
 from cappy_select.data.sources import ZEROSHOT

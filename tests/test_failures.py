@@ -9,8 +9,8 @@ import pytest
 from loopback import Reply, completion
 
 from cappy_select import NoCandidates, ProviderError, Request, Selector, Usage
-from cappy_select.errors import RETRYABLE
-from cappy_select.providers.failures import error_in, failure_from, failure_of, reason_in
+from cappy_select.ask.providers.failures import error_in, failure_from, failure_of, reason_in
+from cappy_select.core.types import RETRYABLE
 
 ASK = ({"role": "user", "content": "Name a river."},)
 

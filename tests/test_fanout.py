@@ -6,9 +6,9 @@ import time
 import pytest
 
 from cappy_select import Candidate, NoCandidates, ProviderError, Request, Usage
-from cappy_select.calls import Call
-from cappy_select.fanout import FanOutConfig, fan_out
-from cappy_select.sampling import Sampling
+from cappy_select.ask.calls import Call
+from cappy_select.ask.fan_out import FanOutConfig, fan_out
+from cappy_select.ask.sampling import Sampling
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cappy_select.figures import MOST_DOLLARS, MOST_TOKENS, dollars_of, tokens_of
+from cappy_select.core.figures import MOST_DOLLARS, MOST_TOKENS, dollars_of, tokens_of
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from cappy_select import Candidate, Request
-from cappy_select.finish_reasons import FINISH_REASONS, graver, meaning_of
-from cappy_select.gates import Complete
+from cappy_select.ask.complete import Complete
+from cappy_select.ask.finish_reasons import FINISH_REASONS, graver, meaning_of
 
 ROWS = {
     "OpenAI, Azure": {

@@ -15,7 +15,8 @@ from cappy_select import (
     ResponseFormat,
     ToolArguments,
 )
-from cappy_select.gates import MAX_CHARACTERS, Complete, as_gates, reason_against
+from cappy_select.ask.complete import MAX_CHARACTERS, Complete
+from cappy_select.select.gates import as_gates, reason_against
 
 SCHEMA = {"type": "object", "properties": {"age": {"type": "integer", "minimum": 0}}, "required": ["age"]}
 TOOLS = [{"type": "function", "function": {"name": "find", "parameters": SCHEMA}}]

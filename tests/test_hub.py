@@ -95,7 +95,7 @@ def test_without_the_extra_a_checkpoint_names_it(hub):
 def test_what_is_not_there_is_one_clear_error(hub, source, options, message):
     done = hub(f"Scorer.load({source!r}{options})")
     last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("cappy_select.errors.BundleNotFound"), done.stderr
+    assert last.startswith("cappy_select.core.errors.BundleNotFound"), done.stderr
     assert message in last
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from cappy_select import InputError
-from cappy_select.instruction import as_messages, build_instruction
+from cappy_select.text.instruction import as_messages, build_instruction
 
 CHAT = [
     {"role": "system", "content": "Be brief."},

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from cappy_select import Candidate, InputError, Selector
-from cappy_select.json_text import is_too_deep, loads, strict_loads
+from cappy_select.core.json_text import is_too_deep, loads, strict_loads
 
 DEEP = "[" * 100_000 + "]" * 100_000
 

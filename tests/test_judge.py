@@ -3,11 +3,11 @@ from __future__ import annotations
 import pytest
 from loopback import Reply
 
+from cappy_select.ask.recorded import Recorded
 from cappy_select.data.errands import Limits
 from cappy_select.data.instances import Instance
 from cappy_select.data.judge import Judge, mark_in
 from cappy_select.data.store import SampleStore
-from cappy_select.recorded import Recorded
 
 INSTANCE = Instance(id="1", task="rivers", instruction="Name a river.", references=("The Nile.",))
 ONE = Limits(max_retries=0, concurrency=1)

@@ -21,14 +21,14 @@ from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
 from cappy_select import InputError, MissingExtra
+from cappy_select.core.errors import UnscorableWarning
 from cappy_select.data import labels as module
 from cappy_select.data.labels import LABELS, Label, label_named, rouge_l, rouge_l_batch, rouge_l_unicode
-from cappy_select.errors import UnscorableWarning
-from cappy_select.similarity import words
+from cappy_select.text.similarity import words
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"the parity on real texts needs {DATA}")
-quiet = pytest.mark.filterwarnings("ignore::cappy_select.errors.UnscorableWarning")
+quiet = pytest.mark.filterwarnings("ignore::cappy_select.core.errors.UnscorableWarning")
 
 published = RougeScorer(["rougeL"], use_stemmer=True)
 texts = st.one_of(

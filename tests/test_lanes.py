@@ -6,9 +6,9 @@ import threading
 import pytest
 
 from cappy_select import Candidate, NoCandidates, ProviderError, Request
-from cappy_select.calls import Call
-from cappy_select.fanout import FanOutConfig, fan_out
-from cappy_select.lanes import Budget, Lane
+from cappy_select.ask.breaker import Budget, Lane
+from cappy_select.ask.calls import Call
+from cappy_select.ask.fan_out import FanOutConfig, fan_out
 
 DOWN = ProviderError("a 500", kind="server", model="m")
 ASK = Request(messages=({"role": "user", "content": "q"},))

@@ -16,7 +16,7 @@ from test_langchain_cappy import QUESTION, RIGHT, WRONG, answers
 from test_langchain_endings import Saying
 
 from cappy_select import InputError, NoCandidates, OpenAIProvider
-from cappy_select.providers.content import NO_FORM, without_cache_marks
+from cappy_select.ask.providers.content import NO_FORM, without_cache_marks
 
 TEXT = {"type": "text", "text": QUESTION}
 DATA = base64.b64encode(b"hello").decode()

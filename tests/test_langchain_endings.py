@@ -12,7 +12,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 
 from cappy_select import NoCandidates
-from cappy_select.finish_reasons import meaning_of
+from cappy_select.ask.finish_reasons import meaning_of
 
 QUESTION = "Which river flows through Iquitos?"
 HALF, WHOLE = "The Amazon flows through Iquitos, and it", "I would rather not say."

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from loopback import Reply
 
 from cappy_select import LiteLLMProvider, NoCandidates, OpenAIProvider, Selector
+from cappy_select.core.masking import credentials_in, masked
 from cappy_select.data.instances import Instance
 from cappy_select.data.sample import Sampler
 from cappy_select.data.store import SampleStore
-from cappy_select.masking import credentials_in, masked
 
 KEY = "Zx9/qWe+rT7=uIoP3aSdF5gH"
 FORMS = {

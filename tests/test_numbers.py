@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cappy_select.answers import extractor, plain
+from cappy_select.core.types import Candidate
 from cappy_select.data.judge import mark_in
-from cappy_select.numbers import is_number, number
-from cappy_select.types import Candidate
+from cappy_select.text.extractors import extractor, plain
+from cappy_select.text.numbers import is_number, number
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ HOSTILE = [
 
 def test_time_grows_with_the_length_of_a_text_not_with_its_square():
     code = (
-        "from cappy_select.answers import plain; from cappy_select.numbers import is_number, number\n"
+        "from cappy_select.text.extractors import plain; from cappy_select.text.numbers import is_number, number\n"
         "from cappy_select.data.judge import mark_in\n"
         f"for part in {HOSTILE!r}:\n"
         "    for end in ('', '1', '!', '1111', ',5', '.5', ' %'):\n"

@@ -4,9 +4,9 @@ import math
 
 import pytest
 
+from cappy_select.core.errors import InputError
 from cappy_select.data.mixture import apportioned, targets
 from cappy_select.data.pairs import Answer, Pair, Question, pairs_of
-from cappy_select.errors import InputError
 
 
 def question(**known) -> Question:

@@ -15,11 +15,19 @@ from litellm.types.utils import all_litellm_params
 from loopback import Reply, serve
 from openai.resources.chat.completions import AsyncCompletions
 
-from cappy_select import InputError, LiteLLMProvider, OpenAIProvider, ProviderError, Request, Selector, UnknownArgument
-from cappy_select.parameters import FIXED, KNOWN, OPENAI, CallParameters, callers
-from cappy_select.providers import litellm_own
-from cappy_select.providers.received import Received
-from cappy_select.sampling import PARAMETERS
+from cappy_select import (
+    InputError,
+    LiteLLMProvider,
+    OpenAIProvider,
+    ProviderError,
+    Request,
+    Selector,
+    UnknownArgument,
+)
+from cappy_select.ask.parameters import FIXED, KNOWN, OPENAI, CallParameters, callers
+from cappy_select.ask.providers import litellm_own
+from cappy_select.ask.providers.received import Received
+from cappy_select.ask.sampling import PARAMETERS
 
 # Options of OpenAI's client and not of the call.
 CLIENTS = {"self", "extra_headers", "extra_query", "extra_body"}

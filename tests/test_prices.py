@@ -10,10 +10,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cappy_select import InputError, LiteLLMProvider, OpenAIProvider, Plan, Request, Selector, Usage
-from cappy_select.calls import Call, highest_price
-from cappy_select.prices import highest_of, most_usage
-from cappy_select.sampling import token_limit
+from cappy_select import (
+    InputError,
+    LiteLLMProvider,
+    OpenAIProvider,
+    Plan,
+    Request,
+    Selector,
+    Usage,
+)
+from cappy_select.ask.calls import Call, highest_price
+from cappy_select.ask.prices import highest_of, most_usage
+from cappy_select.ask.sampling import token_limit
 
 
 def asked(*messages, n=1, **params) -> Request:

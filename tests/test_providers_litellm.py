@@ -10,8 +10,8 @@ import pytest
 from loopback import Reply, completion
 
 from cappy_select import InputError, LiteLLMProvider, ProviderError, Request, Usage
-from cappy_select.providers import as_providers
-from cappy_select.types import estimated_usage
+from cappy_select.ask.prices import estimated_usage
+from cappy_select.ask.providers import as_providers
 
 ASK = ({"role": "user", "content": "Name a river."},)
 

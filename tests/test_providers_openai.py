@@ -13,7 +13,7 @@ from loopback import Reply, completion
 from test_providers_litellm import FAILURES
 
 from cappy_select import InputError, OpenAIProvider, ProviderError, Request, Selector, Usage
-from cappy_select.providers import as_providers
+from cappy_select.ask.providers import as_providers
 
 ASK = ({"role": "user", "content": "Name a river."},)
 

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from cappy_select import InputError, ProviderError, ReplayProvider, Request, Selector
-from cappy_select.recorded import read_recorded
+from cappy_select.ask.recorded import read_recorded
 
 ROW = {
     "id": "1",

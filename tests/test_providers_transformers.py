@@ -8,7 +8,14 @@ import torch
 from tiny import WORDS, make_gpt2, make_t5
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
-from cappy_select import InputError, ProviderError, Request, Selector, SelfScore, TransformersProvider
+from cappy_select import (
+    InputError,
+    ProviderError,
+    Request,
+    Selector,
+    SelfScore,
+    TransformersProvider,
+)
 
 PROMPT = " ".join(WORDS[:12])
 ASK = ({"role": "user", "content": PROMPT},)

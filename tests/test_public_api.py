@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import cappy_select
-from cappy_select import errors
+from cappy_select.core import errors
 
 ROOT = Path(cappy_select.__file__).parent
 

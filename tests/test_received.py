@@ -7,8 +7,15 @@ import json
 import pytest
 from loopback import Reply, completion
 
-from cappy_select import LiteLLMProvider, NoCandidates, ProviderError, Request, Selector, Usage
-from cappy_select.providers.received import Heard, Received, listen
+from cappy_select import (
+    LiteLLMProvider,
+    NoCandidates,
+    ProviderError,
+    Request,
+    Selector,
+    Usage,
+)
+from cappy_select.ask.providers.received import Heard, Received, listen
 
 ASK = ({"role": "user", "content": "Name a river."},)
 CHUNK = {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": "m"}

@@ -12,11 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cappy_select import ReplayProvider
+from cappy_select.ask.recorded import read_recorded
+from cappy_select.core.errors import InputError
 from cappy_select.data.records import Problems
 from cappy_select.data.sample import import_recorded
 from cappy_select.data.store import SampleStore
-from cappy_select.errors import InputError
-from cappy_select.recorded import read_recorded
 
 GOOD = '{"id": "g", "instruction": "good", "candidates": [{"model": "m", "response": "fine"}]}'
 HUGE = "9" * 400

@@ -10,13 +10,21 @@ import pytest
 from disk import full_disk
 from loopback import Reply
 
-from cappy_select import Candidate, InContext, OpenAIProvider, Plan, ReplayProvider, Sampling, Usage
+from cappy_select import (
+    Candidate,
+    InContext,
+    OpenAIProvider,
+    Plan,
+    ReplayProvider,
+    Sampling,
+    Usage,
+)
+from cappy_select.core.errors import DataError, InputError
 from cappy_select.data.errands import Limits
 from cappy_select.data.instances import Instance
 from cappy_select.data.records import Problems
 from cappy_select.data.sample import Sampler, import_recorded
 from cappy_select.data.store import SampleStore
-from cappy_select.errors import DataError, InputError
 
 INSTANCES = [
     Instance(id=str(number), task="sums", instruction=f"What is {number} + 1?", references=(str(number + 1),))

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cappy_select import InputError, Plan, Sampling
-from cappy_select.sampling import calls_of, honoured
+from cappy_select.ask.sampling import calls_of, honoured
 
 
 def test_the_papers_plan_is_its_17_candidates():

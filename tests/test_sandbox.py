@@ -2,9 +2,9 @@
 
 import pytest
 
+from cappy_select.core.errors import InputError
 from cappy_select.data.readers.prompt_templates import Template
 from cappy_select.data.readers.rendering import Renderer
-from cappy_select.errors import InputError
 
 HUGE = 700_000_000
 DOUBLING = "{% set n = namespace(x='ab') %}{% for i in range(60) %}{% set n.x = BODY %}{% endfor %}{{ n.x|length }}"

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from tiny import awkward_pairs, make_bert
 
 from cappy_select import InputError, ScoreCache, Scorer, TruncationWarning
+from cappy_select.ask.recorded import read_recorded
+from cappy_select.core.telemetry import onnxruntime
 from cappy_select.export import export_checkpoint
-from cappy_select.recorded import read_recorded
 from cappy_select.scorer.planning import WINDOW_PAIRS
-from cappy_select.telemetry import onnxruntime
 
 
 class Counting(Scorer):

@@ -12,11 +12,11 @@ import pytest
 from trainings import log_of, pairs, recipe, run_training  # noqa: F401 - fixtures
 
 from cappy_select.adapt.training import groups_of
-from cappy_select.bundle import EMBEDDED, load_bundle
+from cappy_select.bundle.bundle import EMBEDDED, load_bundle
+from cappy_select.core.errors import InputError
 from cappy_select.data.folder import hashed
 from cappy_select.data.shards import check_shards, read_pairs, shards_of
 from cappy_select.data.summary import summary_of
-from cappy_select.errors import InputError
 from cappy_select.scorer.encoding import PairEncoder
 from cappy_select.train.tokens import tokenised
 

@@ -10,8 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from nltk.stem import PorterStemmer
 
-from cappy_select.data import stem as module
-from cappy_select.data.stem import stem
+from cappy_select.text import stemmer as module
+from cappy_select.text.stemmer import stem
 
 nltk_stem = PorterStemmer().stem
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from cappy_select.ask.recorded import Recorded
+from cappy_select.core.errors import InputError
+from cappy_select.core.types import Usage
 from cappy_select.data.instances import Instance
 from cappy_select.data.store import Key, SampleStore
-from cappy_select.errors import InputError
-from cappy_select.recorded import Recorded
-from cappy_select.types import Usage
 
 
 def instance(name="1", instruction="Name a river.", task="rivers") -> Instance:

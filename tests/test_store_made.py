@@ -9,10 +9,10 @@ import sys
 
 import pytest
 
+from cappy_select.ask.recorded import Recorded
+from cappy_select.core.errors import InputError
 from cappy_select.data.instances import Instance
 from cappy_select.data.store import Key, SampleStore
-from cappy_select.errors import InputError
-from cappy_select.recorded import Recorded
 
 ONE = Instance(id="1", task="t", instruction="Name a river.", references=())
 
@@ -22,7 +22,7 @@ import json, os, random, signal, sys, time
 from pathlib import Path
 from cappy_select.data.instances import Instance
 from cappy_select.data.store import Key, SampleStore
-from cappy_select.recorded import Recorded
+from cappy_select.ask.recorded import Recorded
 
 folder, rounds = Path(sys.argv[1]), int(sys.argv[2])
 one = Instance(id="1", task="t", instruction="Name a river.", references=())
@@ -142,7 +142,7 @@ def test_a_store_without_its_version_is_one_clear_error(tmp_path):
 
 def test_of_many_processes_that_make_one_store_at_once_each_writes_or_is_told(tmp_path):
     code = (
-        "import sys; from cappy_select.data.store import SampleStore; from cappy_select.errors import InputError\n"
+        "import sys; from cappy_select.data.store import SampleStore; from cappy_select.core.errors import InputError\n"
         "sys.stdin.readline()\n"
         "try: SampleStore(sys.argv[1], write=True).close()\n"
         "except InputError as error: assert 'another process' in str(error), error"

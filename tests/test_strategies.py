@@ -17,9 +17,9 @@ from cappy_select import (
     Vote,
     WeightedVote,
 )
-from cappy_select.answers import extractor
-from cappy_select.similarity import rouge_l, words
-from cappy_select.strategies import NAMES, strategy_named
+from cappy_select.select.strategies import NAMES, strategy_named
+from cappy_select.text.extractors import extractor
+from cappy_select.text.similarity import rouge_l, words
 
 
 def candidates(*rows, **common):

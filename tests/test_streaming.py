@@ -9,8 +9,17 @@ import time
 import pytest
 from loopback import Reply
 
-from cappy_select import Candidate, Delta, InputError, Matches, NoCandidates, NoGoodAnswer, Selection, Selector
-from cappy_select.streaming import pieces_of
+from cappy_select import (
+    Candidate,
+    Delta,
+    InputError,
+    Matches,
+    NoCandidates,
+    NoGoodAnswer,
+    Selection,
+    Selector,
+)
+from cappy_select.ask.streaming import pieces_of
 
 QUESTION = "The Marañón and the Ucayali meet near Nauta. Which rivers meet near Nauta?"
 RIGHT, WRONG = "The Marañón and  the Ucayali.\n", "Peru has many rivers."

@@ -5,12 +5,12 @@ import json
 import pytest
 from tasks import choice, open_ended, write
 
+from cappy_select.ask.recorded import Recorded
+from cappy_select.core.errors import InputError
 from cappy_select.data.build import build
 from cappy_select.data.instances import Instance
 from cappy_select.data.store import Key, SampleStore
 from cappy_select.data.summary import summary_of
-from cappy_select.errors import InputError
-from cappy_select.recorded import Recorded
 
 ROWS = [choice(number) for number in range(30)] + [open_ended(number) for number in range(20)]
 

@@ -13,7 +13,7 @@ from loopback import Reply
 from tasks import write
 
 from cappy_select.cli.output import note, print_table, progress
-from cappy_select.terminal import HarmlessStream, harmless, raw
+from cappy_select.core.terminal import HarmlessStream, harmless, raw
 
 CAPPY = [sys.executable, "-m", "cappy_select.cli"]
 # Sets a title, fills the clipboard, clears; C1; turns round; hides; markup of a library.

@@ -9,10 +9,10 @@ import pytest
 from loopback import Reply
 
 from cappy_select import Candidate, NoCandidates, Request, Selector, Vote
-from cappy_select.gates import Complete
-from cappy_select.recorded import Recorded
-from cappy_select.thinking import behind_thinking
-from cappy_select.types import message_text, response_text
+from cappy_select.ask.complete import Complete
+from cappy_select.ask.recorded import Recorded
+from cappy_select.text.messages import message_text, response_text
+from cappy_select.text.thinking import behind_thinking
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_json_must_be_json_for_who_parses_it(loopback, direct, default):
 
 def test_time_grows_with_the_number_of_blocks_not_with_its_square():
     code = (
-        "from cappy_select.thinking import behind_thinking\n"
+        "from cappy_select.text.thinking import behind_thinking\n"
         "assert behind_thinking('<think>a</think>b' * 1_000_000) == 'b' * 1_000_000"
     )
     subprocess.run([sys.executable, "-c", code], timeout=100, check=True)  # the square would be an hour

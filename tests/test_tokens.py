@@ -9,8 +9,8 @@ import pytest
 import transformers
 from tasks import choice, open_ended, write
 
+from cappy_select.core.errors import InputError
 from cappy_select.data.build import build
-from cappy_select.errors import InputError
 from cappy_select.scorer.encoding import PairEncoder
 from cappy_select.train.tokens import tokenised
 

@@ -8,9 +8,9 @@ import pytest
 from loopback import Reply
 
 from cappy_select import Candidate, Delta, NoCandidates, Request, Selector, ToolArguments
-from cappy_select.gates import Complete
-from cappy_select.tool_calls import ToolCall, calls_in
-from cappy_select.types import response_text
+from cappy_select.ask.complete import Complete
+from cappy_select.text.messages import response_text
+from cappy_select.text.tool_calls import ToolCall, calls_in
 
 FIND = {
     "type": "function",

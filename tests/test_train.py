@@ -17,7 +17,7 @@ from tasks import choice, write
 from trainings import assert_same, environment, looks_of, losses_of, run_training, train_command
 
 from cappy_select import Scorer
-from cappy_select.errors import DataError, InputError
+from cappy_select.core.errors import DataError, InputError
 from cappy_select.train.config import TrainConfig
 from cappy_select.train.job import train
 from cappy_select.train.recipe import load_recipe

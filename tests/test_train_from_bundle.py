@@ -23,7 +23,8 @@ from tokenizers import Tokenizer
 from trainings import environment, looks_of
 
 from cappy_select import BundleDamaged, InputError, Scorer
-from cappy_select.bundle import EMBEDDED, Bundle, is_bundle, load_bundle, save_bundle
+from cappy_select.bundle.bundle import EMBEDDED, Bundle, is_bundle, load_bundle
+from cappy_select.bundle.writing import save_bundle
 from cappy_select.export import export_checkpoint
 from cappy_select.export.checkpoint import load_checkpoint
 from cappy_select.export.gates import torch_scores

@@ -14,9 +14,9 @@ import pytest
 from loopback import Reply, completion, serve
 
 from cappy_select import LiteLLMProvider, OpenAIProvider, ProviderError
-from cappy_select.providers.loops import PerLoop
-from cappy_select.providers.transport import MAX_BODY_BYTES
-from cappy_select.types import Request
+from cappy_select.ask.providers.loops import PerLoop
+from cappy_select.ask.providers.transport import MAX_BODY_BYTES
+from cappy_select.core.types import Request
 
 KEY = "key-of-the-first-host-0123456789"
 REQUEST = Request(messages=[{"role": "user", "content": "my prompt"}], n=1, params={}, timeout_s=30)
@@ -186,7 +186,7 @@ async def test_a_call_of_another_part_of_the_program_has_litellms_own_clients(pr
 _RUNS = """
     import asyncio, os, resource, sys
     from cappy_select import LiteLLMProvider, OpenAIProvider
-    from cappy_select.types import Request
+    from cappy_select.core.types import Request
     which, base = sys.argv[1:]
     request = Request(messages=[{"role": "user", "content": "q"}], n=1, params={}, timeout_s=30)
     if which == "openai":

@@ -7,10 +7,10 @@ import itertools
 import numpy as np
 import pytest
 
+from cappy_select.ask.recorded import Recorded, RecordedInstance
+from cappy_select.core.types import Candidate
 from cappy_select.evaluate.ways import best_model_of, ways_of
-from cappy_select.recorded import Recorded, RecordedInstance
-from cappy_select.strategies import WeightedVote
-from cappy_select.types import Candidate
+from cappy_select.select.strategies import WeightedVote
 
 NAN = float("nan")
 

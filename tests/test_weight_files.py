@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from cappy_select.errors import ExportError, InputError
+from cappy_select.core.errors import ExportError, InputError
 from cappy_select.export.checkpoint import load_checkpoint
 from cappy_select.train.weights import read_checkpoint
 

@@ -3,9 +3,9 @@
 import pytest
 import yaml
 
+from cappy_select.core.errors import InputError
+from cappy_select.core.yaml_files import AliasLoader, PlainLoader, read_yaml
 from cappy_select.data.readers.prompt_templates import load_templates
-from cappy_select.errors import InputError
-from cappy_select.yaml_files import AliasLoader, PlainLoader, read_yaml
 
 LAUGHS = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 40))
 MERGES = "a0: &a0 {x: 1}\n" + "".join(f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}]}}\n" for n in range(1, 40))

@@ -18,9 +18,17 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.runnables import Runnable
 from pydantic import BaseModel
 
-from cappy_select import Candidate, NoCandidates, ProviderError, Request, Selection, Selector, Usage
-from cappy_select.figures import dollars_of
-from cappy_select.types import Prompt
+from cappy_select import (
+    Candidate,
+    NoCandidates,
+    ProviderError,
+    Request,
+    Selection,
+    Selector,
+    Usage,
+)
+from cappy_select.core.figures import dollars_of
+from cappy_select.core.types import Prompt
 from langchain_cappy.messages import as_candidate, usage_of
 from langchain_cappy.provider import failure_in
 

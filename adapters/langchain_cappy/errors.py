@@ -20,8 +20,8 @@ from langchain_core.exceptions import (
 )
 
 from cappy_select import NoCandidates, ProviderError
-from cappy_select.errors import FailureKind
-from cappy_select.providers.failures import failure_from
+from cappy_select.ask.providers.failures import failure_from
+from cappy_select.core.types import FailureKind
 
 
 class AllRateLimited(ModelRateLimitError, NoCandidates):

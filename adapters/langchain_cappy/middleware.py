@@ -25,9 +25,20 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from langgraph.constants import TAG_NOSTREAM
 from langgraph.errors import GraphBubbleUp
 
-from cappy_select import Candidate, Gate, InputError, NoCandidates, Request, Scorer, Selection, Selector, Strategy
-from cappy_select.copies import made_again
-from cappy_select.types import InstructionPolicy, estimated_usage
+from cappy_select import (
+    Candidate,
+    Gate,
+    InputError,
+    NoCandidates,
+    Request,
+    Scorer,
+    Selection,
+    Selector,
+    Strategy,
+)
+from cappy_select.ask.prices import estimated_usage
+from cappy_select.core.copies import made_again
+from cappy_select.core.types import InstructionPolicy
 from langchain_cappy.errors import langchains_own
 from langchain_cappy.messages import as_candidate, as_openai, summary, usage_of
 from langchain_cappy.provider import failure_in, name_of

@@ -9,7 +9,7 @@ import httpx
 from litellm import exceptions
 
 from cappy_select import CappyError, InputError, NoCandidates, NoGoodAnswer, ProviderError
-from cappy_select.errors import RETRYABLE, FailureKind
+from cappy_select.core.types import RETRYABLE, FailureKind
 
 _Make = Callable[..., Exception]
 

@@ -13,7 +13,7 @@ from litellm.llms.custom_llm import CustomLLM
 from litellm.types.utils import GenericStreamingChunk, ModelResponse
 
 from cappy_select import CappyError, InputError, Selector
-from cappy_select.providers.litellm_own import names
+from cappy_select.ask.providers.litellm_own import names
 from litellm_cappy.errors import as_litellm_error
 from litellm_cappy.presets import load_presets
 from litellm_cappy.responses import Chunks, fill

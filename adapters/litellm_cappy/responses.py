@@ -8,9 +8,9 @@ from typing import Any
 from litellm.types.utils import Choices, GenericStreamingChunk, Message, ModelResponse, Usage
 
 from cappy_select import Delta, Selection
-from cappy_select.characters import without_halves
-from cappy_select.finish_reasons import meaning_of
-from cappy_select.types import content_text
+from cappy_select.ask.finish_reasons import meaning_of
+from cappy_select.core.characters import without_halves
+from cappy_select.core.types import content_text
 
 
 def fill(response: ModelResponse, model: str, selection: Selection) -> ModelResponse:

@@ -16,9 +16,9 @@ from cappy_select.adapt.report import RECORDED, judged, scores_of
 from cappy_select.adapt.run import OnStep, adapt, base_bundle, check
 from cappy_select.adapt.sampling import held_out_of, prepare
 from cappy_select.adapt.training import training_config
+from cappy_select.core.errors import InputError
 from cappy_select.data.records import Problems
 from cappy_select.data.store import SampleStore
-from cappy_select.errors import InputError
 from cappy_select.evaluate.intervals import Interval, of_few, paired
 from cappy_select.evaluate.report import Cell, Picture, Report, Table
 from cappy_select.evaluate.ways import ways_of

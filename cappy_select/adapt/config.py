@@ -6,10 +6,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from cappy_select.bundle import Precision
-from cappy_select.errors import InputError, validation_message
-from cappy_select.parameters import FIXED
-from cappy_select.sampling import Plan
+from cappy_select.ask.parameters import FIXED
+from cappy_select.ask.sampling import Plan
+from cappy_select.bundle.manifest import Precision
+from cappy_select.core.errors import InputError, validation_message
 
 
 class AdaptConfig(BaseModel):

@@ -8,6 +8,7 @@ from itertools import chain, islice
 from pathlib import Path
 
 from cappy_select.adapt.folder import HELD_OUT, TRAIN
+from cappy_select.core.errors import InputError
 from cappy_select.data.hashing import hash64
 from cappy_select.data.instances import Instance, instance_of, read_instances, stem_of
 from cappy_select.data.pairs import folded
@@ -16,7 +17,6 @@ from cappy_select.data.sample import import_recorded
 from cappy_select.data.steps import is_held_out
 from cappy_select.data.store import SampleStore, canonical, key_of
 from cappy_select.data.writing import write_instances
-from cappy_select.errors import InputError
 
 
 def take_in(

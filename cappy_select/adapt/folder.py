@@ -21,13 +21,13 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from cappy_select.adapt.config import AdaptConfig
+from cappy_select.core.errors import InputError
+from cappy_select.core.json_text import loads
 from cappy_select.data.folder import hashed
 from cappy_select.data.partitions import disk_errors
 from cappy_select.data.records import is_rows
 from cappy_select.data.store import SampleStore
 from cappy_select.data.store_file import holds_nothing
-from cappy_select.errors import InputError
-from cappy_select.json_text import loads
 
 STATE = "adapt.json"
 TRAIN, HELD_OUT = Path("examples/train.jsonl"), Path("examples/held_out.jsonl")

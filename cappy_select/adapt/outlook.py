@@ -18,18 +18,18 @@ from cappy_select.adapt.folder import HELD_OUT, STORE, TRAIN, asked_of, state_of
 from cappy_select.adapt.run import base_bundle, check
 from cappy_select.adapt.sampling import Side, prepare, sampler_of
 from cappy_select.adapt.training import training_config, uses_references
-from cappy_select.asking import as_plan
-from cappy_select.bundle import Bundle
+from cappy_select.ask.requests import as_plan
+from cappy_select.ask.sampling import token_limit
+from cappy_select.bundle.bundle import Bundle
+from cappy_select.core.types import total_cost
 from cappy_select.data.errands import ASSUMED_TOKENS, Limits
 from cappy_select.data.records import Problems
 from cappy_select.data.sample import Outlook
 from cappy_select.data.store import SampleStore
-from cappy_select.sampling import token_limit
 from cappy_select.scorer.encoding import PairEncoder
 from cappy_select.train.config import TrainConfig
 from cappy_select.train.flops import training_flops
 from cappy_select.train.start import starting_point
-from cappy_select.types import total_cost
 
 _CALL_S = 5.0  # one call: a guess
 _SHARE = 0.3  # of its rate of matrix products that a machine reaches in training (two CPU cores; MiniLM's shape)

@@ -11,14 +11,14 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
+from cappy_select.ask.recorded import Recorded, RecordedInstance
+from cappy_select.core.errors import InputError, UnscorableWarning
 from cappy_select.data.instances import Instance
 from cappy_select.data.labels import label_named
-from cappy_select.errors import InputError, UnscorableWarning
 from cappy_select.evaluate.audits import Audited, AuditReport, audit, audit_picture, audit_tables
 from cappy_select.evaluate.intervals import Interval, paired
 from cappy_select.evaluate.report import Cell, Picture, Report, Table
 from cappy_select.evaluate.ways import best_model_of, ways_of
-from cappy_select.recorded import Recorded, RecordedInstance
 from cappy_select.scorer import Scorer
 
 Floats = npt.NDArray[np.float64]

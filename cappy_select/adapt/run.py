@@ -8,19 +8,32 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cappy_select.adapt.config import AdaptConfig
-from cappy_select.adapt.folder import BASE, BUNDLE, PAIRS, PICKS, REPORT, STORE, TRAIN, TRAINING, Folder, opened
+from cappy_select.adapt.folder import (
+    BASE,
+    BUNDLE,
+    PAIRS,
+    PICKS,
+    REPORT,
+    STORE,
+    TRAIN,
+    TRAINING,
+    Folder,
+    opened,
+)
 from cappy_select.adapt.report import AdaptReport, measure, report_of
 from cappy_select.adapt.sampling import RunSampler, ask, held_out_of, prepare, side_of
 from cappy_select.adapt.training import groups_of, training_config, uses_references
-from cappy_select.asking import as_plan
-from cappy_select.bundle import MANIFEST, Bundle, load_bundle, resolve
+from cappy_select.ask.requests import as_plan
+from cappy_select.bundle.bundle import Bundle, load_bundle
+from cappy_select.bundle.manifest import MANIFEST
+from cappy_select.bundle.resolve import resolve
+from cappy_select.core.errors import InputError, MissingExtra
 from cappy_select.data.build import ADAPT_ROWS, BuildConfig, build
 from cappy_select.data.errands import Limits
 from cappy_select.data.labels import label_named
 from cappy_select.data.partitions import disk_errors
 from cappy_select.data.records import Problems
 from cappy_select.data.store import SampleStore
-from cappy_select.errors import InputError, MissingExtra
 from cappy_select.evaluate.report import DATA, write_report
 from cappy_select.export import Card, export_checkpoint, require_export
 from cappy_select.scorer import Scorer

@@ -11,16 +11,16 @@ from typing import Any, NamedTuple
 from cappy_select.adapt.config import AdaptConfig
 from cappy_select.adapt.examples import deal, dealt, examples_of, take_in
 from cappy_select.adapt.folder import HELD_OUT, STORE, TRAIN, Folder
-from cappy_select.asking import as_plan
+from cappy_select.ask.in_context import Example, InContext
+from cappy_select.ask.recorded import Recorded
+from cappy_select.ask.requests import as_plan
+from cappy_select.core.errors import InputError, UnscorableWarning
 from cappy_select.data.errands import Limits, OnProgress, Outcome
 from cappy_select.data.instances import Instance
 from cappy_select.data.labels import label_named
 from cappy_select.data.records import Problems
 from cappy_select.data.sample import Sampler
 from cappy_select.data.store import SampleStore, Stored
-from cappy_select.errors import InputError, UnscorableWarning
-from cappy_select.icl import Example, InContext
-from cappy_select.recorded import Recorded
 
 RunSampler = Callable[[Callable[[OnProgress], Outcome], int], Outcome]
 """Runs the sampler, given how many samples are to come: to show a bar."""

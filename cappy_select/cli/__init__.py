@@ -19,8 +19,8 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from cappy_select.errors import CappyError, TruncationWarning
-from cappy_select.terminal import HarmlessStream
+from cappy_select.core.errors import CappyError, TruncationWarning
+from cappy_select.core.terminal import HarmlessStream
 
 VERBS = {
     "score": "Score responses to one instruction, or a file of pairs.",

@@ -17,13 +17,13 @@ from cappy_select.cli.output import (
     print_table,
     progress,
 )
+from cappy_select.core.errors import InputError
+from cappy_select.core.json_text import loads
 from cappy_select.data.build import ADAPT_ROWS
 from cappy_select.data.build import build as build_pairs
 from cappy_select.data.folder import LEFT_OUT
 from cappy_select.data.instances import named_fields
 from cappy_select.data.labels import LABELS
-from cappy_select.errors import InputError
-from cappy_select.json_text import loads
 
 app = new_app()
 

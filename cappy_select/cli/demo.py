@@ -16,11 +16,11 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from cappy_select.ask.providers import LiteLLMProvider, Provider
 from cappy_select.cli.output import Json, new_app, note, print_json, print_table
 from cappy_select.cli.select import as_json, print_selection
-from cappy_select.providers import LiteLLMProvider, Provider
 from cappy_select.scorer import Scorer
-from cappy_select.select import Selector
+from cappy_select.select.selector import Selector
 
 app = new_app()
 

@@ -8,11 +8,11 @@ from typing import Annotated, Literal
 import typer
 from pydantic import ValidationError
 
-from cappy_select.bundle import MODEL
+from cappy_select.bundle.manifest import MODEL
 from cappy_select.cli.output import Json, Revision, new_app, note, print_json, progress
-from cappy_select.errors import InputError, validation_message
+from cappy_select.core.errors import InputError, validation_message
+from cappy_select.core.json_text import loads
 from cappy_select.export import Card, export_checkpoint
-from cappy_select.json_text import loads
 
 app = new_app()
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
-from cappy_select.characters import escaped
-from cappy_select.terminal import harmless, raw
+from cappy_select.core.characters import escaped
+from cappy_select.core.terminal import harmless, raw
 
 if TYPE_CHECKING:
     from cappy_select.evaluate.report import Table

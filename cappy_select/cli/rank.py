@@ -7,8 +7,17 @@ from typing import Annotated
 
 import typer
 
-from cappy_select.cli.output import Json, Revision, ScorerSource, json_number, new_app, note, one_line, print_json
-from cappy_select.errors import InputError
+from cappy_select.cli.output import (
+    Json,
+    Revision,
+    ScorerSource,
+    json_number,
+    new_app,
+    note,
+    one_line,
+    print_json,
+)
+from cappy_select.core.errors import InputError
 from cappy_select.scorer import Scorer
 
 app = new_app()

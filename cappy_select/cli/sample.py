@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 from pydantic import ValidationError
 
+from cappy_select.ask.in_context import InContext
 from cappy_select.cli.output import (
     AllowDowngrade,
     ApiBase,
@@ -32,13 +33,12 @@ from cappy_select.cli.output import (
     progress,
 )
 from cappy_select.cli.select import as_plan_option, dollars
+from cappy_select.core.errors import InputError, validation_message
 from cappy_select.data.errands import ASSUMED_TOKENS, Limits, OnProgress, Outcome
 from cappy_select.data.instances import Instance, named_fields, read_instances
 from cappy_select.data.records import Problems
 from cappy_select.data.sample import Outlook, Sampler, import_recorded
 from cappy_select.data.store import SampleStore
-from cappy_select.errors import InputError, validation_message
-from cappy_select.icl import InContext
 
 app = new_app()
 

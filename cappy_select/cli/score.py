@@ -23,8 +23,8 @@ from cappy_select.cli.output import (
     progress,
 )
 from cappy_select.cli.rank import read_responses
-from cappy_select.errors import InputError
-from cappy_select.json_text import loads
+from cappy_select.core.errors import InputError
+from cappy_select.core.json_text import loads
 from cappy_select.scorer import Scorer
 
 app = new_app()

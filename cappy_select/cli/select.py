@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from cappy_select.answers import extractor
-from cappy_select.characters import is_blank
+from cappy_select.ask.in_context import InContext
+from cappy_select.ask.sampling import Plan
 from cappy_select.cli.output import (
     AllowDowngrade,
     ApiBase,
@@ -30,15 +30,15 @@ from cappy_select.cli.output import (
     print_json,
     print_table,
 )
-from cappy_select.errors import InputError
-from cappy_select.gates import Gate, JsonSchema, Matches
-from cappy_select.icl import InContext
-from cappy_select.json_text import loads
-from cappy_select.sampling import Plan
+from cappy_select.core.characters import is_blank
+from cappy_select.core.errors import InputError
+from cappy_select.core.json_text import loads
+from cappy_select.core.types import Prompt, Selection
 from cappy_select.scorer import Scorer
-from cappy_select.select import Selector
-from cappy_select.strategies import NAMES, strategy_named
-from cappy_select.types import Prompt, Selection
+from cappy_select.select.gates import Gate, JsonSchema, Matches
+from cappy_select.select.selector import Selector
+from cappy_select.select.strategies import NAMES, strategy_named
+from cappy_select.text.extractors import extractor
 
 app = new_app()
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cappy_select.cli.output import Json, new_app, note, print_json, progress
-from cappy_select.errors import InputError
+from cappy_select.core.errors import InputError
 
 if TYPE_CHECKING:
     from cappy_select.train.run import Update  # imports JAX

@@ -23,16 +23,26 @@ import numpy as np
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from cappy_select.bundle import resolve
+from cappy_select.bundle.resolve import resolve
+from cappy_select.core.errors import InputError, validation_message
 from cappy_select.data import dealing, steps
-from cappy_select.data.folder import FORMAT, LOCK, WORK, begin, check_replaceable, hashed, publish, shard_names, whole
+from cappy_select.data.folder import (
+    FORMAT,
+    LOCK,
+    WORK,
+    begin,
+    check_replaceable,
+    hashed,
+    publish,
+    shard_names,
+    whole,
+)
 from cappy_select.data.labels import label_named, label_source
 from cappy_select.data.mixture import Mixture, targets
 from cappy_select.data.pairs import Mode
 from cappy_select.data.partitions import Figures, Workers, disk_errors
 from cappy_select.data.records import is_rows, parquet_module
 from cappy_select.data.store import SampleStore
-from cappy_select.errors import InputError, validation_message
 from cappy_select.scorer.session import usable_cores
 
 ADAPT_ROWS = 102_400  # of a task, in the paper's repository: 400 updates of 256

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cappy_select.data.hashing import mixed
-from cappy_select.similarity import words
+from cappy_select.text.similarity import words
 
 RUN = 13
 COMMON = 10

@@ -15,7 +15,8 @@ from typing import NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from cappy_select.calls import (
+from cappy_select.ask.breaker import Budget
+from cappy_select.ask.calls import (
     Bill,
     Call,
     bill_of,
@@ -26,12 +27,12 @@ from cappy_select.calls import (
     price_of,
     settled_at,
 )
+from cappy_select.ask.fan_out import FanOutConfig, fan_out
+from cappy_select.ask.prices import estimated_usage
+from cappy_select.ask.sampling import token_limit
+from cappy_select.core.errors import DataError, NoCandidates, ProviderError
+from cappy_select.core.types import Candidate, Request, Usage, total_cost
 from cappy_select.data.store import SampleStore
-from cappy_select.errors import DataError, NoCandidates, ProviderError
-from cappy_select.fanout import FanOutConfig, fan_out
-from cappy_select.lanes import Budget
-from cappy_select.sampling import token_limit
-from cappy_select.types import Candidate, Request, Usage, estimated_usage, total_cost
 
 _T = TypeVar("_T")
 

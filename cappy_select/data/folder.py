@@ -14,9 +14,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cappy_select.core.errors import InputError
+from cappy_select.core.json_text import loads
 from cappy_select.data.partitions import disk_errors
-from cappy_select.errors import InputError
-from cappy_select.json_text import loads
 
 MANIFEST = "manifest.json"
 LEFT_OUT = "left_out.jsonl"

@@ -8,9 +8,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from cappy_select.characters import is_blank, without_halves
+from cappy_select.core.characters import is_blank, without_halves
+from cappy_select.core.errors import InputError, validation_message
 from cappy_select.data.records import Problems, Record, read_records
-from cappy_select.errors import InputError, validation_message
 
 
 class Instance(BaseModel):

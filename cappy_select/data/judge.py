@@ -5,16 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from cappy_select import background
-from cappy_select.calls import Call
+from cappy_select.ask.calls import Call
+from cappy_select.ask.providers import Provider, as_providers
+from cappy_select.ask.sampling import Sampling
+from cappy_select.core import background
+from cappy_select.core.errors import ProviderError
+from cappy_select.core.types import Candidate, Request
 from cappy_select.data.errands import Errand, Limits, OnProgress, Outcome, run_errands
 from cappy_select.data.instances import Instance
 from cappy_select.data.store import SampleStore, Stored
-from cappy_select.errors import ProviderError
-from cappy_select.numbers import plain_signs
-from cappy_select.providers import Provider, as_providers
-from cappy_select.sampling import Sampling
-from cappy_select.types import Candidate, Request, response_text
+from cappy_select.text.messages import response_text
+from cappy_select.text.numbers import plain_signs
 
 _ASKED = """Judge how right a response to an instruction is.
 

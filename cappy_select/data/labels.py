@@ -21,11 +21,11 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Protocol, TypeVar, runtime_checkable
 
-from cappy_select import similarity
-from cappy_select.answers import plain
-from cappy_select.data.stem import stem
-from cappy_select.errors import InputError, MissingExtra, UnscorableWarning
-from cappy_select.numbers import number
+from cappy_select.core.errors import InputError, MissingExtra, UnscorableWarning
+from cappy_select.text import similarity
+from cappy_select.text.extractors import plain
+from cappy_select.text.numbers import number
+from cappy_select.text.stemmer import stem
 
 ROOM = 300_000  # a vocabulary's, in words of ordinary length: about 100 MB; a new one is refilled in seconds
 KEPT_TEXTS = 1024

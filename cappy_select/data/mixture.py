@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from cappy_select.errors import InputError
+from cappy_select.core.errors import InputError
 
 Mixture = Literal["proportional", "equal"] | dict[str, float]
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from cappy_select.characters import is_blank
+from cappy_select.core.characters import is_blank
 
 Kind = Literal["gold", "mismatch", "augmented", "labelled"]
 Mode = Literal["pretrain", "adapt"]

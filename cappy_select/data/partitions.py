@@ -21,8 +21,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from cappy_select.errors import DataError
-from cappy_select.terminal import HarmlessStream
+from cappy_select.core.errors import DataError
+from cappy_select.core.terminal import HarmlessStream
 
 Figures = dict[str, Any]
 Step = Callable[[Any, int, Path], Figures]

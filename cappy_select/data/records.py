@@ -10,9 +10,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from cappy_select.errors import InputError, MissingExtra
-from cappy_select.json_text import loads
-from cappy_select.recorded import read_lines
+from cappy_select.ask.recorded import read_lines
+from cappy_select.core.errors import InputError, MissingExtra
+from cappy_select.core.json_text import loads
 
 Record = dict[str, Any]
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")  # the first two and the next two also with .gz

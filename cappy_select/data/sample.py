@@ -12,22 +12,23 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from cappy_select import background
-from cappy_select.asking import Asking, as_plan
-from cappy_select.calls import Call
+from cappy_select.ask.calls import Call
+from cappy_select.ask.in_context import InContext
+from cappy_select.ask.parameters import given, owned
+from cappy_select.ask.providers import Provider, as_providers
+from cappy_select.ask.recorded import Recorded
+from cappy_select.ask.requests import Asking, as_plan
+from cappy_select.ask.sampling import Plan
+from cappy_select.core import background
+from cappy_select.core.errors import InputError, ProviderError, validation_message
+from cappy_select.core.types import Candidate, Message, total_cost
 from cappy_select.data.errands import Errand, Limits, OnProgress, Outcome, likely_price, run_errands
 from cappy_select.data.hashing import hash64
 from cappy_select.data.instances import Instance, instance_of, stem_of
 from cappy_select.data.records import Problems, read_records
 from cappy_select.data.store import Key, SampleStore, canonical, key_of, storable
-from cappy_select.errors import InputError, ProviderError, validation_message
-from cappy_select.icl import InContext
-from cappy_select.instruction import as_messages
-from cappy_select.parameters import given, owned
-from cappy_select.providers import Provider, as_providers
-from cappy_select.recorded import Recorded
-from cappy_select.sampling import Plan
-from cappy_select.types import Candidate, Message, response_text, total_cost
+from cappy_select.text.instruction import as_messages
+from cappy_select.text.messages import response_text
 
 FINAL = frozenset({"content_policy", "context_window", "bad_request"})  # kinds that asking again does not mend
 _BATCH = 500  # recorded instances a transaction

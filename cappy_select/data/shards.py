@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cappy_select.core.errors import InputError
 from cappy_select.data.folder import hashed, is_shard, read_manifest
 from cappy_select.data.records import parquet_module
-from cappy_select.errors import InputError
 
 _AGAIN = "build the pairs again"
 

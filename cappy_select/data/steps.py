@@ -21,8 +21,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cappy_select.bundle import load_bundle
-from cappy_select.characters import is_blank
+from cappy_select.bundle.bundle import load_bundle
+from cappy_select.core.characters import is_blank
+from cappy_select.core.errors import InputError, UnscorableWarning
 from cappy_select.data.contamination import Evaluations, telling_runs
 from cappy_select.data.hashing import hash64
 from cappy_select.data.instances import Instance, our_fields, read_instances
@@ -32,7 +33,6 @@ from cappy_select.data.partitions import Figures, append_rows, read_rows
 from cappy_select.data.records import Problems, read_records
 from cappy_select.data.sample import import_recorded
 from cappy_select.data.store import SampleStore
-from cappy_select.errors import InputError, UnscorableWarning
 from cappy_select.scorer.encoding import PairEncoder
 
 IMPORTED, EVALUATION, SCATTERED, POOLED, PAIRED = "imported", "evaluation", "scattered", "pooled", "paired"

@@ -18,14 +18,14 @@ from typing import Any, NamedTuple, Self
 
 from filelock import FileLock, Timeout
 
+from cappy_select.ask.recorded import Recorded
+from cappy_select.core.errors import DataError, InputError
+from cappy_select.core.figures import dollars_of
+from cappy_select.core.json_text import loads
+from cappy_select.core.types import Usage
 from cappy_select.data.instances import Instance
 from cappy_select.data.records import is_rows
 from cappy_select.data.store_file import holds_nothing, opened_to_read, opened_to_write
-from cappy_select.errors import DataError, InputError
-from cappy_select.figures import dollars_of
-from cappy_select.json_text import loads
-from cappy_select.recorded import Recorded
-from cappy_select.types import Usage
 
 
 class Key(NamedTuple):

@@ -7,7 +7,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from cappy_select.errors import InputError
+from cappy_select.core.errors import InputError
 
 _FORMAT = 1
 _TABLES = """

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
+from cappy_select.core.errors import InputError
 from cappy_select.data.instances import Instance
 from cappy_select.data.records import parquet_module
-from cappy_select.errors import InputError
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
 _BATCH = 10_000  # instances a Parquet row group

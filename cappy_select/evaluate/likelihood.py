@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from cappy_select import background
-from cappy_select.errors import InputError
+from cappy_select.ask.providers.transformers import TransformersProvider
+from cappy_select.core import background
+from cappy_select.core.errors import InputError
 from cappy_select.evaluate.paper import named_parameters
-from cappy_select.providers.transformers import TransformersProvider
 
 PREFIX = "transformers:"
 _SOURCE_TOKENS = 512  # the paper's cut

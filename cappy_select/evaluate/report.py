@@ -22,8 +22,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from cappy_select.errors import DataError, InputError
-from cappy_select.terminal import harmless
+from cappy_select.core.errors import DataError, InputError
+from cappy_select.core.terminal import harmless
 
 DATA, TEXT, PAGE = "report.json", "report.md", "report.html"
 

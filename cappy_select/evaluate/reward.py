@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from cappy_select import hub
-from cappy_select.errors import BundleNotFound, InputError, MissingExtra
+from cappy_select.bundle import hub
+from cappy_select.core.errors import BundleNotFound, InputError, MissingExtra
 
 _WINDOW = 512  # tokens of a pair at most, as of the scorers it is compared with
 _DESCRIBED = ("*.json", "*.txt", "*.model")  # configuration and tokenizer

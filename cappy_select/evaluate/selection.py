@@ -10,15 +10,15 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
-from cappy_select.errors import InputError
+from cappy_select.ask.recorded import RecordedInstance, read_recorded
+from cappy_select.core.errors import InputError
+from cappy_select.core.types import Candidate
 from cappy_select.evaluate.audits import Audited, AuditReport, audit, audit_picture, audit_tables
 from cappy_select.evaluate.intervals import Interval, of_few, paired
 from cappy_select.evaluate.report import Picture, Report, Table
 from cappy_select.evaluate.ways import best_model_of, final_answer, ways_of
-from cappy_select.recorded import RecordedInstance, read_recorded
 from cappy_select.scorer import Scorer
-from cappy_select.strategies import NAMES, SelfScore, Strategy, strategy_named
-from cappy_select.types import Candidate
+from cappy_select.select.strategies import NAMES, SelfScore, Strategy, strategy_named
 
 COMPARED = ("random", "first", "longest", "best_single", "vote")
 

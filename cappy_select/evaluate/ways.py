@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from cappy_select.answers import plain
-from cappy_select.numbers import is_number, number
-from cappy_select.recorded import Recorded, RecordedInstance
+from cappy_select.ask.recorded import Recorded, RecordedInstance
+from cappy_select.text.extractors import plain
+from cappy_select.text.numbers import is_number, number
 
 Floats = npt.NDArray[np.float64]
 Scores = Sequence[npt.NDArray[np.float32]]

@@ -14,13 +14,14 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
-from cappy_select.bundle import MODEL, Bundle
+from cappy_select.bundle.bundle import Bundle
+from cappy_select.bundle.manifest import MODEL
+from cappy_select.core.errors import DataError, InputError
 from cappy_select.data.instances import Instance, read_instances
 from cappy_select.data.readers.prompt_templates import FILE_NAME, load_templates
 from cappy_select.data.readers.promptsource import read_promptsource
 from cappy_select.data.records import Problems
 from cappy_select.data.sources import ZEROSHOT, HubData, load_hub
-from cappy_select.errors import DataError, InputError
 from cappy_select.evaluate.intervals import Interval, of_few, signed, stratified
 from cappy_select.evaluate.paper import PaperComparison, beside_paper, paper_picture, paper_table
 from cappy_select.evaluate.report import Picture, Report, Table

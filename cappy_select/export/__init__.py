@@ -11,8 +11,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from cappy_select.bundle import MODEL, TOKENIZER, Bundle, Precision, draft_bundle, load_bundle, new_folder, save_bundle
-from cappy_select.errors import MissingExtra
+from cappy_select.bundle.bundle import Bundle, load_bundle
+from cappy_select.bundle.manifest import MODEL, TOKENIZER, Precision
+from cappy_select.bundle.writing import draft_bundle, new_folder, save_bundle
+from cappy_select.core.errors import MissingExtra
 
 
 class Card(BaseModel):

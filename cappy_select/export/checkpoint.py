@@ -11,11 +11,11 @@ from typing import Any
 import torch
 import transformers
 
-from cappy_select import hub
-from cappy_select.errors import BundleNotFound, ExportError, InputError
-from cappy_select.json_text import loads
+from cappy_select.bundle import hub
+from cappy_select.core.errors import BundleNotFound, ExportError, InputError
+from cappy_select.core.json_text import loads
+from cappy_select.export.weight_files import Kind, WeightFiles, weight_files, weight_patterns
 from cappy_select.scorer.tokenizer_rules import checked_tokenizer
-from cappy_select.weight_files import Kind, WeightFiles, weight_files, weight_patterns
 
 ARCHITECTURES = ("roberta", "bert")
 _KINDS: tuple[Kind, ...] = ("safetensors", "bin")

@@ -11,11 +11,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from cappy_select.bundle import Bundle, Precision
-from cappy_select.errors import ExportError, InputError
+from cappy_select.ask.recorded import read_recorded
+from cappy_select.bundle.bundle import Bundle
+from cappy_select.bundle.manifest import Precision
+from cappy_select.core.errors import ExportError, InputError
 from cappy_select.export.checkpoint import Checkpoint
 from cappy_select.export.graph import input_names
-from cappy_select.recorded import read_recorded
 from cappy_select.scorer import Scorer
 
 

@@ -12,11 +12,11 @@ from typing import Any
 import onnx
 import torch
 
-from cappy_select.bundle import MODEL_CONFIG, Precision
-from cappy_select.errors import ExportError
+from cappy_select.bundle.manifest import MODEL_CONFIG, Precision
+from cappy_select.core.errors import ExportError
+from cappy_select.core.telemetry import onnxruntime_optimizer
 from cappy_select.export.cpu import split_for_cpu
 from cappy_select.export.quantize import to_int8
-from cappy_select.telemetry import onnxruntime_optimizer
 
 # What a run that starts from the bundle needs, and the graph does not show.
 _NOTED = (

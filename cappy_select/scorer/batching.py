@@ -14,8 +14,8 @@ from concurrent.futures import Future
 import numpy as np
 import numpy.typing as npt
 
-from cappy_select.fork import starts_anew_in_child
-from cappy_select.room import Room
+from cappy_select.core.fork import starts_anew_in_child
+from cappy_select.core.limiter import Room
 from cappy_select.scorer.encoding import Pair
 from cappy_select.scorer.native import refuse_at_exit
 from cappy_select.scorer.planning import next_batch

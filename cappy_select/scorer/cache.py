@@ -8,9 +8,9 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from cappy_select.copies import made_again
-from cappy_select.errors import InputError
-from cappy_select.fork import starts_anew_in_child
+from cappy_select.core.copies import made_again
+from cappy_select.core.errors import InputError
+from cappy_select.core.fork import starts_anew_in_child
 
 Key = tuple[str, str, bytes, bytes]  # bundle digest, side of the instruction's cut, the two texts' digests
 

@@ -20,12 +20,13 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Encoding, Tokenizer
 
-from cappy_select.bundle import TOKENIZER, Bundle
-from cappy_select.errors import BundleDamaged, InputError
-from cappy_select.fork import starts_anew_in_child
+from cappy_select.bundle.bundle import Bundle
+from cappy_select.bundle.manifest import TOKENIZER
+from cappy_select.core.errors import BundleDamaged, InputError
+from cappy_select.core.fork import starts_anew_in_child
+from cappy_select.core.types import CutSide
 from cappy_select.scorer.native import Exiting, native_call
 from cappy_select.scorer.tokenizer_rules import Refused, checked_tokenizer
-from cappy_select.types import CutSide
 
 Ids = npt.NDArray[np.int64]
 

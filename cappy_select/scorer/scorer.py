@@ -16,17 +16,18 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from cappy_select.bundle import Bundle, resolve
-from cappy_select.copies import made_again
-from cappy_select.daemon_pool import DaemonPool
-from cappy_select.errors import InputError, TruncationWarning
-from cappy_select.fork import starts_anew_in_child
+from cappy_select.bundle.bundle import Bundle
+from cappy_select.bundle.resolve import resolve
+from cappy_select.core.copies import made_again
+from cappy_select.core.daemon_pool import DaemonPool
+from cappy_select.core.errors import InputError, TruncationWarning
+from cappy_select.core.fork import starts_anew_in_child
+from cappy_select.core.types import CutSide
 from cappy_select.scorer.batching import Batcher
 from cappy_select.scorer.cache import CacheInfo, Key, Known, ScoreCache, text_digest
 from cappy_select.scorer.encoding import Pair, PairEncoder, Tokens, checked
 from cappy_select.scorer.planning import shares, tokens_per_batch, windows
 from cappy_select.scorer.session import Session, usable_cores
-from cappy_select.types import CutSide
 
 _T = TypeVar("_T")
 _TextPair = tuple[str, str]
@@ -79,7 +80,7 @@ class Scorer:
         """Load a verified bundle; see `Scorer.load` for the usual way.
 
         Args:
-            bundle: From `cappy_select.bundle.load_bundle` or `resolve`.
+            bundle: From `cappy_select.bundle.bundle.load_bundle` or `resolve`.
             providers: onnxruntime execution providers, best first; default CPU. On others a score may depend on
                 its batch in the last bits, so there is no cache.
             threads: Threads for one batch; default the cores this process may use.

@@ -11,15 +11,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cappy_select.bundle import MODEL, Bundle
-from cappy_select.errors import BundleDamaged, InputError
-from cappy_select.fork import starts_anew_in_child
+from cappy_select.bundle.bundle import Bundle
+from cappy_select.bundle.manifest import MODEL
+from cappy_select.core.errors import BundleDamaged, InputError
+from cappy_select.core.fork import starts_anew_in_child
+from cappy_select.core.telemetry import onnxruntime
 from cappy_select.scorer.encoding import Ids
 from cappy_select.scorer.graph import Refused, check_graph
 from cappy_select.scorer.memory import bound_memory
 from cappy_select.scorer.native import Exiting, interruptible, native_call
 from cappy_select.scorer.planning import padded_length
-from cappy_select.telemetry import onnxruntime
 
 _INPUTS = {"input_ids", "attention_mask", "token_type_ids"}
 # It computes while a model is loaded, outside the bound on memory. What an export writes has nothing left to fold:

@@ -6,7 +6,7 @@
 
 from importlib.util import find_spec
 
-from cappy_select.errors import MissingExtra
+from cappy_select.core.errors import MissingExtra
 
 for _module in ("jax", "flax", "optax", "orbax", "tensorboardX", "safetensors"):
     if find_spec(_module) is None:

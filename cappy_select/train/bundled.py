@@ -12,9 +12,10 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from cappy_select.bundle import MODEL, MODEL_CONFIG, Bundle
-from cappy_select.errors import InputError
-from cappy_select.json_text import loads
+from cappy_select.bundle.bundle import Bundle
+from cappy_select.bundle.manifest import MODEL, MODEL_CONFIG
+from cappy_select.core.errors import InputError
+from cappy_select.core.json_text import loads
 from cappy_select.train.encoder import EncoderConfig, parameter_shapes
 from cappy_select.train.weights import Array
 

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import orbax.checkpoint as ocp
 
-from cappy_select.errors import DataError, InputError
+from cappy_select.core.errors import DataError, InputError
 from cappy_select.train.steps import State, Weights
 
 _KEPT = 2

@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from cappy_select.errors import InputError, validation_message
-from cappy_select.json_text import loads
+from cappy_select.core.errors import InputError, validation_message
+from cappy_select.core.json_text import loads
 
 _NAMES = frozenset({"pairs", "checkpoint", "revision"})  # text, whatever it looks like
 

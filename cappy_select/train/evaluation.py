@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cappy_select.errors import DataError
+from cappy_select.core.errors import DataError
 from cappy_select.train.batches import Batches, MicroBatch
 from cappy_select.train.order import Rows, permuted
 from cappy_select.train.tokens import TokenSet

@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 import jax
 from filelock import FileLock, Timeout
 
+from cappy_select.core.errors import InputError
 from cappy_select.data.build import build
 from cappy_select.data.folder import damaged_file, read_manifest
 from cappy_select.data.partitions import disk_errors
 from cappy_select.data.shards import count_pairs, shards_of
-from cappy_select.errors import InputError
 from cappy_select.export import Card, export_checkpoint, require_export
 from cappy_select.train.config import TrainConfig
 from cappy_select.train.loop import Fit, fit

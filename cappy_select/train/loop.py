@@ -17,7 +17,7 @@ import jax
 import numpy as np
 import numpy.typing as npt
 
-from cappy_select.errors import DataError
+from cappy_select.core.errors import DataError
 from cappy_select.train.batches import Batches, MicroBatch
 from cappy_select.train.checkpoints import Checkpoints
 from cappy_select.train.config import TrainConfig

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from cappy_select.errors import InputError
+from cappy_select.core.errors import InputError
 from cappy_select.train.weights import LAYERED
 
 _SMALL = 4096  # elements: what is smaller is whole everywhere

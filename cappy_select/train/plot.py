@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cappy_select.errors import MissingExtra
+from cappy_select.core.errors import MissingExtra
 from cappy_select.train.run import Update
 
 

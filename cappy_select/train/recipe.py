@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from cappy_select.errors import CappyError, InputError, validation_message
+from cappy_select.core.errors import CappyError, InputError, validation_message
 from cappy_select.train.config import TrainConfig
 
 

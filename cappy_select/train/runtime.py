@@ -9,8 +9,8 @@ from typing import TypeVar
 import jax
 import numpy as np
 
-from cappy_select.errors import InputError
-from cappy_select.hub import cache_folder
+from cappy_select.bundle.hub import cache_folder
+from cappy_select.core.errors import InputError
 
 T = TypeVar("T")
 

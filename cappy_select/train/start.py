@@ -8,14 +8,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cappy_select import hub
-from cappy_select.bundle import EMBEDDED, MANIFEST, MODEL, TOKENIZER, Bundle, is_bundle, load_bundle
-from cappy_select.errors import InputError, MissingExtra
+from cappy_select.bundle import hub
+from cappy_select.bundle.bundle import EMBEDDED, Bundle, is_bundle, load_bundle
+from cappy_select.bundle.manifest import MANIFEST, MODEL, TOKENIZER
+from cappy_select.core.errors import InputError, MissingExtra
+from cappy_select.export.weight_files import KINDS, weight_patterns
 from cappy_select.scorer.encoding import PairEncoder
 from cappy_select.train.config import TrainConfig
 from cappy_select.train.encoder import EncoderConfig
 from cappy_select.train.weights import Array, read_checkpoint, read_config
-from cappy_select.weight_files import KINDS, weight_patterns
 
 DEFAULT = "embedded"  # as a `TrainConfig.checkpoint`: the scorer that comes with the library
 

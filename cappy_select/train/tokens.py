@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cappy_select.core.errors import InputError
+from cappy_select.core.json_text import loads
 from cappy_select.data.partitions import disk_errors
 from cappy_select.data.shards import check_shards, count_pairs, read_pairs, shards_of
-from cappy_select.errors import InputError
-from cappy_select.json_text import loads
 from cappy_select.scorer.encoding import PairEncoder
 
 # 2: repeated rows are groups of their own; 3: special tokens' names in a text are text; 4: of shards whose content and

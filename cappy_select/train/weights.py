@@ -16,12 +16,12 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
 
-from cappy_select.bundle import is_bundle, load_bundle
-from cappy_select.errors import InputError, validation_message
-from cappy_select.hub import TOKENIZER_FILES
-from cappy_select.json_text import loads
+from cappy_select.bundle.bundle import is_bundle, load_bundle
+from cappy_select.bundle.hub import TOKENIZER_FILES
+from cappy_select.core.errors import InputError, validation_message
+from cappy_select.core.json_text import loads
+from cappy_select.export.weight_files import Kind, check_named, weight_files
 from cappy_select.train.encoder import Architecture, EncoderConfig, parameter_shapes
-from cappy_select.weight_files import Kind, check_named, weight_files
 
 Array = npt.NDArray[np.float32]
 

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from cappy_select.cli.output import Json, note, note_problems, print_json, print_table, progress
+from cappy_select.core.errors import InputError
 from cappy_select.data.instances import Instance, named_fields
 from cappy_select.data.readers import FORMATS, READERS, Format, sniff
 from cappy_select.data.readers.draws import Read, at_most
@@ -24,9 +25,16 @@ from cappy_select.data.readers.prompt_templates import find_templates
 from cappy_select.data.readers.promptsource import MAX_EXAMPLES
 from cappy_select.data.readers.tables import Source, Table, row_files
 from cappy_select.data.records import Problems
-from cappy_select.data.sources import BIGBENCH_45, PREFIX, T0_BASE, load_hub, parse_hub, read_bigbench45, read_t0
+from cappy_select.data.sources import (
+    BIGBENCH_45,
+    PREFIX,
+    T0_BASE,
+    load_hub,
+    parse_hub,
+    read_bigbench45,
+    read_t0,
+)
 from cappy_select.data.writing import check_output, write_instances
-from cappy_select.errors import InputError
 
 MIXTURES = ("t0", "bigbench45")
 

@@ -8,11 +8,11 @@ from typing import Annotated, Any
 import typer
 
 from cappy_select.cli.output import Json, note, note_problems, one_line, print_json, print_table
+from cappy_select.core.errors import InputError, MissingExtra
+from cappy_select.core.terminal import harmless
 from cappy_select.data.dealing import SCORE_BINS
 from cappy_select.data.steps import WINDOW
 from cappy_select.data.summary import STEP, Summary, summary_of
-from cappy_select.errors import InputError, MissingExtra
-from cappy_select.terminal import harmless
 
 _WIDTH = 40  # of a bar
 _LISTED = 20

@@ -9,6 +9,9 @@ from typing import Annotated
 
 import typer
 
+from cappy_select.ask.in_context import InContext
+from cappy_select.ask.providers import Declaring, Provider, TransformersProvider, as_providers
+from cappy_select.ask.sampling import Plan
 from cappy_select.cli.output import (
     AllowDowngrade,
     ApiBase,
@@ -26,6 +29,8 @@ from cappy_select.cli.output import (
     progress,
 )
 from cappy_select.cli.sample import limits_of, with_progress
+from cappy_select.core.errors import InputError
+from cappy_select.core.json_text import loads
 from cappy_select.data.errands import Limits
 from cappy_select.data.instances import Instance
 from cappy_select.data.readers import READERS, sniff
@@ -33,7 +38,6 @@ from cappy_select.data.records import Problems
 from cappy_select.data.sample import Sampler
 from cappy_select.data.sources import read_bigbench45
 from cappy_select.data.store import SampleStore
-from cappy_select.errors import InputError
 from cappy_select.evaluate.bigbench import (
     Answered,
     bigbench_report,
@@ -45,10 +49,6 @@ from cappy_select.evaluate.bigbench import (
     ways_table,
 )
 from cappy_select.evaluate.report import Table, check_folder, write_report
-from cappy_select.icl import InContext
-from cappy_select.json_text import loads
-from cappy_select.providers import Declaring, Provider, TransformersProvider, as_providers
-from cappy_select.sampling import Plan
 from cappy_select.scorer import Scorer
 
 _LOCAL = "transformers:"

@@ -19,7 +19,7 @@ from cappy_select.cli.output import (
 from cappy_select.evaluate.report import check_folder, write_report
 from cappy_select.evaluate.selection import evaluate_selection, notes, selection_report, selection_table
 from cappy_select.scorer import Scorer
-from cappy_select.strategies import NAMES
+from cappy_select.select.strategies import NAMES
 
 
 def selection(

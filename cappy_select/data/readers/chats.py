@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from cappy_select.characters import is_blank
+from cappy_select.core.characters import is_blank
+from cappy_select.core.errors import InputError
+from cappy_select.core.types import InstructionPolicy
 from cappy_select.data.instances import Instance, as_instance
 from cappy_select.data.readers.tables import Source, as_table, row_id
 from cappy_select.data.records import Problems, Record
-from cappy_select.errors import InputError
-from cappy_select.instruction import build_instruction
-from cappy_select.types import InstructionPolicy, response_text
+from cappy_select.text.instruction import build_instruction
+from cappy_select.text.messages import response_text
 
 BUDGET = 4096  # rough tokens of an instruction before its earlier turns go; the scorer cuts to its window later
 

@@ -13,8 +13,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from cappy_select.errors import InputError, validation_message
-from cappy_select.yaml_files import PlainLoader, read_yaml
+from cappy_select.core.errors import InputError, validation_message
+from cappy_select.core.yaml_files import PlainLoader, read_yaml
 
 FILE_NAME = "templates.yaml"
 SEPARATOR = "|||"

@@ -11,10 +11,10 @@ from jinja2.exceptions import SecurityError
 from jinja2.filters import do_truncate
 from pydantic import BaseModel, ConfigDict
 
+from cappy_select.core.errors import InputError
 from cappy_select.data.readers.prompt_templates import SEPARATOR, Template
 from cappy_select.data.readers.sandbox import LARGEST, STATE, Budget, Sandbox, TooMuch
 from cappy_select.data.records import Record
-from cappy_select.errors import InputError
 
 TEXT_LENGTH = 2048  # characters of one printed value; PromptSource's TEXT_VAR_LENGTH
 

@@ -9,9 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from cappy_select.core.errors import InputError
 from cappy_select.data.instances import Instance, as_instance, our_fields, read_instances
 from cappy_select.data.records import SUFFIXES, Problems, Record, is_rows, parquet_module, read_records
-from cappy_select.errors import InputError
 
 
 class Row(NamedTuple):

@@ -10,13 +10,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from cappy_select.ask.recorded import Recorded
+from cappy_select.ask.sampling import Plan
+from cappy_select.core.errors import InputError
 from cappy_select.data.instances import Instance, read_instances
 from cappy_select.data.records import Problems, is_rows
 from cappy_select.data.sample import import_recorded
 from cappy_select.data.store import Key, SampleStore, canonical, key_of
-from cappy_select.errors import InputError
-from cappy_select.recorded import Recorded
-from cappy_select.sampling import Plan
 
 KINDS = ("sampling", "temperature", "top_k", "nucleus", "beam")
 """The paper's ways to sample, in the order of `Plan.preset("paper")`."""

@@ -9,15 +9,15 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
+from cappy_select.ask.recorded import Recorded, RecordedInstance
+from cappy_select.core.errors import InputError, UnscorableWarning
 from cappy_select.data.instances import Instance
 from cappy_select.data.labels import rouge_l_batch
 from cappy_select.data.sources import BIGBENCH_45
 from cappy_select.data.store import key_of
-from cappy_select.errors import InputError, UnscorableWarning
 from cappy_select.evaluate.bigbench.answers import KINDS, Answered, kind_of
 from cappy_select.evaluate.intervals import Interval, paired, stratified
 from cappy_select.evaluate.ways import ways_of
-from cappy_select.recorded import Recorded, RecordedInstance
 from cappy_select.scorer import Scorer
 
 Floats = npt.NDArray[np.float64]

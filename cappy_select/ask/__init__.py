@@ -1,0 +1,1 @@
+"""One prompt to many answers: requests, providers, retries, the bill. It must never score."""

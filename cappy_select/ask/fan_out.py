@@ -1,0 +1,392 @@
+"""Many calls at once: what arrives in time is an answer, everything else a failure with its reason.
+
+A failed call is data while enough others may arrive. Nothing outlives the fan-out: on every way out each
+call is cancelled and waited for, and what it spent is on the bill.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
+
+from cappy_select.ask.breaker import Budget, Lane
+from cappy_select.ask.calls import (
+    Bill,
+    Call,
+    bill_of,
+    complete_once,
+    error_of,
+    estimated_bill,
+    highest_price,
+    wait_before_retry,
+)
+from cappy_select.ask.complete import Complete
+from cappy_select.ask.sampling import singles
+from cappy_select.core.errors import NoCandidates, ProviderError
+from cappy_select.core.types import RETRYABLE, Candidate, Ended, Failure, FailureKind, Request, Usage, total_cost
+
+_DRAIN_S = 0.25  # for cancelled calls to close their connections; one that will not end is left behind
+_OURS = frozenset({"unavailable", "budget", "cancelled"})  # kinds that say nothing about the provider
+
+
+class FanOutConfig(BaseModel):
+    """The limits of one selection: how long to wait, how many answers are enough, what may be spent."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    deadline_s: float = Field(60.0, gt=0, allow_inf_nan=False, description="for all calls together, retries included")
+    grace_s: float | None = Field(
+        None, ge=0, allow_inf_nan=False, description="for the others once `min_usable` is met; None: the deadline"
+    )
+    min_usable: int = Field(1, ge=1, description="answers that can win; with fewer there is no selection")
+    max_cost: float | None = Field(
+        None, gt=0, allow_inf_nan=False, strict=True, description="dollars over all calls; None: no limit"
+    )
+    max_candidates: int = Field(1000, ge=1, description="answers that one selection may ask for")
+    max_retries: int = Field(2, ge=0, description="of one call, on rate limits, timeouts and server errors")
+    max_concurrency: int = Field(100, ge=1, description="calls to one provider at a time, over all selections")
+    cool_down_after: int = Field(5, ge=1, description="failures of a provider in a row, before it is left alone")
+    cool_down_s: float = Field(30.0, ge=0, description="for so long")
+
+    def lane(self, most: int | None = None) -> Lane:
+        """A provider's way under these limits; `most` calls at a time, if it says so itself."""
+        return Lane(min(most or self.max_concurrency, self.max_concurrency), self.cool_down_after, self.cool_down_s)
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What came back, in request order, why nothing more did, and what it cost.
+
+    `usage` and `cost` cover all calls: those that failed, and attempts that failed before one that did not.
+    """
+
+    candidates: tuple[Candidate, ...]
+    failures: tuple[Failure, ...]
+    usage: Usage
+    cost: float | None
+    ended: Ended = "complete"
+
+
+Judge = Callable[[Sequence[tuple[Candidate, Request]], float], Awaitable[list[Candidate]]]
+"""Sets `rejected` of the answers that can't win (and `score`, if it knows), as they arrive, in so many seconds."""
+
+_LEAST_JUDGING_S = 0.1  # for what arrives at the deadline
+_Why = Ended | Literal["out of reach"]
+
+
+@dataclass(eq=False)
+class _Run:
+    """One call while it runs, so that a cancelled one can still say how it went. `place` is its request order."""
+
+    call: Call
+    place: tuple[int, int]
+    started: float = field(default_factory=time.perf_counter)
+    ended: float | None = None
+    attempts: int = 0
+    attempt_began: float = 0.0
+    trial: bool = False
+    last_error: ProviderError | None = None
+    lost: list[Bill] = field(default_factory=list)  # of the attempts that failed
+    answers: list[Candidate] | None = None
+    followed: bool = False  # by calls for the answers it did not bring
+
+    @property
+    def latency_s(self) -> float:
+        return (self.ended or time.perf_counter()) - self.started
+
+
+async def fan_out(
+    calls: Sequence[Call],
+    config: FanOutConfig,
+    *,
+    judge: Judge | None = None,
+    good_enough: Callable[[Candidate], bool] = lambda candidate: False,
+) -> Gathered:
+    """Make all calls at once and gather what arrives before the deadline, or until enough is there.
+
+    Args:
+        calls: In the order that breaks ties. A call that brings fewer answers than it asked for is followed
+            by calls for one each.
+        judge: Says which answers can win; None: those that are `Complete`.
+        good_enough: An answer that ends the fan-out at once.
+
+    Raises NoCandidates when fewer than `config.min_usable` usable answers arrived.
+    """
+    gathering = _Gathering(config, judge or _judge_completeness, good_enough)
+    try:
+        for place, call in enumerate(calls):
+            gathering.start(call, (place, 0))
+        ended = await gathering.wait()
+    finally:
+        await gathering.drain()
+    gathered = await gathering.gathered(ended)
+    usable = sum(candidate.rejected is None for candidate in gathered.candidates)
+    if usable < config.min_usable:
+        raise no_candidates(gathered, usable, config.min_usable)
+    return gathered
+
+
+class _Gathering:
+    """The calls of one fan-out, as they start, end, and are judged."""
+
+    def __init__(self, config: FanOutConfig, judge: Judge, good_enough: Callable[[Candidate], bool]) -> None:
+        self._config, self._judge, self._good_enough = config, judge, good_enough
+        self._until = self._deadline = time.perf_counter() + config.deadline_s
+        self._budget = Budget(config.max_cost)
+        self._runs: dict[asyncio.Task[None], _Run] = {}
+        self._arrived: list[_Run] = []  # calls that ended, and were not judged yet
+        self._arrival = asyncio.Event()
+        self._running: list[_Run] = []
+        self._usable = 0
+        self._over = self._timed_out = False
+
+    def start(self, call: Call, place: tuple[int, int]) -> None:
+        run = _Run(call, place)
+        task = asyncio.create_task(self._complete(run))
+        self._runs[task] = run
+        self._running.append(run)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled():
+            task.exception()  # taken, so that asyncio does not log a failure that is data
+        self._running.remove(self._runs[task])
+        self._arrived.append(self._runs[task])
+        self._arrival.set()
+
+    async def wait(self) -> _Why:
+        """Until all calls ended or one of the limits is reached; judges what arrives."""
+        graced = good = False
+        while True:
+            self._arrival.clear()
+            arrived = await self._take()
+            if not self._running and not self._arrived:
+                return "complete"
+            if self._usable + self._outstanding < self._config.min_usable:
+                return "out of reach"
+            good = good or any(c.rejected is None and self._good_enough(c) for c in arrived)
+            if good and self._usable >= self._config.min_usable:
+                return "stop_when"
+            if self._budget.is_spent:
+                return "budget"
+            if self._config.grace_s is not None and not graced and self._usable >= self._config.min_usable:
+                graced, self._until = True, min(self._deadline, time.perf_counter() + self._config.grace_s)
+            try:
+                if (left := self._until - time.perf_counter()) <= 0:  # though more may have arrived meanwhile
+                    raise TimeoutError
+                async with asyncio.timeout(left):
+                    await self._arrival.wait()
+            except TimeoutError:
+                if self._until < self._deadline:
+                    return "grace"
+                self._timed_out = True
+                return "deadline"
+
+    @property
+    def _outstanding(self) -> int:
+        """Answers that the calls under way may bring, and those not judged yet."""
+        promising = [*self._running, *(run for run in self._arrived if run.answers is not None)]
+        return sum(run.call.request.n for run in promising)
+
+    async def drain(self) -> None:
+        """Cancel what runs, and wait until it is over."""
+        self._over = True
+        pending = {task for task in self._runs if not task.done()}
+        for task in pending:
+            task.cancel()
+        if pending:
+            _, stubborn = await asyncio.wait(pending, timeout=_DRAIN_S)
+            for task in stubborn:  # a provider may have taken the first one for something else
+                task.cancel()
+
+    async def gathered(self, ended: _Why) -> Gathered:
+        """All that came back, in request order."""
+        await self._take()  # what arrived while the last answers were judged
+        candidates: list[Candidate] = []
+        failures: list[Failure] = []
+        in_order = sorted(self._runs.items(), key=lambda item: item[1].place)
+        for task, run in in_order:
+            if run.answers is None:
+                failures.append(self._failure(run, task, ended))
+                continue
+            candidates += [
+                answer.model_copy(
+                    update={"latency_s": run.latency_s, "sampling": answer.sampling | run.call.sampling.params}
+                )
+                for answer in run.answers
+            ]
+            if not run.followed and len(run.answers) < run.call.request.n:
+                kind, why = self._why_cancelled(ended)
+                message = f"{len(run.answers)} of {run.call.request.n} answers came; for the others: {why}"
+                failures.append(Failure(model=run.call.provider.model, kind=kind, message=message, cost=0.0))
+        bills = [Bill(candidate.usage, candidate.cost) for candidate in candidates]
+        bills += [bill for _, run in in_order for bill in run.lost]
+        return Gathered(
+            tuple(candidate.model_copy(update={"index": index}) for index, candidate in enumerate(candidates)),
+            tuple(failures),
+            usage=sum((bill.usage for bill in bills), Usage()),
+            cost=total_cost(bill.cost for bill in bills),
+            ended="complete" if ended == "out of reach" else ended,
+        )
+
+    async def _take(self) -> list[Candidate]:
+        """Judge what has arrived since, and ask for what a call did not bring."""
+        arrived, self._arrived = self._arrived, []
+        brought = [run for run in arrived if run.answers is not None]
+        if brought:
+            answers = [(answer, run.call.request) for run in brought for answer in run.answers or ()]
+            left = max(_LEAST_JUDGING_S, self._until - time.perf_counter())
+            judged = iter(await self._judge(answers, left))
+            for run in brought:
+                run.answers = [next(judged) for _ in run.answers or ()]
+        found = [answer for run in brought for answer in run.answers or ()]
+        self._usable += sum(answer.rejected is None for answer in found)
+        for run in brought:
+            self._ask_for_missing(run)
+        return found
+
+    def _ask_for_missing(self, run: _Run) -> None:
+        """A server that ignores `n` is asked again, once for each answer."""
+        call, have = run.call, len(run.answers or ())
+        if have >= call.request.n or self._over:
+            return
+        run.followed = True
+        if have == 1:
+            call.lane.gives_n = False
+        for number, sampling in enumerate(singles(call.sampling, have), have):
+            request = call.request.model_copy(
+                update={
+                    "n": 1,
+                    "sample": call.request.sample + number,
+                    "params": call.request.params | ({} if sampling.seed is None else {"seed": sampling.seed}),
+                }
+            )
+            self.start(Call(call.provider, request, call.lane, sampling), (run.place[0], number))
+
+    async def _complete(self, run: _Run) -> None:
+        def give_up(state: RetryCallState) -> bool:
+            # A wait that would end beyond the deadline is not begun: the error is the answer, now.
+            return self._over or time.perf_counter() + state.upcoming_sleep > self._deadline
+
+        retrying = AsyncRetrying(
+            stop=lambda state: stop_after_attempt(self._config.max_retries + 1)(state) or give_up(state),
+            wait=wait_before_retry,
+            retry=retry_if_exception(lambda error: isinstance(error, ProviderError) and error.kind in RETRYABLE),
+            reraise=True,
+        )
+        lane = run.call.lane
+        try:
+            async for attempt in retrying:
+                with attempt:
+                    run.answers = await self._attempt(run)
+            lane.ended(None)
+        except ProviderError as error:
+            if error.kind not in _OURS:
+                lane.ended(error)
+            elif run.trial:
+                lane.abandoned()
+            raise
+        except asyncio.CancelledError:
+            waited = time.perf_counter() - run.attempt_began
+            # One that had little time, because it waited its turn, says nothing about the provider.
+            if self._timed_out and run.attempts > len(run.lost) and waited > self._config.deadline_s / 2:
+                lane.ended(error_of(run.call, "timeout", f"no answer in {waited:.1f} s"))
+            elif run.trial:
+                lane.abandoned()
+            raise
+        finally:
+            run.ended = time.perf_counter()
+
+    async def _attempt(self, run: _Run) -> list[Candidate]:
+        call = run.call
+        async with call.lane.place():
+            # The last provider standing is asked, whatever it did: there is nothing to lose.
+            if not run.trial and any(other.call.lane.is_open for other in self._runs.values()):
+                refusal, run.trial = call.lane.admit()
+                if refusal is not None:
+                    raise self._refused(run, "unavailable", f"not asked{' again' if run.attempts else ''}: {refusal}")
+            promised = highest_price(call) if self._config.max_cost is not None else 0.0
+            if refusal := self._budget.promise(promised):
+                raise self._refused(run, "budget", refusal)
+            run.attempts += 1
+            run.attempt_began = time.perf_counter()
+            try:
+                brought = await complete_once(call, self._budget, promised)
+            except ProviderError as error:
+                run.last_error = error
+                run.lost.append(bill_of(call, error))
+                raise
+            run.lost += brought.lost
+            return brought.answers
+
+    def _refused(self, run: _Run, kind: FailureKind, message: str) -> ProviderError:
+        run.last_error = error_of(run.call, kind, message)
+        return run.last_error
+
+    def _failure(self, run: _Run, task: asyncio.Task[None], ended: _Why) -> Failure:
+        """What became of a call without an answer; adds the bill of an attempt that was cut off."""
+        error = task.exception() if task.done() and not task.cancelled() else None
+        kind: FailureKind
+        if isinstance(error, ProviderError):
+            kind, message = error.kind, error.message
+        elif error is not None:
+            raise error  # neither an answer nor an Exception: SystemExit and its like are not ours to keep
+        else:
+            kind, message = self._why_cancelled(ended)
+            if run.last_error is not None:
+                message += f"; the attempt before failed: {run.last_error.kind}: {run.last_error.message}"
+            if len(run.lost) < run.attempts:  # cut off in flight, not between two attempts
+                run.lost.append(estimated_bill(run.call))
+        return Failure(
+            model=error.model if isinstance(error, ProviderError) else run.call.provider.model,
+            kind=kind,
+            message=message,
+            latency_s=run.latency_s,
+            attempts=run.attempts,
+            usage=sum((bill.usage for bill in run.lost), Usage()),
+            cost=total_cost(bill.cost for bill in run.lost),
+        )
+
+    def _why_cancelled(self, ended: _Why) -> tuple[FailureKind, str]:
+        if ended == "grace":
+            return "cancelled", f"not waited for: others had answered, and had {self._config.grace_s:g} s more"
+        if ended == "stop_when":
+            return "cancelled", "not waited for: an answer was good enough"
+        if ended == "budget":
+            return "budget", f"cancelled: max_cost=${self._config.max_cost:g} is spent"
+        if ended == "out of reach":
+            return "cancelled", f"not waited for: {self._config.min_usable} usable answers were out of reach"
+        return "timeout", f"no answer within the deadline of {self._config.deadline_s:g} s"
+
+
+async def _judge_completeness(answers: Sequence[tuple[Candidate, Request]], seconds: float) -> list[Candidate]:
+    return [answer.model_copy(update={"rejected": Complete().reason(answer, request)}) for answer, request in answers]
+
+
+def no_candidates(gathered: Gathered, usable: int, needed: int) -> NoCandidates:
+    """The error that names every failure and every answer that can't win."""
+    reasons = [
+        ProviderError(failure.message, kind=failure.kind, model=failure.model, usage=failure.usage, cost=failure.cost)
+        for failure in gathered.failures
+    ]
+    reasons += [
+        ProviderError(
+            f"{candidate.rejected} (finish reason {candidate.finish_reason!r})",
+            kind="content_policy" if candidate.rejected.startswith("refused") else "invalid_response",
+            model=candidate.model,
+            usage=candidate.usage,
+            cost=candidate.cost,
+        )
+        for candidate in gathered.candidates
+        if candidate.rejected
+    ]
+    message = f"{usable} usable answers, {needed} needed"
+    if not reasons:
+        reasons = [ProviderError(message, kind="invalid_response", model=gathered.candidates[0].model)]
+    return NoCandidates(message, reasons, usage=gathered.usage, cost=gathered.cost)

@@ -1,0 +1,46 @@
+"""Content of messages that a model can't be sent, or only without its marks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cappy_select.core.errors import ProviderError
+from cappy_select.core.types import Message
+
+NO_FORM = "no_form"
+"""A content part with this key could not be put in OpenAI's form by who converted the message; its value says why."""
+
+
+def check_parts(messages: Sequence[Message], *, model: str) -> None:
+    """Raises ProviderError for marked content: LiteLLM drops what it does not know without a word, and the answer would
+    be one to another prompt."""
+    if why := reasons_in(messages):
+        raise ProviderError("; ".join(why), kind="bad_request", model=model)
+
+
+def reasons_in(messages: Sequence[Message]) -> list[str]:
+    """Why content of these messages has no form; nothing where all has."""
+    contents = (message.get("content") for message in messages)
+    parts = (part for content in contents if isinstance(content, list | tuple) for part in content)
+    return list(dict.fromkeys(str(part[NO_FORM]) for part in parts if isinstance(part, Mapping) and NO_FORM in part))
+
+
+def without_cache_marks(messages: Sequence[Message]) -> tuple[dict[str, Any], ...]:
+    """The messages without Anthropic's `cache_control`, unknown to OpenAI's own API, which caches unasked."""
+    return tuple(
+        {name: _unmarked(value) if name == "content" else value for name, value in message.items() if name != _MARK}
+        for message in messages
+    )
+
+
+def _unmarked(content: Any) -> Any:
+    if not isinstance(content, list | tuple):
+        return content
+    return [
+        {name: value for name, value in part.items() if name != _MARK} if isinstance(part, Mapping) else part
+        for part in content
+    ]
+
+
+_MARK = "cache_control"

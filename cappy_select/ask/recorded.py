@@ -1,0 +1,96 @@
+"""Recorded answers of models on disk: instances with `candidates`, a JSON object a line."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from cappy_select.core.errors import InputError, validation_message
+from cappy_select.core.figures import MOST_DOLLARS, MOST_TOKENS, tokens_of
+from cappy_select.core.json_text import loads
+from cappy_select.core.types import Usage
+from cappy_select.text.thinking import behind_thinking
+
+
+class Recorded(BaseModel):
+    """One recorded answer. `correct`, or `human` (a rating from 1 to 5), says how good it was, if known."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    model: str
+    response: str
+    correct: bool | None = None
+    human: float | None = Field(None, ge=1, le=5, strict=True)
+    answer: str | None = Field(None, description="the final answer within the response, if it was extracted")
+    sampling: dict[str, Any] = Field(default_factory=dict, description="how it was asked for")
+    finish_reason: str | None = None
+    usage: Usage | None = None
+    cost: float | None = Field(None, ge=0, le=MOST_DOLLARS, strict=True)
+    latency_s: float = Field(0.0, ge=0, allow_inf_nan=False, strict=True)
+    logprob_sum: float | None = None
+    logprob_mean: float | None = None
+
+    @field_validator("usage")
+    @classmethod
+    def _is_possible(cls, usage: Usage | None) -> Usage | None:
+        if usage is not None and (tokens_of(usage.prompt_tokens) is None or tokens_of(usage.completion_tokens) is None):
+            raise ValueError(f"expected at most {MOST_TOKENS} tokens")
+        return usage
+
+    @property
+    def said(self) -> str:
+        """The response behind its thinking: what scores, votes and labels go by."""
+        return behind_thinking(self.response)
+
+    @property
+    def quality(self) -> float | None:
+        """How good the answer was, in [0, 1]; None when that is not recorded."""
+        if self.correct is not None:
+            return float(self.correct)
+        return None if self.human is None else (self.human - 1) / 4
+
+
+class RecordedInstance(BaseModel):
+    """One instruction with its recorded answers."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    id: str
+    instruction: str
+    references: list[str] = Field(default_factory=list)
+    candidates: list[Recorded]
+
+
+def read_recorded(path: str | Path) -> Iterator[RecordedInstance]:
+    """The instances of a JSONL file, plain or `.gz`. Raises InputError naming the file and the line."""
+    for number, line in enumerate(read_lines(path), 1):
+        if line.strip():
+            yield _instance(line, f"{path}:{number}")
+
+
+def read_lines(path: str | Path) -> Iterator[bytes]:
+    """The lines of a file, plain or `.gz`. Raises InputError."""
+    try:
+        with open(path, "rb") as probe:
+            packed = probe.read(2) == b"\x1f\x8b"
+        with gzip.open(path, "rb") if packed else open(path, "rb") as lines:
+            yield from lines
+    except FileNotFoundError as error:
+        raise InputError(f"no such file: {path}") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path} can't be read: {error}") from error
+
+
+def _instance(line: bytes, where: str) -> RecordedInstance:
+    try:
+        return RecordedInstance.model_validate(loads(line.decode("utf-8-sig")))
+    except ValidationError as error:
+        expected = "expected id, instruction, candidates[{model, response}]"
+        raise InputError(f"{where}: {validation_message(error)} ({expected})") from error
+    except ValueError as error:  # not JSON, a number without end, nested without end
+        raise InputError(f"{where} is not JSON: {error}") from error

@@ -1,0 +1,43 @@
+"""What a bundle says of itself: its files and their hashes, what it was made of, what was measured."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from cappy_select.core.types import CutSide
+
+FORMAT_VERSION = 1
+MANIFEST, MODEL, TOKENIZER = "manifest.json", "model.onnx", "tokenizer.json"
+MODEL_CONFIG = "config"  # in the metadata of model.onnx: what training needs and the graph does not show, as JSON
+
+Precision = Literal["fp32", "fp16", "int8"]
+
+
+class FileRecord(BaseModel):
+    """What a file of the bundle must be."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    size_bytes: int = Field(ge=0, lt=2**31)  # protobuf's own limit
+
+
+class Manifest(BaseModel):
+    """What a bundle is, where it comes from and what was measured when it was made."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format_version: Literal[1] = 1
+    name: str = Field(min_length=1)
+    version: str = "0"
+    architecture: str
+    max_length: int = Field(ge=8, le=2**20, description="tokens of instruction, response and special tokens together")
+    truncation: Literal["longest_first"] = "longest_first"
+    cut_side: CutSide = "right"
+    precision: Precision
+    gates: dict[str, float] = Field(default_factory=dict, description="measured against the fp32 checkpoint at export")
+    provenance: dict[str, Any] = Field(default_factory=dict)
+    licenses: dict[str, str] = Field(default_factory=dict, description="what -> licence, as far as known")
+    files: dict[str, FileRecord]
