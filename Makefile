@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 PROVE ?= slow
 
-.PHONY: demo test check prove bench wheel clean
+.PHONY: demo test check prove bench imports wheel clean
 
 demo: .venv/demo.installed  ## the online line at work, without a key or a network
 	$(BIN)/cappy demo
@@ -24,6 +24,9 @@ prove: .venv/dev.installed  ## what is too slow for every commit: models of real
 bench: .venv/dev.installed  ## how fast pairs are scored, beside sentence-transformers and plain onnxruntime
 	$(PIP) --editable '.[dev,bench]'
 	$(BIN)/python benchmarks/scoring.py --quick
+
+imports: .venv/dev.installed  ## the picture in docs/architecture.md
+	$(BIN)/python docs/imports.py
 
 wheel: .venv/dev.installed
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .

@@ -11,8 +11,15 @@ from __future__ import annotations
 
 import argparse
 
-from cappy_select import Plan, Sampling, Selector
-from cappy_select.adapt import AdaptConfig, adapt
+from cappy_select import (
+    Plan,
+    Sampling,
+    Selector,
+)
+from cappy_select.adapt import (
+    AdaptConfig,
+    adapt,
+)
 
 
 def main() -> None:

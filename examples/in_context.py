@@ -9,7 +9,12 @@ from __future__ import annotations
 
 import argparse
 
-from cappy_select import Example, InContext, Selector, Vote
+from cappy_select import (
+    Example,
+    InContext,
+    Selector,
+    Vote,
+)
 
 POOL = (
     Example(input="A box holds 12 pencils. How many do 5 boxes hold?", output="12 * 5 = 60. The answer is 60."),

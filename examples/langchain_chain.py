@@ -14,7 +14,10 @@ from langchain_cappy import CappySelector, ChatCappy
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 
-from cappy_select import NoCandidates, Scorer
+from cappy_select import (
+    NoCandidates,
+    Scorer,
+)
 
 
 def main() -> None:

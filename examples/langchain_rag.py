@@ -16,7 +16,9 @@ from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnablePassthrough
 
-from cappy_select import Scorer
+from cappy_select import (
+    Scorer,
+)
 
 PASSAGES = (
     "The Marañón and the Ucayali meet near Nauta in Peru and form the Amazon.",

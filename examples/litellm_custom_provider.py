@@ -13,7 +13,9 @@ import litellm
 import litellm_cappy
 import openai
 
-from cappy_select import Selector
+from cappy_select import (
+    Selector,
+)
 
 
 def main() -> None:

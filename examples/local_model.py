@@ -10,7 +10,11 @@ from __future__ import annotations
 
 import argparse
 
-from cappy_select import Selector, SelfScore, TransformersProvider
+from cappy_select import (
+    Selector,
+    SelfScore,
+    TransformersProvider,
+)
 
 
 def main() -> None:

@@ -10,7 +10,11 @@ from __future__ import annotations
 
 import argparse
 
-from cappy_select import JsonSchema, NoCandidates, Selector
+from cappy_select import (
+    JsonSchema,
+    NoCandidates,
+    Selector,
+)
 
 SCHEMA = {
     "type": "object",

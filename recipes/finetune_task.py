@@ -8,7 +8,9 @@ tanyuqian/cappy). Start from any RoBERTa or BERT scorer: --set checkpoint=FOLDER
 early; the best of the looks at the validation pairs is what is kept, and --set patience=4 ends the run then.
 """
 
-from cappy_select.train.config import TrainConfig
+from cappy_select.train import (
+    TrainConfig,
+)
 
 
 def get_config() -> TrainConfig:

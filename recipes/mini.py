@@ -14,7 +14,9 @@ to 512 instructions; both losses are on, the ranking one at four times the diffe
 from importlib.util import find_spec
 from pathlib import Path
 
-from cappy_select.train.config import TrainConfig
+from cappy_select.train import (
+    TrainConfig,
+)
 
 
 def encoder() -> str:

@@ -8,7 +8,9 @@ Learning rate, warm-up, loss and batch are the paper's; the optimiser's other se
 ours. Not run by us in this form.
 """
 
-from cappy_select.train.config import TrainConfig
+from cappy_select.train import (
+    TrainConfig,
+)
 
 
 def get_config() -> TrainConfig:

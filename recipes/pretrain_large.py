@@ -5,7 +5,9 @@
 Not run by us in this form. Where memory is short: --set remat=true, --set fsdp=8, or smaller micro_tokens.
 """
 
-from cappy_select.train.config import TrainConfig
+from cappy_select.train import (
+    TrainConfig,
+)
 
 
 def get_config() -> TrainConfig:

@@ -9,7 +9,9 @@ questions or better, chance 25 %, in about a minute on two cores.
 
 from pathlib import Path
 
-from cappy_select.train.config import TrainConfig
+from cappy_select.train import (
+    TrainConfig,
+)
 
 HERE = Path(__file__).parent / "smoke"
 

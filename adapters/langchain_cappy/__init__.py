@@ -3,7 +3,9 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from cappy_select.core.errors import MissingExtra
+from cappy_select import (
+    MissingExtra,
+)
 
 if TYPE_CHECKING:
     from langchain_cappy.chat_models import ChatCappy

@@ -13,7 +13,9 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from cappy_select.ask.providers.content import NO_FORM
+from cappy_select.ask import (
+    NO_FORM,
+)
 
 Part = dict[str, Any]
 Block = Mapping[str, Any]

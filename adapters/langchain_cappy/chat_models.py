@@ -20,9 +20,18 @@ from langchain_core.utils.function_calling import convert_to_json_schema, conver
 from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import ConfigDict, Field, PrivateAttr, SecretStr
 
-from cappy_select import Candidate, Delta, InputError, NoCandidates, Selection, Selector
-from cappy_select.ask.parameters import check_fields
-from cappy_select.ask.providers.content import reasons_in
+from cappy_select import (
+    Candidate,
+    Delta,
+    InputError,
+    NoCandidates,
+    Selection,
+    Selector,
+)
+from cappy_select.ask import (
+    check_fields,
+    reasons_in,
+)
 from langchain_cappy.copies import SharedByCopies
 from langchain_cappy.errors import langchains_own
 from langchain_cappy.forms import InForm, choice_among

@@ -6,7 +6,9 @@ from typing import Any, Self
 
 from pydantic import BaseModel
 
-from cappy_select.core.copies import check_pickles
+from cappy_select.core import (
+    check_pickles,
+)
 
 
 class SharedByCopies(BaseModel):

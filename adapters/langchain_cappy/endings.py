@@ -13,7 +13,11 @@ from typing import Any
 
 from langchain_core.messages import AIMessage
 
-from cappy_select.ask.finish_reasons import FINISH_REASONS, graver, meaning_of
+from cappy_select.ask import (
+    FINISH_REASONS,
+    graver,
+    meaning_of,
+)
 
 _WORDS = (
     *(

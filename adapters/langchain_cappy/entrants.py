@@ -27,8 +27,10 @@ from cappy_select import (
     Selector,
     Usage,
 )
-from cappy_select.core.figures import dollars_of
-from cappy_select.core.types import Prompt
+from cappy_select.core import (
+    Prompt,
+    dollars_of,
+)
 from langchain_cappy.messages import as_candidate, usage_of
 from langchain_cappy.provider import failure_in
 

@@ -19,9 +19,16 @@ from langchain_core.exceptions import (
     ModelTimeoutError,
 )
 
-from cappy_select import NoCandidates, ProviderError
-from cappy_select.ask.providers.failures import failure_from
-from cappy_select.core.types import FailureKind
+from cappy_select import (
+    NoCandidates,
+    ProviderError,
+)
+from cappy_select.ask import (
+    failure_from,
+)
+from cappy_select.core import (
+    FailureKind,
+)
 
 
 class AllRateLimited(ModelRateLimitError, NoCandidates):

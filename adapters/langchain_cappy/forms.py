@@ -13,8 +13,15 @@ from typing import Any
 
 from langchain_core.utils.json import parse_json_markdown
 
-from cappy_select import Candidate, InputError, Request
-from cappy_select.select.gates import AS_ASKED, reason_against
+from cappy_select import (
+    Candidate,
+    InputError,
+    Request,
+)
+from cappy_select.select import (
+    AS_ASKED,
+    reason_against,
+)
 
 
 class InForm:

@@ -19,11 +19,24 @@ from langchain_core.messages.ai import UsageMetadata
 from langchain_core.messages.tool import tool_call, tool_call_chunk
 from langchain_core.output_parsers.openai_tools import make_invalid_tool_call, parse_tool_call
 
-from cappy_select import Candidate, Delta, InputError, NoCandidates, Selection, Usage
-from cappy_select.ask.providers.content import NO_FORM
-from cappy_select.ask.streaming import pieces_of
-from cappy_select.core.figures import tokens_of
-from cappy_select.text.tool_calls import arguments_text
+from cappy_select import (
+    Candidate,
+    Delta,
+    InputError,
+    NoCandidates,
+    Selection,
+    Usage,
+)
+from cappy_select.ask import (
+    NO_FORM,
+    pieces_of,
+)
+from cappy_select.core import (
+    tokens_of,
+)
+from cappy_select.text import (
+    arguments_text,
+)
 from langchain_cappy.blocks import joined_texts, kind_of, parts_of
 from langchain_cappy.endings import finish_reason_of, refusal_of
 from langchain_cappy.likelihoods import likelihood_of

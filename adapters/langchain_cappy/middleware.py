@@ -36,9 +36,13 @@ from cappy_select import (
     Selector,
     Strategy,
 )
-from cappy_select.ask.prices import estimated_usage
-from cappy_select.core.copies import made_again
-from cappy_select.core.types import InstructionPolicy
+from cappy_select.ask import (
+    estimated_usage,
+)
+from cappy_select.core import (
+    InstructionPolicy,
+    made_again,
+)
 from langchain_cappy.errors import langchains_own
 from langchain_cappy.messages import as_candidate, as_openai, summary, usage_of
 from langchain_cappy.provider import failure_in, name_of

@@ -22,13 +22,24 @@ from langchain_core.runnables.config import var_child_runnable_config
 from langchain_core.tracers.context import _configure_hooks
 from pydantic import SecretStr
 
-from cappy_select import Candidate, Delta, ProviderError, Request, Usage
-from cappy_select.ask.prices import estimated_usage
-from cappy_select.ask.providers.failures import failure_from, failure_of
-from cappy_select.ask.providers.openai_format import TokenPrices
-from cappy_select.core import background
-from cappy_select.core.copies import made_again
-from cappy_select.core.masking import credentials_in
+from cappy_select import (
+    Candidate,
+    Delta,
+    ProviderError,
+    Request,
+    Usage,
+)
+from cappy_select.ask import (
+    TokenPrices,
+    estimated_usage,
+    failure_from,
+    failure_of,
+)
+from cappy_select.core import (
+    background,
+    credentials_in,
+    made_again,
+)
 from langchain_cappy.endings import error_of
 from langchain_cappy.errors import kind_of
 from langchain_cappy.messages import ORIGINALS, as_candidate, as_delta, usage_of

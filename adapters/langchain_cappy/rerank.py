@@ -18,9 +18,16 @@ from langchain_core.cross_encoders import BaseCrossEncoder
 from langchain_core.documents import BaseDocumentCompressor, Document
 from pydantic import ConfigDict, Field, ValidationError
 
-from cappy_select import InputError, Scorer
-from cappy_select.ask.parameters import check_fields
-from cappy_select.core.errors import validation_message
+from cappy_select import (
+    InputError,
+    Scorer,
+)
+from cappy_select.ask import (
+    check_fields,
+)
+from cappy_select.core import (
+    validation_message,
+)
 
 _PLACES = {"query", "document"}
 _INSTRUCTION = "Generate a question about the following passage: {document}"

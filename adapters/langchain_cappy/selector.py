@@ -28,11 +28,15 @@ from cappy_select import (
     Selector,
     Usage,
 )
-from cappy_select.ask.parameters import check_fields
-from cappy_select.ask.sampling import MAX_SAMPLES
-from cappy_select.core import background
-from cappy_select.core.errors import validation_message
-from cappy_select.core.types import Prompt
+from cappy_select.ask import (
+    MAX_SAMPLES,
+    check_fields,
+)
+from cappy_select.core import (
+    Prompt,
+    background,
+    validation_message,
+)
 from langchain_cappy.copies import SharedByCopies
 from langchain_cappy.entrants import Entrant, Given, Race, candidate_of, output_of
 from langchain_cappy.errors import langchains_own

@@ -8,8 +8,17 @@ from typing import Any
 import httpx
 from litellm import exceptions
 
-from cappy_select import CappyError, InputError, NoCandidates, NoGoodAnswer, ProviderError
-from cappy_select.core.types import RETRYABLE, FailureKind
+from cappy_select import (
+    CappyError,
+    InputError,
+    NoCandidates,
+    NoGoodAnswer,
+    ProviderError,
+)
+from cappy_select.core import (
+    RETRYABLE,
+    FailureKind,
+)
 
 _Make = Callable[..., Exception]
 

@@ -39,9 +39,16 @@ from cappy_select import (
     Strategy,
     TransformersProvider,
 )
-from cappy_select.ask.parameters import FIXED
-from cappy_select.core.yaml_files import AliasLoader, read_yaml
-from cappy_select.select.strategies import strategy_named
+from cappy_select.ask import (
+    FIXED,
+)
+from cappy_select.core import (
+    AliasLoader,
+    read_yaml,
+)
+from cappy_select.select import (
+    strategy_named,
+)
 
 _INNER_CALL: dict[str, Any] = {
     # A preset's answer carries the usage and cost of all its calls: callbacks and spend logs must not see them twice.

@@ -12,8 +12,14 @@ from litellm.exceptions import NotFoundError
 from litellm.llms.custom_llm import CustomLLM
 from litellm.types.utils import GenericStreamingChunk, ModelResponse
 
-from cappy_select import CappyError, InputError, Selector
-from cappy_select.ask.providers.litellm_own import names
+from cappy_select import (
+    CappyError,
+    InputError,
+    Selector,
+)
+from cappy_select.ask import (
+    litellms_own as names,
+)
 from litellm_cappy.errors import as_litellm_error
 from litellm_cappy.presets import load_presets
 from litellm_cappy.responses import Chunks, fill

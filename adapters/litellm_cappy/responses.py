@@ -7,10 +7,17 @@ from typing import Any
 
 from litellm.types.utils import Choices, GenericStreamingChunk, Message, ModelResponse, Usage
 
-from cappy_select import Delta, Selection
-from cappy_select.ask.finish_reasons import meaning_of
-from cappy_select.core.characters import without_halves
-from cappy_select.core.types import content_text
+from cappy_select import (
+    Delta,
+    Selection,
+)
+from cappy_select.ask import (
+    meaning_of,
+)
+from cappy_select.core import (
+    content_text,
+    without_halves,
+)
 
 
 def fill(response: ModelResponse, model: str, selection: Selection) -> ModelResponse:

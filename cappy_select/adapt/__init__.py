@@ -1,4 +1,4 @@
-"""From examples to a scorer of one task, without touching the LLM: samples, pairs, training, a bundle, a report.
+"""From examples to a scorer of one task: samples, pairs, training, a bundle, a report. It must never touch the LLM.
 
     examples --deal--> train and held-out examples --sample--> answers of the LLMs to all of them
     train    --build-> pairs --train--> weights --export--> bundle

@@ -1,4 +1,4 @@
-"""The `cappy` command: the only place that prints or makes an exit code.
+"""The `cappy` command: the only place that prints or makes an exit code. It must never be imported by the others.
 
 Each verb is a module of this package, loaded when it is called. Exit codes: 0 done; 2 a usage error or a
 `CappyError` (bad input, a damaged bundle, no answers); 3 stopped before the end, go on with the same command

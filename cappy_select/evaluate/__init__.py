@@ -1,1 +1,1 @@
-"""The paper's questions, asked of recorded answers: is what the scorer picks better than picking otherwise?"""
+"""The paper's questions, asked of recorded answers: is the pick better than others? It must never train."""

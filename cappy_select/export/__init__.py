@@ -1,4 +1,4 @@
-"""From a checkpoint to a bundle: `export_checkpoint`.
+"""From a checkpoint to a bundle: `export_checkpoint`. It must never train, nor ask an LLM.
 
 Imports torch and transformers, lazily; the `export` extra installs them.
 """

@@ -1,4 +1,4 @@
-"""The scorer: (instruction, response) pairs to float32 scores, on this machine, without torch."""
+"""(instruction, response) pairs to float32 scores, on this machine. It must never import torch, nor ask an LLM."""
 
 from cappy_select.scorer.cache import CacheInfo, ScoreCache
 from cappy_select.scorer.scorer import Ranked, ScoredPairs, Scorer

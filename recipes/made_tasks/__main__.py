@@ -33,9 +33,13 @@ from passages import answers_it, asked_here, asked_of, told_in
 from statements import answered, follows, verified
 from texts import Corpus, Row, read_corpus
 
-from cappy_select.core.errors import InputError
-from cappy_select.data.instances import read_instances
-from cappy_select.data.records import Problems
+from cappy_select import (
+    InputError,
+)
+from cappy_select.data import (
+    Problems,
+    read_instances,
+)
 
 MAKERS: list[Callable[[Corpus, random.Random], Iterator[Row]]] = [
     follows, answered, verified, clauses, goes_on, because, blanks, asked_of, asked_here, told_in, answers_it,
