@@ -23,8 +23,8 @@ def get_config() -> TrainConfig:
         learning_rate=1e-6,
         schedule="linear",
         warmup=0.1,
-        clip=1.0,
-        compute="bfloat16",
+        max_grad_norm=1.0,
+        compute_dtype="bfloat16",
         evaluate_every=2000,
         save_every=2000,
     )

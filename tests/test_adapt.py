@@ -12,11 +12,11 @@ from loopback import Reply
 
 from cappy_select import InputError, Scorer
 from cappy_select.adapt.config import AdaptConfig
-from cappy_select.adapt.examples import deal, dealt
+from cappy_select.adapt.estimate import estimate
+from cappy_select.adapt.examples import of_side, split
 from cappy_select.adapt.folder import HELD_OUT, TRAIN
-from cappy_select.adapt.outlook import outlook
 from cappy_select.adapt.run import adapt
-from cappy_select.data.errands import Limits
+from cappy_select.data.bulk import Limits
 from cappy_select.data.instances import Instance
 from cappy_select.data.pairs import folded
 from cappy_select.data.store import SampleStore
@@ -76,13 +76,13 @@ def test_an_llm_right_one_time_in_three_is_right_far_more_often_once_the_scorer_
     assert ways["oracle"]["quality"] >= ways["adapted"]["quality"]
     # Each example was asked for each of its samples once, and the report is about what training never saw.
     assert len(loopback.requests) == 320 * 4
-    trained = {row.instruction for row in dealt(out, TRAIN)}
-    held_out = {row.instruction for row in dealt(out, HELD_OUT)}
+    trained = {row.instruction for row in of_side(out, TRAIN)}
+    held_out = {row.instruction for row in of_side(out, HELD_OUT)}
     assert not trained & held_out
     assert report["n"] == len(held_out)
     # The bundle is the scorer that the report is about.
     scorer = Scorer.load(out / "bundle")
-    rows = list(dealt(out, HELD_OUT))
+    rows = list(of_side(out, HELD_OUT))
     with SampleStore(out / "samples.db") as store:
         given = [[each.sample.response for each in store.samples(row)] for row in rows]
     picked = [
@@ -135,7 +135,7 @@ def test_the_dry_run_counts_what_is_stored_already_and_what_the_settings_make_lo
     file = examples(tmp_path / "kinds.jsonl", 40)
     answering(loopback, right_answers(file))
     given = {"models": ("openai/llm",), "plan": SEEDED, "label": "exact", "scorer": str(toy)}
-    before = outlook([file], tmp_path / "out", AdaptConfig(**given), api_base=loopback.base)
+    before = estimate([file], tmp_path / "out", AdaptConfig(**given), api_base=loopback.base)
     assert before.models[0].samples == 80
     answer_one = loopback.reply_to
 
@@ -147,9 +147,11 @@ def test_the_dry_run_counts_what_is_stored_already_and_what_the_settings_make_lo
     stopped = adapt([file], tmp_path / "out", AdaptConfig(**given), api_base=loopback.base, limits=limits)
     assert stopped.report is None
     assert "openai/llm" in stopped.stopped
-    after = outlook([file], tmp_path / "out", AdaptConfig(**given), api_base=loopback.base)
+    after = estimate([file], tmp_path / "out", AdaptConfig(**given), api_base=loopback.base)
     assert (after.models[0].stored, after.models[0].samples) == (40, 40)
-    longer = outlook([file], tmp_path / "out", AdaptConfig(**given, settings=("updates=5000",)), api_base=loopback.base)
+    longer = estimate(
+        [file], tmp_path / "out", AdaptConfig(**given, settings=("updates=5000",)), api_base=loopback.base
+    )
     assert (longer.updates, after.updates) == (5000, 40)
     rest = 1.0  # minutes of all else
     assert longer.training_minutes - rest > 50 * (after.training_minutes - rest)  # 125, as far as both are measured
@@ -163,7 +165,7 @@ def test_in_context_examples_come_from_the_training_side_and_are_no_part_of_the_
         plan=SEEDED, held_out=0.3,
     )  # fmt: skip
     adapt([file], tmp_path / "out", config, api_base=loopback.base)
-    trained = {row.instruction for row in dealt(tmp_path / "out", TRAIN)}
+    trained = {row.instruction for row in of_side(tmp_path / "out", TRAIN)}
     for request in loopback.requests:
         shown = [m["content"] for m in request["messages"] if m["role"] == "user"]
         assert len(shown) == 4
@@ -211,8 +213,8 @@ def test_the_splits_and_groups_of_recorded_samples_are_kept(tmp_path, toy):
     file = tmp_path / "told.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     adapt([], tmp_path / "out", AdaptConfig(scorer=str(toy), settings=("updates=1",)), recorded=[file])
-    assert [row.id for row in dealt(tmp_path / "out", HELD_OUT)] == [str(n) for n in range(8)]
-    assert {row.group for row in dealt(tmp_path / "out", TRAIN)} == {f"g{n}" for n in range(2, 10)}
+    assert [row.id for row in of_side(tmp_path / "out", HELD_OUT)] == [str(n) for n in range(8)]
+    assert {row.group for row in of_side(tmp_path / "out", TRAIN)} == {f"g{n}" for n in range(2, 10)}
 
 
 # ----------------------------------------------------------------------------------------------------- the sides
@@ -226,8 +228,8 @@ def test_what_asks_the_same_or_is_of_the_same_group_is_on_one_side(tmp_path):
     rows = [instance(n, group=f"g{n // 3}") for n in range(60)]
     rows += [instance(100 + n, instruction=f"q{n}", group=f"h{n}") for n in range(20)]
     rows += [instance(200 + n, instruction=f" Q{n} ") for n in range(20)]
-    deal([*rows, *rows], tmp_path, 0.3, seed=1)
-    train, held_out = ([*dealt(tmp_path, side)] for side in (TRAIN, HELD_OUT))
+    split([*rows, *rows], tmp_path, 0.3, seed=1)
+    train, held_out = ([*of_side(tmp_path, side)] for side in (TRAIN, HELD_OUT))
     assert train
     assert held_out
     assert not {folded(row.instruction) for row in train} & {folded(row.instruction) for row in held_out}
@@ -237,13 +239,13 @@ def test_what_asks_the_same_or_is_of_the_same_group_is_on_one_side(tmp_path):
 
 def test_what_the_file_holds_out_is_held_out_and_nothing_else(tmp_path):
     rows = [instance(n, split="test" if n < 5 else "train") for n in range(40)]
-    assert deal(rows, tmp_path, 0.5, seed=1) == (35, 5)
-    assert [row.id for row in dealt(tmp_path, HELD_OUT)] == ["0", "1", "2", "3", "4"]
+    assert split(rows, tmp_path, 0.5, seed=1) == (35, 5)
+    assert [row.id for row in of_side(tmp_path, HELD_OUT)] == ["0", "1", "2", "3", "4"]
 
 
 def test_a_side_without_examples_is_an_error(tmp_path):
     with pytest.raises(InputError, match=r"of 1 examples none is"):
-        deal([instance(1)], tmp_path, 0.5, seed=1)
+        split([instance(1)], tmp_path, 0.5, seed=1)
 
 
 # ----------------------------------------------------------------------------------------------------- bad input

@@ -13,9 +13,9 @@ from tiny import awkward_pairs
 
 from cappy_select import Scorer
 from cappy_select.core.errors import BundleDamaged
-from cappy_select.core.limiter import Room
+from cappy_select.core.limiter import Limiter
 from cappy_select.scorer import batching
-from cappy_select.scorer.batching import ROOM_PAIRS
+from cappy_select.scorer.batching import MAX_PAIRS_UNDER_WAY
 
 
 class Slow(Scorer):
@@ -48,8 +48,8 @@ def assert_idle(scorer: Scorer) -> None:
         time.sleep(0.01)
     assert scorer_threads() == []
     assert scorer._batcher._jobs == []
-    assert scorer._batcher.room._free == ROOM_PAIRS
-    assert not scorer._batcher.room._queue
+    assert scorer._batcher.limiter._free == MAX_PAIRS_UNDER_WAY
+    assert not scorer._batcher.limiter._queue
 
 
 def test_64_threads_get_exactly_the_scores_of_one(tiny):
@@ -176,7 +176,7 @@ async def test_1000_cancelled_calls_leak_nothing(tiny, no_leaks):
 
 
 def test_who_finds_no_room_waits_and_is_let_in_in_turn():
-    room = Room(10)
+    room = Limiter(10)
     first, second, third, fourth = room.enter(6), room.enter(6), room.enter(1), room.enter(100)
     assert [ticket.done() for ticket in (first, second, third, fourth)] == [True, False, False, False]
     room.leave(first, 6)
@@ -190,7 +190,7 @@ def test_who_finds_no_room_waits_and_is_let_in_in_turn():
 
 
 def test_who_gives_up_waiting_makes_way():
-    room = Room(10)
+    room = Limiter(10)
     first, second, third = room.enter(10), room.enter(10), room.enter(1)
     assert second.cancel()
     room.leave(first, 10)
@@ -215,7 +215,7 @@ async def test_callers_beyond_the_room_hold_no_encoded_pairs(tiny):
     calls = [[("q", f"{call} {n}") for n in range(4000)] for call in range(8)]
     tasks = [asyncio.create_task(scorer.ascore_detailed(pairs)) for pairs in calls]
     await asyncio.sleep(1)
-    assert encoded <= ROOM_PAIRS < 8 * 4000
+    assert encoded <= MAX_PAIRS_UNDER_WAY < 8 * 4000
     scorer.gate.set()
     for found, pairs in zip(await asyncio.gather(*tasks), calls, strict=True):
         assert found.scores.shape == (len(pairs),)

@@ -12,7 +12,7 @@ import pytest
 from loopback import Reply, completion
 
 from cappy_select import Candidate, NoCandidates, ProviderError, Request, Selector, Usage
-from cappy_select.ask.breaker import Budget, Lane
+from cappy_select.ask.breaker import Budget, CircuitBreaker
 from cappy_select.ask.calls import Call, complete_once
 from cappy_select.ask.fan_out import FanOutConfig, fan_out
 
@@ -59,7 +59,7 @@ class Odd:
 
 
 def calls(*providers, n=1) -> list[Call]:
-    return [Call(provider, ASK.model_copy(update={"n": n}), Lane(9, 99, 1.0)) for provider in providers]
+    return [Call(provider, ASK.model_copy(update={"n": n}), CircuitBreaker(9, 99, 1.0)) for provider in providers]
 
 
 FIGURES = [

@@ -160,5 +160,5 @@ def test_ctrl_c_keeps_what_came_and_the_next_run_goes_on(workplace, loopback):
     seen = len(loopback.requests)
     done = json.loads(ok(*SAMPLE, "-n", "10", "--json").stdout)
     assert done["stored"] == {"openai/a": 120}
-    assert done["outlook"][0]["stored"] > 0
-    assert len(loopback.requests) - seen == 120 - done["outlook"][0]["stored"]
+    assert done["estimate"][0]["stored"] > 0
+    assert len(loopback.requests) - seen == 120 - done["estimate"][0]["stored"]

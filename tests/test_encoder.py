@@ -13,7 +13,7 @@ from tiny import make_bert, make_mpnet, make_roberta
 
 from cappy_select.core.errors import InputError
 from cappy_select.train.encoder import Encoder, EncoderConfig
-from cappy_select.train.products import product
+from cappy_select.train.matmul import matmul
 from cappy_select.train.weights import LAYERED, checkpoint_name, read_checkpoint, write_checkpoint
 
 
@@ -140,7 +140,7 @@ def test_products_of_bf16_are_those_of_rounded_operands_summed_in_fp32():
         jnp.asarray(draw.normal(size=size), jnp.float32) for size in ((3, 5, 64), (64, 32), (3, 5, 32))
     )
     rounded = [np.asarray(each.astype(jnp.bfloat16).astype(jnp.float32)) for each in (states, kernel, gradient)]
-    found, back = jax.vjp(lambda *of: product(*of, jnp.bfloat16), states, kernel)
+    found, back = jax.vjp(lambda *of: matmul(*of, jnp.bfloat16), states, kernel)
     expected = (
         rounded[0] @ rounded[1],
         rounded[2] @ rounded[1].T,

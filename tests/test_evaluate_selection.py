@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 from cappy_select import InputError
 from cappy_select.ask.recorded import Recorded
 from cappy_select.cli.eval import app
+from cappy_select.evaluate.baselines import final_answer
 from cappy_select.evaluate.report import markdown, write_report
 from cappy_select.evaluate.selection import COMPARED, evaluate_selection, selection_report
-from cappy_select.evaluate.ways import final_answer
 
 
 def answer(model, response, correct=None, **more):

@@ -4,7 +4,7 @@ import pytest
 from loopback import Reply
 
 from cappy_select.ask.recorded import Recorded
-from cappy_select.data.errands import Limits
+from cappy_select.data.bulk import Limits
 from cappy_select.data.instances import Instance
 from cappy_select.data.judge import Judge, mark_in
 from cappy_select.data.store import SampleStore

@@ -195,8 +195,8 @@ async def test_no_key_is_in_the_traceback_either(loopback, provider):
 
 
 def test_the_window_and_the_length_of_a_prompt_are_litellms():
-    assert LiteLLMProvider("openai/gpt-4o-mini").prompt_room(100) == 128_000
-    assert LiteLLMProvider("openai/unheard-of").prompt_room(100) is None
+    assert LiteLLMProvider("openai/gpt-4o-mini").max_prompt_tokens(100) == 128_000
+    assert LiteLLMProvider("openai/unheard-of").max_prompt_tokens(100) is None
     assert 5 <= LiteLLMProvider("openai/gpt-4o-mini").count_tokens(ASK) <= 20
 
 

@@ -136,10 +136,10 @@ async def test_openais_own_endpoint_gets_the_new_name_of_the_limit(monkeypatch):
 
 
 def test_a_window_that_was_given_is_kept(direct):
-    assert direct("m").prompt_room(10) is None
+    assert direct("m").max_prompt_tokens(10) is None
     provider = direct("m", context_window=100)
-    assert provider.prompt_room(10) == 90
-    assert direct("m", context_window=100, max_tokens=80).prompt_room(None) == 20
+    assert provider.max_prompt_tokens(10) == 90
+    assert direct("m", context_window=100, max_tokens=80).max_prompt_tokens(None) == 20
     with pytest.raises(InputError, match="give the seed to the Selector"):
         direct("m", seed=1)
     assert provider.count_tokens(ASK) >= 5

@@ -122,12 +122,12 @@ async def test_what_does_not_fit_is_a_failure_or_cut_and_said(t5, gpt2):
     with pytest.raises(ProviderError) as caught:
         await ask(causal)
     assert caught.value.kind == "context_window"
-    assert (causal.prompt_room(None), causal.prompt_room(10)) == (4, 54)
-    assert TransformersProvider(gpt2).prompt_room(None) == 64 - 256
+    assert (causal.max_prompt_tokens(None), causal.max_prompt_tokens(10)) == (4, 54)
+    assert TransformersProvider(gpt2).max_prompt_tokens(None) == 64 - 256
     with pytest.raises(ProviderError, match="the model has 64"):
         await causal.log_likelihoods(PROMPT, ["the river " * 40])
     cut = TransformersProvider(t5, max_source_tokens=5, max_tokens=4)
-    assert (cut.prompt_room(None), TransformersProvider(t5).prompt_room(10)) == (5, 512)
+    assert (cut.max_prompt_tokens(None), TransformersProvider(t5).max_prompt_tokens(10)) == (5, 512)
     (candidate,) = await ask(cut, temperature=0)
     assert candidate.response_fields == {"prompt_tokens_cut": 8}
     assert candidate.usage.prompt_tokens == 5
@@ -198,7 +198,7 @@ def test_an_adapter_makes_it_another_model(t5, tmp_path):
         assert len(answer.logprobs["content"]) <= 4
         found.append(likelihood.sum)
     assert len({round(value, 3) for value in found}) == 3
-    assert TransformersProvider(t5, adapter=tmp_path / "soft").prompt_room(None) == 508  # four tokens are virtual
+    assert TransformersProvider(t5, adapter=tmp_path / "soft").max_prompt_tokens(None) == 508  # four tokens are virtual
 
 
 def test_what_cannot_be_loaded_is_one_error(t5, tmp_path):

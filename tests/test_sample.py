@@ -20,7 +20,7 @@ from cappy_select import (
     Usage,
 )
 from cappy_select.core.errors import DataError, InputError
-from cappy_select.data.errands import Limits
+from cappy_select.data.bulk import Limits
 from cappy_select.data.instances import Instance
 from cappy_select.data.records import Problems
 from cappy_select.data.sample import Sampler, import_recorded
@@ -128,7 +128,7 @@ def test_what_asking_again_can_not_mend_is_asked_again_only_when_told(direct, lo
     one = INSTANCES[:1]
     sampler(store, [direct("a")], one, samples=1).run()
     asked = sampler(store, [direct("a")], one, samples=1)
-    assert (asked.outlook()[0].samples, asked.outlook()[0].failed_before) == (0, 1)
+    assert (asked.estimate()[0].samples, asked.estimate()[0].failed_before) == (0, 1)
     assert asked.run().answers == 0
     assert len(loopback.requests) == 1
     assert sampler(store, [direct("a")], one, samples=1, retry_failed=True).run().answers == 1
@@ -176,7 +176,7 @@ def test_without_a_limit_of_tokens_the_budget_goes_by_what_calls_cost(direct, lo
 
 def test_an_instance_that_stands_twice_is_asked_about_once(direct, loopback, store):
     twice = sampler(store, [direct("a")], INSTANCES[:1] * 10, samples=2)
-    assert twice.outlook()[0].samples == 2
+    assert twice.estimate()[0].samples == 2
     assert twice.run().answers == 2
     assert store.spent() == pytest.approx(len(loopback.requests) * 18e-6)
 
@@ -223,10 +223,10 @@ def test_no_more_calls_run_at_a_time_than_were_allowed(direct, loopback, store):
 def test_the_outlook_says_calls_samples_and_dollars_before_anything_is_asked(direct, loopback, store):
     sampler(store, [direct("a")], INSTANCES[:2], samples=1).run()
     asked = len(loopback.requests)
-    (outlook,) = sampler(store, [direct("a")], samples=2, max_tokens=10).outlook()
-    assert (outlook.stored, outlook.samples) == (2, 12)  # other samples: they have a limit
+    (estimate,) = sampler(store, [direct("a")], samples=2, max_tokens=10).estimate()
+    assert (estimate.stored, estimate.samples) == (2, 12)  # other samples: they have a limit
     prompts = sum(-(-len(instance.instruction) // 4) for instance in INSTANCES)
-    assert outlook.cost == pytest.approx((prompts * outlook.calls / 6 + 12 * 2 * 10) * 1e-6)
+    assert estimate.cost == pytest.approx((prompts * estimate.calls / 6 + 12 * 2 * 10) * 1e-6)
     assert len(loopback.requests) == asked
 
 
@@ -295,7 +295,7 @@ def test_calls_that_nobody_saw_the_end_of_count_when_the_process_is_killed(loopb
     loopback.replies["a"] = [Reply(delay_s=60)]
     code = (
         "import sys; from cappy_select import OpenAIProvider\n"
-        "from cappy_select.data.errands import Limits\n"
+        "from cappy_select.data.bulk import Limits\n"
         "from cappy_select.data.instances import read_instances\n"
         "from cappy_select.data.records import Problems\n"
         "from cappy_select.data.sample import Sampler\n"

@@ -262,7 +262,7 @@ def test_two_runs_in_one_folder_are_refused(recipe, tmp_path):
         ("checkpoint=nowhere", "no checkpoint at nowhere"),
         ("buckets=[1024]", "takes 512"),
         ("fsdp=3", "fsdp=3 does not divide"),
-        ("squared=0", "nothing to learn"),
+        ("l2_weight=0", "nothing to learn"),
     ],
 )
 def test_a_mistake_in_an_override_names_the_key(recipe, tmp_path, settings, message):

@@ -57,7 +57,9 @@ def apart(ours, theirs):
 
 @pytest.mark.parametrize("kind", ["bert", "roberta"])
 @pytest.mark.parametrize(
-    "settings", [{}, {"ranking": 0.5}, {"ranking": 1.0, "squared": 0.0}], ids=["squared", "both", "ranking"]
+    "settings",
+    [{}, {"ranking_weight": 0.5}, {"ranking_weight": 1.0, "l2_weight": 0.0}],
+    ids=["squared", "both", "ranking"],
 )
 def test_how_a_step_is_cut_changes_nothing(checkpoints, kind, settings):
     run, state, shape = run_of(checkpoints[kind], **settings)
@@ -80,7 +82,7 @@ def test_how_a_step_is_cut_changes_nothing(checkpoints, kind, settings):
 
 @pytest.mark.parametrize(
     ("schedule", "options"),
-    [("linear", {}), ("cosine", {"weight_decay": 0.1, "clip": 0.5}), ("constant", {"weight_decay": 0.1})],
+    [("linear", {}), ("cosine", {"weight_decay": 0.1, "max_grad_norm": 0.5}), ("constant", {"weight_decay": 0.1})],
 )
 @pytest.mark.parametrize("kind", ["bert", "roberta"])
 def test_three_steps_of_the_optimiser_are_torchs(checkpoints, kind, schedule, options):
@@ -107,8 +109,8 @@ def test_three_steps_of_the_optimiser_are_torchs(checkpoints, kind, schedule, op
         loss = (torch_scores(theirs, micro.ids, micro.types, micro.lengths) - torch.tensor(micro.scores[:, 0])) ** 2
         loss = loss.mean()
         loss.backward()
-        if "clip" in options:
-            torch.nn.utils.clip_grad_norm_(theirs.parameters(), options["clip"])
+        if "max_grad_norm" in options:
+            torch.nn.utils.clip_grad_norm_(theirs.parameters(), options["max_grad_norm"])
         optimiser.step()
         rates.step()
         gradients, ours = accumulated(run, state, [micro])
@@ -121,7 +123,7 @@ def test_three_steps_of_the_optimiser_are_torchs(checkpoints, kind, schedule, op
 
 
 def test_the_ranking_loss_is_bradley_terrys(checkpoints):
-    run, state, shape = run_of(checkpoints["bert"], squared=0.0, ranking=1.0)
+    run, state, shape = run_of(checkpoints["bert"], l2_weight=0.0, ranking_weight=1.0)
     (micro,) = batches_of(tokens_for(shape), shape, batch=5, width=4).of_step(0)
     scores = np.asarray(run.scores(state.weights, micro))
     losses = []

@@ -19,9 +19,9 @@ from cappy_select.adapt.training import training_config
 from cappy_select.core.errors import InputError
 from cappy_select.data.records import Problems
 from cappy_select.data.store import SampleStore
+from cappy_select.evaluate.baselines import baselines_of
 from cappy_select.evaluate.intervals import Interval, of_few, paired
 from cappy_select.evaluate.report import Cell, Picture, Report, Table
-from cappy_select.evaluate.ways import ways_of
 from cappy_select.scorer import Scorer
 
 FULL = "full"
@@ -145,7 +145,7 @@ def ablation(
         scorers[name] = Scorer.load(folder / BUNDLE)
     scorers["not_adapted"] = Scorer(base_bundle(config, Path(out) / FULL, anew=False))
     rows, quality, groups, by = judged(held_out_of(config, Path(out) / FULL), config.label)
-    ways = ways_of(rows, quality, scores_of(rows, scorers))
+    ways = baselines_of(rows, quality, scores_of(rows, scorers))
     return AblationReport(
         n=len(rows),
         groups=len(set(groups)),

@@ -1,4 +1,4 @@
-"""Examples, dealt once: to learn from, and to be held out. Whole groups, and all that ask the same, stay together."""
+"""Examples, split once: to learn from, and to be held out. Whole groups, and all that ask the same, stay together."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _asked(path: str | Path, fields: Mapping[str, str]) -> Iterator[Instance]:
             yield instance
 
 
-def deal(instances: Iterable[Instance], folder: Path, share: float, seed: int) -> tuple[int, int]:
+def split(instances: Iterable[Instance], folder: Path, share: float, seed: int) -> tuple[int, int]:
     """Write both sides' files into a folder; returns how many examples each has. One that stands twice counts once.
 
     The held-out side is what `split` holds out, when anything is; else a share drawn by a hash of the group, or the
@@ -110,7 +110,7 @@ def _names(row: Instance) -> Iterator[tuple[str, str]]:
         yield "group", row.group
 
 
-def dealt(folder: Path, *sides: Path) -> Iterator[Instance]:
+def of_side(folder: Path, *sides: Path) -> Iterator[Instance]:
     """The instances of some sides, in order."""
     for side in sides:
         yield from (row for _, row in read_instances(folder / side, Problems(strict=True)))

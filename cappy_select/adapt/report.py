@@ -16,9 +16,9 @@ from cappy_select.core.errors import InputError, UnscorableWarning
 from cappy_select.data.instances import Instance
 from cappy_select.data.labels import label_named
 from cappy_select.evaluate.audits import Audited, AuditReport, audit, audit_picture, audit_tables
+from cappy_select.evaluate.baselines import baselines_of, best_model_of
 from cappy_select.evaluate.intervals import Interval, paired
 from cappy_select.evaluate.report import Cell, Picture, Report, Table
-from cappy_select.evaluate.ways import best_model_of, ways_of
 from cappy_select.scorer import Scorer
 
 Floats = npt.NDArray[np.float64]
@@ -129,7 +129,7 @@ def measure(
     """
     rows, quality, groups, by = judged(held_out, label)
     scores = scores_of(rows, {BASE: base, ADAPTED: adapted}, on_progress)
-    ways = ways_of(rows, quality, scores)
+    ways = baselines_of(rows, quality, scores)
     if len({sample.model for row in rows for sample in row.candidates}) == 1:
         del ways["best_single"]  # it is the first
     lengths = [[len(sample.response) for sample in row.candidates] for row in rows]

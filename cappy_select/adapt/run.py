@@ -29,7 +29,7 @@ from cappy_select.bundle.manifest import MANIFEST
 from cappy_select.bundle.resolve import resolve
 from cappy_select.core.errors import InputError, MissingExtra
 from cappy_select.data.build import ADAPT_ROWS, BuildConfig, build
-from cappy_select.data.errands import Limits
+from cappy_select.data.bulk import Limits
 from cappy_select.data.labels import label_named
 from cappy_select.data.partitions import disk_errors
 from cappy_select.data.records import Problems

@@ -1,4 +1,4 @@
-"""The first half of an adaptation: examples dealt to two sides, and answers to all of them, in a store."""
+"""The first half of an adaptation: examples split into two sides, and answers to all of them, in a store."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cappy_select.adapt.config import AdaptConfig
-from cappy_select.adapt.examples import deal, dealt, examples_of, take_in
+from cappy_select.adapt.examples import examples_of, of_side, split, take_in
 from cappy_select.adapt.folder import HELD_OUT, STORE, TRAIN, Folder
 from cappy_select.ask.in_context import Example, InContext
 from cappy_select.ask.recorded import Recorded
 from cappy_select.ask.requests import as_plan
 from cappy_select.core.errors import InputError, UnscorableWarning
-from cappy_select.data.errands import Limits, OnProgress, Outcome
+from cappy_select.data.bulk import Limits, OnProgress, Outcome
 from cappy_select.data.instances import Instance
 from cappy_select.data.labels import label_named
 from cappy_select.data.records import Problems
@@ -38,7 +38,7 @@ class Side(NamedTuple):
 
 def side_of(store: SampleStore, folder: Path, side: Path) -> Side:
     """Count one side."""
-    found = [(row, [each.sample for each in store.samples(row)]) for row in dealt(folder, side)]
+    found = [(row, [each.sample for each in store.samples(row)]) for row in of_side(folder, side)]
     return Side(
         examples=len(found),
         references=sum(bool(row.references) for row, _ in found),
@@ -71,7 +71,7 @@ def prepare(
     if not rows:
         why = f": {problems.listed[0][0]}: {problems.listed[0][1]}" if problems.listed else ""
         raise InputError(f"there is no example in {', '.join(map(str, (*examples, *recorded)))}{why}")
-    deal(rows, folder, config.held_out, config.seed)
+    split(rows, folder, config.held_out, config.seed)
     sides = {side: side_of(store, folder, side) for side in (TRAIN, HELD_OUT)}
     on_stage(f"{sides[TRAIN].examples} examples to learn from, {sides[HELD_OUT].examples} held out for the report")
     for side, found in sides.items():
@@ -105,10 +105,10 @@ def ask(
     stopped: dict[str, str] = {}
     if config.models:
         sampler = sampler_of(config, folder.path, store, limits, api_base)
-        if wanted := sum(row.samples for row in sampler.outlook()):
+        if wanted := sum(row.samples for row in sampler.estimate()):
             on_stage(f"asking for {wanted} samples")
             stopped = (run(sampler.run, wanted) if run else sampler.run()).stopped
-        for row in sampler.outlook():
+        for row in sampler.estimate():
             if row.samples and row.model not in stopped:
                 stopped[row.model] = f"{row.samples} samples did not come"
         if stopped and not partial_samples:
@@ -125,11 +125,13 @@ def sampler_of(
 
     Examples before the prompts are of the training side.
     """
-    pool = [Example(input=row.instruction, output=row.references[0]) for row in dealt(folder, TRAIN) if row.references]
+    pool = [
+        Example(input=row.instruction, output=row.references[0]) for row in of_side(folder, TRAIN) if row.references
+    ]
     if config.icl and not pool:
         raise InputError("--icl needs examples with references to put before the prompts")
     return Sampler(
-        partial(dealt, folder, HELD_OUT, TRAIN),
+        partial(of_side, folder, HELD_OUT, TRAIN),
         config.models,
         store,
         samples=config.samples,
@@ -155,7 +157,7 @@ def held_out_of(config: AdaptConfig, folder: Path) -> list[tuple[Instance, list[
 
     with SampleStore(folder / STORE) as store:
         return [
-            (row, [each.sample for each in sorted(store.samples(row), key=place)]) for row in dealt(folder, HELD_OUT)
+            (row, [each.sample for each in sorted(store.samples(row), key=place)]) for row in of_side(folder, HELD_OUT)
         ]
 
 
@@ -171,7 +173,7 @@ def _check_label(name: str, folder: Path, on_stage: Callable[[str], None]) -> No
     asked = blind = 0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnscorableWarning)
-        for row in dealt(folder, TRAIN, HELD_OUT):
+        for row in of_side(folder, TRAIN, HELD_OUT):
             if row.references:
                 asked += 1
                 blind += max(label(row.references[:1], row.references)) == 0

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from cappy_select.core.errors import ProviderError
 from cappy_select.core.fork import starts_anew_in_child
-from cappy_select.core.limiter import Room
+from cappy_select.core.limiter import Limiter
 from cappy_select.core.types import FailureKind
 
 # What says something about the provider, and not about this prompt.
@@ -28,7 +28,7 @@ class Admission(NamedTuple):
     trial: bool = False
 
 
-class Lane:
+class CircuitBreaker:
     """One provider's way, for callers on any thread and event loop.
 
     After `cool_down_after` calls in a row failed, no call is made for `cool_down_s`; then one is tried, and
@@ -53,20 +53,20 @@ class Lane:
 
     def start_anew(self) -> None:
         """Also in a forked child: the calls that hold places are the parent's."""
-        self._room = Room(self._max_concurrency)
+        self._limiter = Limiter(self._max_concurrency)
         self._lock = threading.Lock()
 
     @asynccontextmanager
     async def place(self) -> AsyncIterator[None]:
         """Wait for one of the places, and keep it."""
-        room = self._room
-        ticket = room.enter()
+        limiter = self._limiter
+        ticket = limiter.enter()
         try:
             if not ticket.done():
                 await asyncio.wrap_future(ticket)
             yield
         finally:
-            room.leave(ticket)
+            limiter.leave(ticket)
 
     def ended(self, error: ProviderError | None) -> None:
         """A call ended, with answers or with this error. An error that is about the prompt shows that it is there."""

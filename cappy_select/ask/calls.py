@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeGuard
 
 from tenacity import RetryCallState, wait_random_exponential
 
-from cappy_select.ask.breaker import Budget, Lane
+from cappy_select.ask.breaker import Budget, CircuitBreaker
 from cappy_select.ask.prices import estimated_usage, most_usage
 from cappy_select.ask.providers import Bounding, Priced, Provider
 from cappy_select.ask.providers.failures import without_places
@@ -31,7 +31,7 @@ class Call:
 
     provider: Provider
     request: Request
-    lane: Lane = field(default_factory=lambda: Lane(100, 5, 30.0))
+    breaker: CircuitBreaker = field(default_factory=lambda: CircuitBreaker(100, 5, 30.0))
     sampling: Sampling = field(default_factory=Sampling)
 
 

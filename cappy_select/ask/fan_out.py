@@ -15,7 +15,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
 
-from cappy_select.ask.breaker import Budget, Lane
+from cappy_select.ask.breaker import Budget, CircuitBreaker
 from cappy_select.ask.calls import (
     Bill,
     Call,
@@ -54,13 +54,15 @@ class FanOutConfig(BaseModel):
     cool_down_after: int = Field(5, ge=1, description="failures of a provider in a row, before it is left alone")
     cool_down_s: float = Field(30.0, ge=0, description="for so long")
 
-    def lane(self, most: int | None = None) -> Lane:
+    def breaker(self, most: int | None = None) -> CircuitBreaker:
         """A provider's way under these limits; `most` calls at a time, if it says so itself."""
-        return Lane(min(most or self.max_concurrency, self.max_concurrency), self.cool_down_after, self.cool_down_s)
+        return CircuitBreaker(
+            min(most or self.max_concurrency, self.max_concurrency), self.cool_down_after, self.cool_down_s
+        )
 
 
 @dataclass(frozen=True)
-class Gathered:
+class FanOutResult:
     """What came back, in request order, why nothing more did, and what it cost.
 
     `usage` and `cost` cover all calls: those that failed, and attempts that failed before one that did not.
@@ -107,7 +109,7 @@ async def fan_out(
     *,
     judge: Judge | None = None,
     good_enough: Callable[[Candidate], bool] = lambda candidate: False,
-) -> Gathered:
+) -> FanOutResult:
     """Make all calls at once and gather what arrives before the deadline, or until enough is there.
 
     Args:
@@ -118,7 +120,7 @@ async def fan_out(
 
     Raises NoCandidates when fewer than `config.min_usable` usable answers arrived.
     """
-    gathering = _Gathering(config, judge or _judge_completeness, good_enough)
+    gathering = _FanOut(config, judge or _judge_completeness, good_enough)
     try:
         for place, call in enumerate(calls):
             gathering.start(call, (place, 0))
@@ -132,7 +134,7 @@ async def fan_out(
     return gathered
 
 
-class _Gathering:
+class _FanOut:
     """The calls of one fan-out, as they start, end, and are judged."""
 
     def __init__(self, config: FanOutConfig, judge: Judge, good_enough: Callable[[Candidate], bool]) -> None:
@@ -205,7 +207,7 @@ class _Gathering:
             for task in stubborn:  # a provider may have taken the first one for something else
                 task.cancel()
 
-    async def gathered(self, ended: _Why) -> Gathered:
+    async def gathered(self, ended: _Why) -> FanOutResult:
         """All that came back, in request order."""
         await self._take()  # what arrived while the last answers were judged
         candidates: list[Candidate] = []
@@ -227,7 +229,7 @@ class _Gathering:
                 failures.append(Failure(model=run.call.provider.model, kind=kind, message=message, cost=0.0))
         bills = [Bill(candidate.usage, candidate.cost) for candidate in candidates]
         bills += [bill for _, run in in_order for bill in run.lost]
-        return Gathered(
+        return FanOutResult(
             tuple(candidate.model_copy(update={"index": index}) for index, candidate in enumerate(candidates)),
             tuple(failures),
             usage=sum((bill.usage for bill in bills), Usage()),
@@ -258,7 +260,7 @@ class _Gathering:
             return
         run.followed = True
         if have == 1:
-            call.lane.gives_n = False
+            call.breaker.gives_n = False
         for number, sampling in enumerate(singles(call.sampling, have), have):
             request = call.request.model_copy(
                 update={
@@ -267,7 +269,7 @@ class _Gathering:
                     "params": call.request.params | ({} if sampling.seed is None else {"seed": sampling.seed}),
                 }
             )
-            self.start(Call(call.provider, request, call.lane, sampling), (run.place[0], number))
+            self.start(Call(call.provider, request, call.breaker, sampling), (run.place[0], number))
 
     async def _complete(self, run: _Run) -> None:
         def give_up(state: RetryCallState) -> bool:
@@ -280,35 +282,35 @@ class _Gathering:
             retry=retry_if_exception(lambda error: isinstance(error, ProviderError) and error.kind in RETRYABLE),
             reraise=True,
         )
-        lane = run.call.lane
+        breaker = run.call.breaker
         try:
             async for attempt in retrying:
                 with attempt:
                     run.answers = await self._attempt(run)
-            lane.ended(None)
+            breaker.ended(None)
         except ProviderError as error:
             if error.kind not in _OURS:
-                lane.ended(error)
+                breaker.ended(error)
             elif run.trial:
-                lane.abandoned()
+                breaker.abandoned()
             raise
         except asyncio.CancelledError:
             waited = time.perf_counter() - run.attempt_began
             # One that had little time, because it waited its turn, says nothing about the provider.
             if self._timed_out and run.attempts > len(run.lost) and waited > self._config.deadline_s / 2:
-                lane.ended(error_of(run.call, "timeout", f"no answer in {waited:.1f} s"))
+                breaker.ended(error_of(run.call, "timeout", f"no answer in {waited:.1f} s"))
             elif run.trial:
-                lane.abandoned()
+                breaker.abandoned()
             raise
         finally:
             run.ended = time.perf_counter()
 
     async def _attempt(self, run: _Run) -> list[Candidate]:
         call = run.call
-        async with call.lane.place():
+        async with call.breaker.place():
             # The last provider standing is asked, whatever it did: there is nothing to lose.
-            if not run.trial and any(other.call.lane.is_open for other in self._runs.values()):
-                refusal, run.trial = call.lane.admit()
+            if not run.trial and any(other.call.breaker.is_open for other in self._runs.values()):
+                refusal, run.trial = call.breaker.admit()
                 if refusal is not None:
                     raise self._refused(run, "unavailable", f"not asked{' again' if run.attempts else ''}: {refusal}")
             promised = highest_price(call) if self._config.max_cost is not None else 0.0
@@ -369,7 +371,7 @@ async def _judge_completeness(answers: Sequence[tuple[Candidate, Request]], seco
     return [answer.model_copy(update={"rejected": Complete().reason(answer, request)}) for answer, request in answers]
 
 
-def no_candidates(gathered: Gathered, usable: int, needed: int) -> NoCandidates:
+def no_candidates(gathered: FanOutResult, usable: int, needed: int) -> NoCandidates:
     """The error that names every failure and every answer that can't win."""
     reasons = [
         ProviderError(failure.message, kind=failure.kind, model=failure.model, usage=failure.usage, cost=failure.cost)

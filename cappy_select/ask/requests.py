@@ -15,7 +15,7 @@ from cappy_select.core.errors import InputError
 from cappy_select.core.types import Downgrade, Request, Usage
 
 
-class Asked(NamedTuple):
+class PlannedCalls(NamedTuple):
     """The calls to make, what no provider could be asked for, and how many examples each model sees."""
 
     calls: list[Call]
@@ -23,7 +23,7 @@ class Asked(NamedTuple):
     examples: dict[str, int]
 
 
-class Asking:
+class RequestPlanner:
     """Plan and providers of a Selector, checked against each other.
 
     Raises InputError, before any call is paid for: a provider can't honour the plan, or has no price for a
@@ -42,7 +42,7 @@ class Asking:
     ) -> None:
         self.providers, self.plan, self.examples = providers, plan, examples
         self._config, self._logprobs = config, logprobs
-        self._lanes = [config.lane(getattr(provider, "max_concurrency", None)) for provider in providers]
+        self._breakers = [config.breaker(getattr(provider, "max_concurrency", None)) for provider in providers]
         for provider in providers:
             if config.max_cost is not None:
                 self.need_price(provider, "max_cost")
@@ -69,7 +69,7 @@ class Asking:
 
     def ask(
         self, messages: tuple[dict[str, Any], ...], params: Mapping[str, Any], *, allowed: Collection[str] = ()
-    ) -> Asked:
+    ) -> PlannedCalls:
         """The calls for one prompt. `allowed`: those of the parameters that the panel's owner set, or allows by name.
 
         Raises InputError for a parameter that the plan or a provider does not take.
@@ -80,11 +80,11 @@ class Asking:
         if self._logprobs:
             others["logprobs"] = True
         calls, examples = [], {}
-        for provider, lane, samplings in zip(self.providers, self._lanes, samplings_of, strict=True):
+        for provider, breaker, samplings in zip(self.providers, self._breakers, samplings_of, strict=True):
             prompt = messages
             if self.examples is not None:
                 prompt, examples[provider.model] = _with_examples(self.examples, provider, messages, samplings)
-            several = lane.gives_n and isinstance(provider, Declaring) and "n" not in provider.refused({"n": 2})
+            several = breaker.gives_n and isinstance(provider, Declaring) and "n" not in provider.refused({"n": 2})
             for first, sampling in calls_of(samplings, several=several):
                 request = Request(
                     messages=prompt,
@@ -94,8 +94,8 @@ class Asking:
                     params=others | sampling.params,
                     allowed=frozenset(allowed),
                 )
-                calls.append(Call(provider, request, lane, sampling))
-        return Asked(calls, downgrades, examples)
+                calls.append(Call(provider, request, breaker, sampling))
+        return PlannedCalls(calls, downgrades, examples)
 
     def _guard(self, params: Mapping[str, Any]) -> None:
         """Raises InputError for a parameter that a provider would act upon, where a model should."""
@@ -142,4 +142,4 @@ def _with_examples(
     if not isinstance(provider, Windowed):
         return examples.apply(messages)
     answer = max((sampling.max_tokens or 0 for sampling in samplings), default=0)
-    return examples.apply(messages, count_tokens=provider.count_tokens, room=provider.prompt_room(answer or None))
+    return examples.apply(messages, count_tokens=provider.count_tokens, room=provider.max_prompt_tokens(answer or None))

@@ -92,7 +92,7 @@ class Plan(BaseModel):
 
     Args:
         name: Recorded in the Selection.
-        samplings: Asked of every model that has no override.
+        samplings: PlannedCalls of every model that has no override.
         overrides: By model name.
         on_unsupported: What to do with a parameter that a provider can't honour: `error`, or `downgrade`:
             leave it out and record that.

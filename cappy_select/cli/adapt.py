@@ -31,7 +31,7 @@ from cappy_select.cli.select import as_plan_option, dollars
 from cappy_select.data.instances import named_fields
 
 if TYPE_CHECKING:
-    from cappy_select.adapt.outlook import AdaptOutlook
+    from cappy_select.adapt.estimate import AdaptEstimate
     from cappy_select.adapt.report import AdaptReport
 
 app = new_app()
@@ -141,13 +141,13 @@ def adapt(
     }
     hush_threads()
     if dry_run:
-        from cappy_select.adapt.outlook import outlook
+        from cappy_select.adapt.estimate import estimate
 
-        found = outlook(examples or (), out, config, **given)
+        found = estimate(examples or (), out, config, **given)
         if json:
             print_json(found.model_dump(mode="json"))
         else:
-            _print_outlook(found)
+            _print_estimate(found)
         return
     stage: Callable[[str], None] = (lambda text: None) if json else note
     with bars(shown=not json) as advance:
@@ -180,7 +180,7 @@ def adapt(
     note_report(str(out / "report"), done.drawn)
 
 
-def _print_outlook(found: AdaptOutlook) -> None:
+def _print_estimate(found: AdaptEstimate) -> None:
     if found.models:
         rows = [
             (row.model, str(row.stored), str(row.samples), str(row.calls), dollars(row.cost)) for row in found.models

@@ -34,10 +34,10 @@ from cappy_select.cli.output import (
 )
 from cappy_select.cli.select import as_plan_option, dollars
 from cappy_select.core.errors import InputError, validation_message
-from cappy_select.data.errands import ASSUMED_TOKENS, Limits, OnProgress, Outcome
+from cappy_select.data.bulk import ASSUMED_TOKENS, Limits, OnProgress, Outcome
 from cappy_select.data.instances import Instance, named_fields, read_instances
 from cappy_select.data.records import Problems
-from cappy_select.data.sample import Outlook, Sampler, import_recorded
+from cappy_select.data.sample import Estimate, Sampler, import_recorded
 from cappy_select.data.store import SampleStore
 
 app = new_app()
@@ -98,7 +98,7 @@ def sample(
     fields = named_fields(field or ())
     with _opened(store, dry_run) as opened:
         taken_in = sum(import_recorded(file, opened, problems, fields=fields) for file in recorded or ())
-        outcome, outlook = Outcome(), []
+        outcome, estimate = Outcome(), []
         if instances and model:
             readable = _Instances(instances, fields, limit, problems)
             sampler = Sampler(
@@ -114,15 +114,15 @@ def sample(
                 api_base=api_base,
                 params={name: value for name, value in params.items() if value is not None},
             )
-            outlook = sampler.outlook()
-            if not any(row.stored or row.samples or row.failed_before for row in outlook):
+            estimate = sampler.estimate()
+            if not any(row.stored or row.samples or row.failed_before for row in estimate):
                 note_problems(problems.listed, problems.count)
                 raise InputError(f"no instance in {', '.join(instances)}")
             if not dry_run:
-                outcome = with_progress("sampling", sampler.run, sum(row.samples for row in outlook))
+                outcome = with_progress("sampling", sampler.run, sum(row.samples for row in estimate))
         result = {
             "store": store,
-            "outlook": [asdict(row) for row in outlook],
+            "estimate": [asdict(row) for row in estimate],
             "recorded": taken_in,
             "outcome": None if dry_run else asdict(outcome),
             "stored": opened.counts(),
@@ -134,7 +134,7 @@ def sample(
     if json:
         print_json(result)
     elif dry_run:
-        _print_outlook(outlook, max_tokens)
+        _print_estimate(estimate, max_tokens)
     else:
         _print_stored(result)
     for name, why in outcome.stopped.items():
@@ -191,13 +191,13 @@ def with_progress(label: str, run: Callable[[OnProgress], Outcome], total: int) 
         return run(told)
 
 
-def _print_outlook(outlook: list[Outlook], max_tokens: int | None) -> None:
-    rows = [(row.model, str(row.stored), str(row.samples), str(row.calls), dollars(row.cost)) for row in outlook]
+def _print_estimate(estimate: list[Estimate], max_tokens: int | None) -> None:
+    rows = [(row.model, str(row.stored), str(row.samples), str(row.calls), dollars(row.cost)) for row in estimate]
     columns = ("model", "stored", "to ask", "calls", "cost")
     print_table("what a run would do", columns, rows, right=(1, 2, 3, 4))
     answers = f"at most {max_tokens}" if max_tokens else f"{ASSUMED_TOKENS}"
     note(f"cost is an estimate: a prompt token for 4 bytes, {answers} tokens an answer unless the plan has a limit")
-    if skipped := sum(row.failed_before for row in outlook):
+    if skipped := sum(row.failed_before for row in estimate):
         note(f"{skipped} samples failed for good before and are left out; --retry-failed asks for them again")
 
 

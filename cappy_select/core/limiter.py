@@ -7,7 +7,7 @@ from collections import deque
 from concurrent.futures import Future
 
 
-class Room:
+class Limiter:
     """So many places, for threads and for tasks of any event loop. Its tickets are futures: wait, or cancel."""
 
     def __init__(self, places: int) -> None:

@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from cappy_select.bundle.resolve import resolve
 from cappy_select.core.errors import InputError, validation_message
-from cappy_select.data import dealing, steps
+from cappy_select.data import sharding, steps
 from cappy_select.data.folder import (
     FORMAT,
     LOCK,
@@ -258,9 +258,9 @@ def _made(spec: steps.Spec, config: BuildConfig, workers: int, on_step: OnStep) 
             rows_per_task=config.each_task,
         )
         shards = (-(-sum(wanted.values()) // config.rows_per_shard), -(-held_out // config.rows_per_shard))
-        shared = dealing.Deal(spec.work, spec.partitions, dealing.quotas(training, wanted), shards)
-        run("mixing", dealing.deal, shared, spec.partitions, dealing.DEALT)
-        written = run("writing", dealing.write, shared, sum(shards), dealing.WRITTEN)
+        shared = sharding.Sharding(spec.work, spec.partitions, sharding.quotas(training, wanted), shards)
+        run("mixing", sharding.shard, shared, spec.partitions, sharding.SHARDED)
+        written = run("writing", sharding.write, shared, sum(shards), sharding.WRITTEN)
     names = shard_names(*shards)
     manifest = {
         "partitions": spec.partitions,
@@ -286,7 +286,7 @@ def _made(spec: steps.Spec, config: BuildConfig, workers: int, on_step: OnStep) 
     }
     return _Made(
         manifest,
-        {name: spec.work / dealing.WRITTEN / str(number) / dealing.SHARD for number, name in enumerate(names)},
+        {name: spec.work / sharding.WRITTEN / str(number) / sharding.SHARD for number, name in enumerate(names)},
         [(where, message) for figures in (*scattered, *beside) for where, message in figures["problems"]],
     )
 
@@ -311,7 +311,7 @@ def _rows(written: Sequence[Figures]) -> dict[str, Any]:
             kinds[kind] = kinds.get(kind, 0) + count
         kinds_in_all: Counter[str] = sum((Counter(kinds) for kinds in tasks.values()), Counter())
         scores = np.sum(
-            [np.array(figures["scores"]) for figures in mine] or [np.zeros(dealing.SCORE_BINS, int)], axis=0
+            [np.array(figures["scores"]) for figures in mine] or [np.zeros(sharding.SCORE_BINS, int)], axis=0
         )
         sides[side] = {
             "rows": sum(figures["rows"] for figures in mine),

@@ -11,7 +11,7 @@ from cappy_select.ask.sampling import Sampling
 from cappy_select.core import background
 from cappy_select.core.errors import ProviderError
 from cappy_select.core.types import Candidate, Request
-from cappy_select.data.errands import Errand, Limits, OnProgress, Outcome, run_errands
+from cappy_select.data.bulk import BulkCall, Limits, OnProgress, Outcome, run_bulk
 from cappy_select.data.instances import Instance
 from cappy_select.data.store import SampleStore, Stored
 from cappy_select.text.messages import response_text
@@ -60,8 +60,8 @@ class Judge:
 
     def run(self, on_progress: OnProgress = lambda outcome: None) -> Outcome:
         """Mark them. Can be interrupted at any moment and called again. Raises InputError."""
-        lines = [(self.name, (self._errand(instance, stored) for instance, stored in self._unmarked()))]
-        return background.run(run_errands(lines, self._limits, self._store, on_progress=on_progress))
+        lines = [(self.name, (self._bulk_call(instance, stored) for instance, stored in self._unmarked()))]
+        return background.run(run_bulk(lines, self._limits, self._store, on_progress=on_progress))
 
     def _unmarked(self) -> Iterator[tuple[Instance, Stored]]:
         """One sample of each response that nobody has judged."""
@@ -73,7 +73,7 @@ class Judge:
                     done.add(stored.sample.response)
                     yield instance, stored
 
-    def _errand(self, instance: Instance, stored: Stored) -> Errand:
+    def _bulk_call(self, instance: Instance, stored: Stored) -> BulkCall:
         references = "".join(f"\nA right answer:\n{reference}\n" for reference in instance.references)
         asked = _ASKED.format(instruction=instance.instruction, references=references, response=stored.sample.response)
         sampling = Sampling(max_tokens=_MAX_TOKENS)
@@ -92,8 +92,8 @@ class Judge:
         def fail(failures: Sequence[ProviderError]) -> None:
             pass  # it is asked again by the next run
 
-        call = Call(self._provider, request, self._limits.fan_out().lane(), sampling)
-        return Errand(call, keep, fail)
+        call = Call(self._provider, request, self._limits.fan_out().breaker(), sampling)
+        return BulkCall(call, keep, fail)
 
 
 def mark_in(text: str) -> float | None:

@@ -17,12 +17,12 @@ from cappy_select.ask.in_context import InContext
 from cappy_select.ask.parameters import given, owned
 from cappy_select.ask.providers import Provider, as_providers
 from cappy_select.ask.recorded import Recorded
-from cappy_select.ask.requests import Asking, as_plan
+from cappy_select.ask.requests import RequestPlanner, as_plan
 from cappy_select.ask.sampling import Plan
 from cappy_select.core import background
 from cappy_select.core.errors import InputError, ProviderError, validation_message
 from cappy_select.core.types import Candidate, Message, total_cost
-from cappy_select.data.errands import Errand, Limits, OnProgress, Outcome, likely_price, run_errands
+from cappy_select.data.bulk import BulkCall, Limits, OnProgress, Outcome, likely_price, run_bulk
 from cappy_select.data.hashing import hash64
 from cappy_select.data.instances import Instance, instance_of, stem_of
 from cappy_select.data.records import Problems, read_records
@@ -35,7 +35,7 @@ _BATCH = 500  # recorded instances a transaction
 
 
 @dataclass(frozen=True)
-class Outlook:
+class Estimate:
     """What a run would do with one model. `cost` is dollars, None when the price is unknown."""
 
     model: str
@@ -89,10 +89,10 @@ class Sampler:
             raise InputError(f"{', '.join(twice)}: given twice; --samples says how often a model is asked")
         asked = as_plan(samples, plan)
         config = self._limits.fan_out().model_copy(update={"max_cost": self._limits.max_cost})
-        Asking(providers, asked, examples, config, logprobs=logprobs, params=own)  # a contradiction is said now
+        RequestPlanner(providers, asked, examples, config, logprobs=logprobs, params=own)  # a contradiction is said now
         self._params = own
         self._asking = {
-            provider.model: Asking(
+            provider.model: RequestPlanner(
                 [provider],
                 asked.model_copy(
                     update={"overrides": {name: of for name, of in asked.overrides.items() if name == provider.model}}
@@ -105,9 +105,9 @@ class Sampler:
             for provider in providers
         }
 
-    def outlook(self) -> list[Outlook]:
+    def estimate(self) -> list[Estimate]:
         """What is left to do, for each model."""
-        return [self._outlook(model) for model in self._asking]
+        return [self._estimate(model) for model in self._asking]
 
     def run(self, on_progress: OnProgress = lambda outcome: None) -> Outcome:
         """Ask, and store what comes. Can be interrupted at any moment and called again.
@@ -118,8 +118,8 @@ class Sampler:
 
     async def arun(self, on_progress: OnProgress = lambda outcome: None) -> Outcome:
         """`run` for async callers."""
-        lines = [(model, self._errands(model)) for model in self._asking]
-        return await run_errands(lines, self._limits, self._store, on_progress=on_progress)
+        lines = [(model, self._bulk_calls(model)) for model in self._asking]
+        return await run_bulk(lines, self._limits, self._store, on_progress=on_progress)
 
     def _distinct(self) -> Iterator[Instance]:
         """An instance that stands twice is asked about once."""
@@ -129,10 +129,10 @@ class Sampler:
                 seen.add(key)
                 yield instance
 
-    def _errands(self, model: str) -> Iterator[Errand]:
+    def _bulk_calls(self, model: str) -> Iterator[BulkCall]:
         for instance in self._distinct():
             for call, keys in self._missing(model, instance):
-                yield _errand(self._store, instance, call, keys)
+                yield _bulk_call(self._store, instance, call, keys)
 
     def _missing(self, model: str, instance: Instance) -> Iterator[tuple[Call, list[Key]]]:
         """The calls for what the store has not, each with the keys of its answers."""
@@ -144,7 +144,7 @@ class Sampler:
             for start, count in _runs([key not in have for key in keys]):
                 yield _part(call, start, count), keys[start : start + count]
 
-    def _outlook(self, model: str) -> Outlook:
+    def _estimate(self, model: str) -> Estimate:
         stored = samples = calls = failed = 0
         costs: list[float | None] = []
         for instance in self._distinct():
@@ -155,7 +155,7 @@ class Sampler:
                 calls += 1
                 samples += len(keys)
                 costs.append(likely_price(call))
-        return Outlook(model, stored, samples, calls, total_cost(costs), failed)
+        return Estimate(model, stored, samples, calls, total_cost(costs), failed)
 
 
 def _keyed(calls: Iterable[Call], bare: Sequence[Message]) -> Iterator[tuple[Call, list[Key]]]:
@@ -195,10 +195,10 @@ def _part(call: Call, start: int, count: int) -> Call:
     sampling = call.sampling.model_copy(update={"n": count, "seed": seed})
     params = call.request.params | ({} if seed is None else {"seed": seed})
     request = call.request.model_copy(update={"n": count, "sample": call.request.sample + start, "params": params})
-    return Call(call.provider, request, call.lane, sampling)
+    return Call(call.provider, request, call.breaker, sampling)
 
 
-def _errand(store: SampleStore, instance: Instance, call: Call, keys: list[Key]) -> Errand:
+def _bulk_call(store: SampleStore, instance: Instance, call: Call, keys: list[Key]) -> BulkCall:
     first = call.request.sample
     got: set[Key] = set()
 
@@ -211,7 +211,7 @@ def _errand(store: SampleStore, instance: Instance, call: Call, keys: list[Key])
         if lost := [key for key in keys if key not in got]:
             store.add_failures(instance, lost, failures[-1].kind, failures[-1].message)
 
-    return Errand(call, keep, fail)
+    return BulkCall(call, keep, fail)
 
 
 def _recorded(candidate: Candidate) -> Recorded:

@@ -1,4 +1,4 @@
-"""The steps of `build`, each a pure function of one partition: scatter, pool, pair here, deal and write in `dealing`.
+"""The steps of `build`, each a pure function of one partition: scatter, pool, pair here, deal and write in `sharding`.
 
     input file  --scatter--> instances by hash of the instruction
     partition   --pool-----> references from which other partitions draw wrong answers
@@ -108,7 +108,7 @@ def _told(problems: Problems) -> Figures:
 
 
 def scatter(spec: Spec, number: int, out: Path) -> Figures:
-    """Deal an input file's instances to the partitions; note the groups that its data set holds out."""
+    """Sharding an input file's instances to the partitions; note the groups that its data set holds out."""
     problems = Problems(strict=spec.strict)
     buffers: dict[int, list[dict[str, Any]]] = defaultdict(list)
     buffered = rows = 0

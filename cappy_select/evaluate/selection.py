@@ -14,9 +14,9 @@ from cappy_select.ask.recorded import RecordedInstance, read_recorded
 from cappy_select.core.errors import InputError
 from cappy_select.core.types import Candidate
 from cappy_select.evaluate.audits import Audited, AuditReport, audit, audit_picture, audit_tables
+from cappy_select.evaluate.baselines import baselines_of, best_model_of, final_answer
 from cappy_select.evaluate.intervals import Interval, of_few, paired
 from cappy_select.evaluate.report import Picture, Report, Table
-from cappy_select.evaluate.ways import best_model_of, final_answer, ways_of
 from cappy_select.scorer import Scorer
 from cappy_select.select.strategies import NAMES, SelfScore, Strategy, strategy_named
 
@@ -80,7 +80,7 @@ def evaluate_selection(
     scored = scorer.score_detailed(pairs, on_progress=(lambda done: on_progress(done, total)) if on_progress else None)
     per_instance = np.split(scored.scores, np.cumsum([len(row.candidates) for row in instances])[:-1])
     quality = [np.array([answer.quality for answer in row.candidates], float) for row in instances]
-    ways = ways_of(instances, quality, {"cappy": per_instance})
+    ways = baselines_of(instances, quality, {"cappy": per_instance})
     lengths = [[len(answer.response) for answer in row.candidates] for row in instances]
     candidates = (
         [_candidates(row, scores) for row, scores in zip(instances, per_instance, strict=True)] if chosen else []

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cappy_select.core.fork import starts_anew_in_child
-from cappy_select.core.limiter import Room
+from cappy_select.core.limiter import Limiter
 from cappy_select.scorer.encoding import Pair
 from cappy_select.scorer.native import refuse_at_exit
 from cappy_select.scorer.planning import next_batch
@@ -23,7 +23,7 @@ from cappy_select.scorer.planning import next_batch
 Scores = npt.NDArray[np.float32]
 Run = Callable[[Sequence[Pair]], Scores]
 
-ROOM_PAIRS = 16_384  # pairs that are encoded or waiting at a time; who comes then waits outside
+MAX_PAIRS_UNDER_WAY = 16_384  # pairs that are encoded or waiting at a time; who comes then waits outside
 _REUNION_S = 0.002
 
 
@@ -50,7 +50,7 @@ class Batcher:
 
     def start_anew(self) -> None:
         """Also in a forked child, which has neither the worker nor the callers it served."""
-        self.room = Room(ROOM_PAIRS)
+        self.limiter = Limiter(MAX_PAIRS_UNDER_WAY)
         self._jobs: list[_Job] = []  # in order of arrival
         self._changed = threading.Condition()
         self._worker: threading.Thread | None = None

@@ -239,8 +239,8 @@ class Scorer:
 
         new = [pair for pair in repeats if pair not in known]
         if new:
-            room = self._batcher.room
-            ticket = room.enter(len(new))
+            limiter = self._batcher.limiter
+            ticket = limiter.enter(len(new))
             try:
                 yield ticket
                 rows: list[Pair] = yield partial(self._encode, new, side)
@@ -255,7 +255,7 @@ class Scorer:
                     if on_progress:
                         on_progress(sum(repeats[new[row]] for row in taken))
             finally:
-                room.leave(ticket, len(new))
+                limiter.leave(ticket, len(new))
 
         found = [known[pair] for pair in window]
         return ScoredPairs(

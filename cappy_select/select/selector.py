@@ -13,11 +13,11 @@ from typing import Any, Literal, Self, TypeVar, Unpack, overload
 from pydantic import ValidationError
 
 from cappy_select.ask.complete import Complete
-from cappy_select.ask.fan_out import FanOutConfig, Gathered, fan_out, no_candidates
+from cappy_select.ask.fan_out import FanOutConfig, FanOutResult, fan_out, no_candidates
 from cappy_select.ask.in_context import InContext
 from cappy_select.ask.parameters import CallParameters, callers, check_allowed, given, owned
 from cappy_select.ask.providers import Provider, as_providers
-from cappy_select.ask.requests import Asking, as_plan
+from cappy_select.ask.requests import RequestPlanner, as_plan
 from cappy_select.ask.sampling import Plan
 from cappy_select.ask.streaming import Emit, passed_on, pieces_of
 from cappy_select.core import background
@@ -157,7 +157,7 @@ class Selector:
         self._stop_when, self._abstain_below = stop_when, abstain_below
         self._params = everyone
         needs = self._strategy.needs if isinstance(self._strategy, Needing) else frozenset()
-        self._asking = Asking(
+        self._asking = RequestPlanner(
             as_providers(models, api_key=api_key, api_base=api_base),
             asked,
             examples,
@@ -476,7 +476,7 @@ class Selector:
         return self._instruction(prompt, max(window // 2, window - longest))
 
     async def _score(
-        self, prompt: Prompt, instruction: Instruction, gathered: Gathered
+        self, prompt: Prompt, instruction: Instruction, gathered: FanOutResult
     ) -> tuple[Instruction, list[Candidate]]:
         """Score the usable candidates, reject those without a finite score."""
         usable = [candidate for candidate in gathered.candidates if candidate.rejected is None]

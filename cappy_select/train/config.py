@@ -31,19 +31,19 @@ class TrainConfig(BaseModel):
         schedule: After it: `linear` or `cosine` to 0, or `constant`.
         warmup: Share of the updates.
         weight_decay: AdamW's; norms and biases have none.
-        clip: The norm that gradients are cut to; None: not cut.
-        squared: Weight of the L2 loss.
-        ranking: Weight of the Bradley-Terry loss among the responses of a group.
+        max_grad_norm: The norm that gradients are cut to; None: not cut.
+        l2_weight: Weight of the L2 loss.
+        ranking_weight: Weight of the Bradley-Terry loss among the responses of a group.
         ranking_scale: What two scores' difference is multiplied by in it. Scores that the L2 loss keeps in [0, 1]
             differ by 1 at most, where a scale of 1 still pulls them apart.
         group_rows: Rows of a group that an update compares at most: one of the best, others drawn anew each time.
         dropout: False turns all of it off; the rates are the checkpoint's.
-        compute: What products are made in; weights, norms and softmax are fp32 always.
+        compute_dtype: What products are made in; weights, norms and softmax are fp32 always.
         remat: Compute activations anew in the backward pass: less memory, a third more work.
         seed: Of order, dropout and new weights.
-        validation_rows: Validation pairs to look at, at most, drawn by group; None: all.
-        evaluate_every: Updates between two looks at them; None: only before the first and after the last.
-        patience: Looks without a better one, after which training ends; None: never.
+        validation_rows: Validation pairs that are evaluated, at most, drawn by group; None: all.
+        evaluate_every: Updates between two evaluations on them; None: only before the first and after the last.
+        patience: Evaluations without a better one, after which training ends; None: never.
         save_every: Updates between two checkpoints.
         fsdp: Devices that share one copy of the weights; the others hold further copies.
         peak_tflops: What one device can do at most, for MFU; default: known for common GPUs and TPUs.
@@ -64,13 +64,13 @@ class TrainConfig(BaseModel):
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     warmup: float = Field(0.1, ge=0, le=1)
     weight_decay: float = Field(0.0, ge=0)
-    clip: float | None = Field(None, gt=0)
-    squared: float = Field(1.0, ge=0)
-    ranking: float = Field(0.0, ge=0)
+    max_grad_norm: float | None = Field(None, gt=0)
+    l2_weight: float = Field(1.0, ge=0)
+    ranking_weight: float = Field(0.0, ge=0)
     ranking_scale: float = Field(1.0, gt=0)
     group_rows: int = Field(8, ge=2)
     dropout: bool = True
-    compute: Literal["float32", "bfloat16"] = "float32"
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"
     remat: bool = False
     seed: int = Field(11111, ge=0, lt=2**31)
     validation_rows: int | None = Field(10_000, ge=1)
@@ -83,8 +83,8 @@ class TrainConfig(BaseModel):
 
     @model_validator(mode="after")
     def _agrees(self) -> TrainConfig:
-        if not self.squared and not self.ranking:
-            raise ValueError("squared and ranking are both 0: there is nothing to learn")
+        if not self.l2_weight and not self.ranking_weight:
+            raise ValueError("l2_weight and ranking_weight are both 0: there is nothing to learn")
         if list(self.buckets) != sorted(set(self.buckets)) or self.buckets[0] < 1:
             raise ValueError(f"buckets must ascend from at least 1, got {self.buckets}")
         return self
@@ -97,7 +97,7 @@ class TrainConfig(BaseModel):
     @property
     def width(self) -> int:
         """Rows of a unit of a batch."""
-        return self.group_rows if self.ranking else 1
+        return self.group_rows if self.ranking_weight else 1
 
     def changed(self, settings: Sequence[str]) -> TrainConfig:
         """With `KEY=VALUE` settings, values as JSON or plain text. Raises InputError naming the key."""

@@ -19,7 +19,7 @@ from flax import nnx
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cappy_select.train.attention import attention, dropped
-from cappy_select.train.products import product
+from cappy_select.train.matmul import matmul
 
 Architecture = Literal["bert", "roberta", "xlm-roberta", "mpnet"]
 Arrays = dict[str, jax.Array]
@@ -227,7 +227,7 @@ def _by_distance(table: jax.Array, tokens: int) -> jax.Array:
 
 
 def _dense(states: jax.Array, kernel: jax.Array, bias: jax.Array, compute: Any) -> jax.Array:
-    return product(states, kernel, compute) + bias.astype(states.dtype)
+    return matmul(states, kernel, compute) + bias.astype(states.dtype)
 
 
 def _norm(states: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> jax.Array:

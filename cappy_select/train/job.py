@@ -218,7 +218,7 @@ def _alone(out: Path) -> Iterator[None]:
 
 
 def _result(config: TrainConfig, fitted: Fit) -> dict[str, Any]:
-    looks = {update.step: update.evaluation for update in fitted.updates if update.evaluation is not None}
+    evaluations = {update.step: update.evaluation for update in fitted.updates if update.evaluation is not None}
     made = [update for update in fitted.updates if update.loss is not None]
     speeds = [update.tokens_per_s for update in made if update.tokens_per_s is not None]
     mfus = [update.mfu for update in made if update.mfu is not None]
@@ -226,8 +226,8 @@ def _result(config: TrainConfig, fitted: Fit) -> dict[str, Any]:
         "updates": fitted.done,
         "stopped_early": fitted.done < config.updates,
         "best_update": fitted.best,
-        "before": looks[0]._asdict() if 0 in looks else None,
-        "validation": looks[fitted.best]._asdict() if fitted.best in looks else None,
+        "before": evaluations[0]._asdict() if 0 in evaluations else None,
+        "validation": evaluations[fitted.best]._asdict() if fitted.best in evaluations else None,
         "last_loss": made[-1].loss if made else None,
         "seconds": round(sum(update.seconds or 0 for update in made), 1),
         "tokens": sum(update.tokens or 0 for update in made),

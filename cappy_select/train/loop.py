@@ -83,7 +83,7 @@ def fit(
 
     # ------------------------------------------------------------------------------------------------ what to look at
     looked = None if validation is None else Validation(validation, config.validation_rows, config.seed)
-    looks = None if validation is None else Batches(validation, batch=1, **shared)
+    evaluations = None if validation is None else Batches(validation, batch=1, **shared)
 
     def due(step: int) -> bool:
         every = config.evaluate_every
@@ -106,11 +106,15 @@ def fit(
         stopped = None
         try:
             while True:
-                if due(done) and done not in log.evaluations and looked is not None and looks is not None:
+                if due(done) and done not in log.evaluations and looked is not None and evaluations is not None:
                     try:
-                        evaluation = looked.look(looks, partial(_scores, run, state.weights, stop))
+                        evaluation = looked.look(evaluations, partial(_scores, run, state.weights, stop))
                     except DataError as error:
-                        why = "training diverged: lower learning_rate, or clip" if done else "start from another scorer"
+                        why = (
+                            "training diverged: lower learning_rate or max_grad_norm"
+                            if done
+                            else "start from another scorer"
+                        )
                         raise DataError(f"after update {done} {error}: {why}") from error
                     if best_of(competing() | {done: evaluation}) == done:
                         checkpoints.save(done, state)  # no later weights are kept than there is a state to go on from
@@ -138,7 +142,7 @@ def fit(
                 if not (math.isfinite(total) and math.isfinite(size)):
                     raise DataError(
                         f"training diverged at update {done}: the loss is {total}, the gradient's norm {size}; lower "
-                        "learning_rate, or clip"
+                        "learning_rate or max_grad_norm"
                     )
                 seconds = time.perf_counter() - began
                 mfu = None if peak is None else training_flops(start.shape, lengths) / seconds / peak / mesh.size

@@ -27,7 +27,7 @@ def schedule_of(config: TrainConfig) -> optax.Schedule:
 def optimiser_of(config: TrainConfig) -> optax.GradientTransformation:
     """Clipping, then AdamW; norms and biases do not decay."""
     adam = optax.adamw(schedule_of(config), weight_decay=config.weight_decay, mask=_decays)
-    return adam if config.clip is None else optax.chain(optax.clip_by_global_norm(config.clip), adam)
+    return adam if config.max_grad_norm is None else optax.chain(optax.clip_by_global_norm(config.max_grad_norm), adam)
 
 
 def _decays(weights: Any) -> Any:

@@ -18,8 +18,8 @@ def plot_training(updates: Sequence[Update], best: int | None, file: Path) -> No
     except ModuleNotFoundError as error:
         raise MissingExtra("train", "the plot of a training run", "matplotlib") from error
     losses = [(update.step, update.loss) for update in updates if update.loss is not None]
-    looks = {update.step: update.evaluation for update in updates if update.evaluation is not None}
-    chosen = {step: look for step, look in looks.items() if look.accuracy is not None}
+    evaluations = {update.step: update.evaluation for update in updates if update.evaluation is not None}
+    chosen = {step: look for step, look in evaluations.items() if look.accuracy is not None}
     figure = Figure(figsize=(8, 6 if chosen else 3.5), layout="constrained")
     axes = figure.subplots(2 if chosen else 1, 1, sharex=True, squeeze=False)[:, 0]
     steps, values = np.array([step for step, _ in losses]), np.array([value for _, value in losses])
@@ -28,10 +28,10 @@ def plot_training(updates: Sequence[Update], best: int | None, file: Path) -> No
     if len(values) >= window:
         mean = np.convolve(values, np.ones(window) / window, mode="valid")
         axes[0].plot(steps[window - 1 :], mean, color="tab:blue", label=f"training, mean of {window}")
-    if looks:
+    if evaluations:
         axes[0].plot(
-            list(looks),
-            [look.loss for look in looks.values()],
+            list(evaluations),
+            [look.loss for look in evaluations.values()],
             "o-",
             color="tab:orange",
             label="validation, squared error",

@@ -57,7 +57,7 @@ def compiled(
     config: TrainConfig, shape: EncoderConfig, optimiser: optax.GradientTransformation, mesh: Mesh
 ) -> Compiled:
     """The functions for one run."""
-    compute = jnp.dtype(config.compute)
+    compute = jnp.dtype(config.compute_dtype)
     graph = nnx.graphdef(nnx.eval_shape(lambda: Encoder(shape, jax.random.key(0), compute=compute, remat=config.remat)))
     shapes = parameter_shapes(shape)
     layout = weights_sharding(mesh, shapes)
@@ -70,8 +70,8 @@ def compiled(
     def loss_of(others: Weights, words: jax.Array, word: jax.Array, batch: Any, counts: Any, key: Any) -> jax.Array:
         scores = scored(others | {"word": word}, batch, key, words)
         part = sums(scores, batch.scores, batch.weights, config.ranking_scale)
-        squared = config.squared * part.squared / counts[0]
-        return jnp.add(squared, config.ranking * part.ranking / jnp.maximum(counts[1], 1))
+        squared = config.l2_weight * part.squared / counts[0]
+        return jnp.add(squared, config.ranking_weight * part.ranking / jnp.maximum(counts[1], 1))
 
     def gradient(weights: Weights, gradients: Weights, batch: Any, counts: Any, key: Any) -> tuple[Weights, jax.Array]:
         dropout = None

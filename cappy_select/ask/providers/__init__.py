@@ -93,7 +93,7 @@ class Guarding(Protocol):
 class Windowed(Protocol):
     """A provider that knows how long a prompt may be, so that in-context examples are fitted into it."""
 
-    def prompt_room(self, max_tokens: int | None) -> int | None:
+    def max_prompt_tokens(self, max_tokens: int | None) -> int | None:
         """Tokens that a prompt may have when the answer may have `max_tokens`; None when unknown."""
         ...
 

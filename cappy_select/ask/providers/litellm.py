@@ -209,7 +209,7 @@ class LiteLLMProvider:
 
             response.make_call = made
 
-    def prompt_room(self, max_tokens: int | None) -> int | None:
+    def max_prompt_tokens(self, max_tokens: int | None) -> int | None:
         """Tokens that a prompt may have, by LiteLLM's list, which counts answers apart; None for a model not on it."""
         try:
             known = self._litellm.get_model_info(self._model).get("max_input_tokens")

@@ -103,7 +103,7 @@ class OpenAIProvider:
         """What is neither OpenAI's common parameter nor in `supports`."""
         return frozenset(params.keys() - self._supports)
 
-    def prompt_room(self, max_tokens: int | None) -> int | None:
+    def max_prompt_tokens(self, max_tokens: int | None) -> int | None:
         """The `context_window` given, less the answer; None when none was given."""
         own = self._params.get("max_tokens") or self._params.get("max_completion_tokens") or 0
         return None if self._context_window is None else self._context_window - (max_tokens or own)

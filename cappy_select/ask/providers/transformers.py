@@ -111,7 +111,7 @@ class TransformersProvider:
         """Nothing but what is no sampling parameter."""
         return frozenset(params.keys() - PARAMETERS - {"n", "logprobs"})
 
-    def prompt_room(self, max_tokens: int | None) -> int:
+    def max_prompt_tokens(self, max_tokens: int | None) -> int:
         """Tokens that a prompt may have: a causal model's answer needs room in the same window."""
         answer = max_tokens or self._params.get("max_tokens") or _DEFAULT_MAX_TOKENS
         room = self._window - (0 if self._seq2seq else answer)

@@ -10,7 +10,7 @@ import typer
 from cappy_select.cli.output import ApiBase, Json, note, one_line, print_json
 from cappy_select.cli.sample import limits_of, with_progress
 from cappy_select.cli.select import dollars
-from cappy_select.data.errands import Outcome
+from cappy_select.data.bulk import Outcome
 from cappy_select.data.judge import Judge
 from cappy_select.data.store import SampleStore
 

@@ -10,7 +10,7 @@ import typer
 from cappy_select.cli.output import Json, note, note_problems, one_line, print_json, print_table
 from cappy_select.core.errors import InputError, MissingExtra
 from cappy_select.core.terminal import harmless
-from cappy_select.data.dealing import SCORE_BINS
+from cappy_select.data.sharding import SCORE_BINS
 from cappy_select.data.steps import WINDOW
 from cappy_select.data.summary import STEP, Summary, summary_of
 

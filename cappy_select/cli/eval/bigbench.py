@@ -31,7 +31,7 @@ from cappy_select.cli.output import (
 from cappy_select.cli.sample import limits_of, with_progress
 from cappy_select.core.errors import InputError
 from cappy_select.core.json_text import loads
-from cappy_select.data.errands import Limits
+from cappy_select.data.bulk import Limits
 from cappy_select.data.instances import Instance
 from cappy_select.data.readers import READERS, sniff
 from cappy_select.data.records import Problems
@@ -211,7 +211,7 @@ def _ask(
         lambda: instances, [provider], store, plan=plan, examples=examples, limits=limits, logprobs=logprobs
     )
     label = f"{provider.model}{', in context' if examples else ''}"
-    outcome = with_progress(label, sampler.run, sum(row.samples for row in sampler.outlook()))
+    outcome = with_progress(label, sampler.run, sum(row.samples for row in sampler.estimate()))
     for why in outcome.stopped.values():
         note(f"{label}: stopped: {one_line(why, 300)}")
     return bool(outcome.stopped)

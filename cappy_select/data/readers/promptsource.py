@@ -8,9 +8,9 @@ from pathlib import Path
 
 from cappy_select.core.errors import InputError
 from cappy_select.data.instances import Instance, as_instance
-from cappy_select.data.readers.draws import Draw
 from cappy_select.data.readers.prompt_templates import Template, Templates, find_templates
 from cappy_select.data.readers.rendering import TEXT_LENGTH, Renderer
+from cappy_select.data.readers.subsample import Draw
 from cappy_select.data.readers.tables import Row, Source, as_table, row_id
 from cappy_select.data.records import Problems
 

@@ -15,9 +15,9 @@ from cappy_select.data.instances import Instance
 from cappy_select.data.labels import rouge_l_batch
 from cappy_select.data.sources import BIGBENCH_45
 from cappy_select.data.store import key_of
+from cappy_select.evaluate.baselines import baselines_of
 from cappy_select.evaluate.bigbench.answers import KINDS, Answered, kind_of
 from cappy_select.evaluate.intervals import Interval, paired, stratified
-from cappy_select.evaluate.ways import ways_of
 from cappy_select.scorer import Scorer
 
 Floats = npt.NDArray[np.float64]
@@ -226,7 +226,7 @@ def _values(
         quality = np.split(np.array(rouge_l_batch([response for _, response in pairs], references)), ends)
     scored = {name: scorer.score_detailed(pairs, on_progress=advance) for name, scorer in scorers.items()}
     scores = {name: np.split(found.scores, ends) for name, found in scored.items()}
-    values = ways_of(rows, quality, scores)
+    values = baselines_of(rows, quality, scores)
     kinds = [[kind_of(answer) for answer in row.candidates] for row in rows]
     for kind in KINDS:
         if all(kind in row for row in kinds):

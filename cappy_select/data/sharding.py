@@ -19,10 +19,10 @@ from cappy_select.data.partitions import Figures, append_rows, read_rows
 from cappy_select.data.records import parquet_module
 from cappy_select.data.steps import PAIRED, SIDES
 
-DEALT, WRITTEN = "dealt", "written"
+SHARDED, WRITTEN = "sharded", "written"
 
 
-class Deal(NamedTuple):
+class Sharding(NamedTuple):
     """What the last two steps share: how many training rows of each task a partition gives, and the shards."""
 
     work: Path
@@ -31,7 +31,7 @@ class Deal(NamedTuple):
     shards: tuple[int, int]  # train, validation
 
 
-def deal(shared: Deal, number: int, out: Path) -> Figures:
+def shard(shared: Sharding, number: int, out: Path) -> Figures:
     """Choose the partition's rows, whole questions first; repeat or cut them; deal them to the shards."""
     import pyarrow as pa
 
@@ -52,11 +52,11 @@ def deal(shared: Deal, number: int, out: Path) -> Figures:
             chosen.append(taken)
             keys.append(key[taken] + np.uint64(copy * _GOLDEN % 2**64))
             if sum(map(len, chosen)) >= _AT_ONCE:
-                _deal_out(table, SIDES[0], shared.shards[0], chosen, keys, out)
+                _spread(table, SIDES[0], shared.shards[0], chosen, keys, out)
                 chosen, keys = [], []
-    _deal_out(table, SIDES[0], shared.shards[0], chosen, keys, out)
+    _spread(table, SIDES[0], shared.shards[0], chosen, keys, out)
     held_out = np.flatnonzero(~training)
-    _deal_out(table, SIDES[1], shared.shards[1], [held_out], [key[held_out]], out)
+    _spread(table, SIDES[1], shared.shards[1], [held_out], [key[held_out]], out)
     return {}
 
 
@@ -66,7 +66,7 @@ _Rows = npt.NDArray[np.int64]
 _Keys = npt.NDArray[np.uint64]
 
 
-def _deal_out(table: Any, side: str, shards: int, chosen: list[_Rows], keys: list[_Keys], out: Path) -> None:
+def _spread(table: Any, side: str, shards: int, chosen: list[_Rows], keys: list[_Keys], out: Path) -> None:
     import pyarrow as pa
 
     places, order = np.concatenate([np.zeros(0, np.int64), *chosen]), np.concatenate([np.zeros(0, np.uint64), *keys])
@@ -79,12 +79,12 @@ def _deal_out(table: Any, side: str, shards: int, chosen: list[_Rows], keys: lis
             append_rows(out / f"{side}-{number}.arrow", rows.append_column("key", pa.array(order[mine])))
 
 
-def write(shared: Deal, number: int, out: Path) -> Figures:
+def write(shared: Sharding, number: int, out: Path) -> Figures:
     """Shuffle one shard and write it. The training shards come first."""
     import pyarrow as pa
 
     side, shard = (SIDES[0], number) if number < shared.shards[0] else (SIDES[1], number - shared.shards[0])
-    folders = [shared.work / DEALT / str(partition) for partition in range(shared.partitions)]
+    folders = [shared.work / SHARDED / str(partition) for partition in range(shared.partitions)]
     table = pa.concat_tables(read_rows([folder / f"{side}-{shard}.arrow" for folder in folders]) or [_nothing()])
     table = table.take(pa.array(np.argsort(table.column("key").to_numpy(), kind="stable")))
     tokens = np.bincount(table.column("tokens").to_numpy(), minlength=1)

@@ -1,4 +1,4 @@
-"""Ways to pick one of several answers, and the quality of what each picks, prompt by prompt."""
+"""The baselines: ways to pick one of several answers, and the quality of what each picks, prompt by prompt."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Floats = npt.NDArray[np.float64]
 Scores = Sequence[npt.NDArray[np.float32]]
 
 
-def ways_of(
+def baselines_of(
     rows: Sequence[RecordedInstance], quality: Sequence[Floats], scores: Mapping[str, Scores]
 ) -> dict[str, Floats]:
     """float64[rows] by way: `first`, `random` (the expectation), `longest`, `best_single`, what can be of `vote`,

@@ -65,7 +65,7 @@ class Limits(BaseModel):
         return FanOutConfig(deadline_s=self.timeout_s, max_retries=self.max_retries, max_concurrency=self.concurrency)
 
 
-class Errand(NamedTuple):
+class BulkCall(NamedTuple):
     """A call, and what to do with what it brings. `keep` and `fail` run in a thread.
 
     `keep` gets an answer, and its number among those asked of the model; within one transaction of the store. `fail`
@@ -79,7 +79,7 @@ class Errand(NamedTuple):
 
 @dataclass
 class Outcome:
-    """What became of a run of errands. `stopped` says, by model, why not all of its calls were made.
+    """What became of a run of bulk calls. `stopped` says, by model, why not all of its calls were made.
 
     `cost` is dollars, None when a price is unknown; a call whose end is not known counts as what was promised for it.
     """
@@ -93,13 +93,13 @@ class Outcome:
 OnProgress = Callable[[Outcome], None]
 
 
-async def run_errands(
-    lines: Sequence[tuple[str, Iterable[Errand]]], limits: Limits, store: SampleStore, *, on_progress: OnProgress
+async def run_bulk(
+    by_model: Sequence[tuple[str, Iterable[BulkCall]]], limits: Limits, store: SampleStore, *, on_progress: OnProgress
 ) -> Outcome:
-    """Do all errands, those of each line (a model and its errands) in order, the lines side by side.
+    """Make all calls, those of each model in order, the models side by side.
 
     Args:
-        lines: The errands are made as they are needed, so there may be any number.
+        by_model: The bulk calls are made as they are needed, so there may be any number.
         limits: What may be done. What was spent in the store before counts towards the money.
         store: Gets the bills.
         on_progress: Called whenever a call has ended.
@@ -109,8 +109,8 @@ async def run_errands(
     outcome = Outcome()
     budget = Budget(limits.max_cost, spent=store.spent_towards(limits.max_cost))
     tasks = [
-        asyncio.create_task(_Line(model, limits, budget, store, outcome, on_progress).run(errands))
-        for model, errands in lines
+        asyncio.create_task(_ModelCalls(model, limits, budget, store, outcome, on_progress).run(bulk_calls))
+        for model, bulk_calls in by_model
     ]
     try:
         await asyncio.gather(*tasks)
@@ -122,7 +122,7 @@ async def run_errands(
 
 
 class _Keeper:
-    """An errand's provider, which keeps what it brings before it gives its place to another call.
+    """A bulk call's provider, which keeps what it brings before it gives its place to another call.
 
     Each attempt is promised on the budget and noted in the store before it is made, so that one whose end nobody
     sees, for the process is killed, counts as what it may have cost.
@@ -130,13 +130,13 @@ class _Keeper:
 
     def __init__(
         self,
-        errand: Errand,
+        bulk_call: BulkCall,
         store: SampleStore,
         budget: Budget,
         promise_of: Callable[[Call], float | None],
         promised: float | None,
     ) -> None:
-        self._errand, self._store, self._budget, self._promise_of = errand, store, budget, promise_of
+        self._bulk_call, self._store, self._budget, self._promise_of = bulk_call, store, budget, promise_of
         self._first: list[float | None] = [promised]  # for the first attempt, set aside already
         self._costs: list[float | None] = []  # that count, by attempt
         self.kept = 0
@@ -146,7 +146,7 @@ class _Keeper:
 
     @property
     def model(self) -> str:
-        return self._errand.call.provider.model
+        return self._bulk_call.call.provider.model
 
     @property
     def cost(self) -> float | None:
@@ -154,10 +154,10 @@ class _Keeper:
         return total_cost(self._costs)
 
     def price(self, usage: Usage) -> float | None:
-        return price_of(self._errand.call.provider, usage)
+        return price_of(self._bulk_call.call.provider, usage)
 
     async def complete(self, request: Request) -> list[Candidate]:
-        call = replace(self._errand.call, request=request)
+        call = replace(self._bulk_call.call, request=request)
         promised = await self._promise(call)
         attempt, counts = len(self._costs), estimated_bill(call).cost if promised is None else promised
         self._costs.append(counts)
@@ -202,7 +202,7 @@ class _Keeper:
             return await asyncio.shield(asyncio.to_thread(task))
         except Exception as error:  # ours, not the provider's: asking again would be paid for, and lost, again
             self.error = error
-            raise error_of(self._errand.call, "bad_request", f"not kept: {error}") from error
+            raise error_of(self._bulk_call.call, "bad_request", f"not kept: {error}") from error
 
     def _keep(self, answers: Sequence[Candidate], request: Request, number: int | None, counts: float | None) -> None:
         """Keep each answer that can be kept, and what was paid beside those, all at once."""
@@ -212,12 +212,12 @@ class _Keeper:
                 if answer.cost is None and counts is not None:  # its figures were none: its share of what counts
                     answer = answer.model_copy(update={"cost": counts / len(answers)})
                 try:
-                    self._errand.keep(answer, request.sample + place)
+                    self._bulk_call.keep(answer, request.sample + place)
                 except DataError:
                     raise
                 except Exception as error:  # one that the store can't hold is lost alone
                     why = f"the answer can't be kept: {type(error).__name__}: {error}"
-                    self.not_kept.append(error_of(self._errand.call, "invalid_response", why))
+                    self.not_kept.append(error_of(self._bulk_call.call, "invalid_response", why))
                 else:
                     paid.append(answer.cost)
             # An answer without a price is stored as such: that the sum is unknown need not be said twice.
@@ -232,8 +232,8 @@ async def _all_can_win(answers: Sequence[tuple[Candidate, Request]], seconds: fl
     return [candidate for candidate, _ in answers]
 
 
-class _Line:
-    """One model's errands."""
+class _ModelCalls:
+    """One model's bulk calls."""
 
     def __init__(
         self,
@@ -251,22 +251,22 @@ class _Line:
         self._dearest = 0.0
         self._next_turn = 0.0
 
-    async def run(self, errands: Iterable[Errand]) -> None:
+    async def run(self, bulk_calls: Iterable[BulkCall]) -> None:
         running: set[asyncio.Task[None]] = set()
         try:
-            for errand in errands:
+            for bulk_call in bulk_calls:
                 if len(running) >= self._limits.concurrency:
                     running = await _some_ended(running)
                 if self._model in self._outcome.stopped:
                     break
-                promised = self._promised(errand.call)
+                promised = self._promised(bulk_call.call)
                 while (refusal := self._budget.promise(promised or 0.0)) and self._budget.under_way:
                     running = await _some_ended(running)  # what it cost less than promised may do
                 if refusal:
                     self._outcome.stopped[self._model] = refusal
                     break
                 await self._turn()
-                running.add(asyncio.create_task(self._do(errand, promised)))
+                running.add(asyncio.create_task(self._do(bulk_call, promised)))
                 await asyncio.sleep(0)
             while running:
                 running = await _some_ended(running)
@@ -293,10 +293,10 @@ class _Line:
             self._next_turn = at + 60 / self._limits.per_minute
             await asyncio.sleep(at - now)
 
-    async def _do(self, errand: Errand, promised: float | None) -> None:
-        keeper = _Keeper(errand, self._store, self._budget, self._promised, promised)
+    async def _do(self, bulk_call: BulkCall, promised: float | None) -> None:
+        keeper = _Keeper(bulk_call, self._store, self._budget, self._promised, promised)
         try:
-            gathered = await fan_out([replace(errand.call, provider=keeper)], self._config, judge=_all_can_win)
+            gathered = await fan_out([replace(bulk_call.call, provider=keeper)], self._config, judge=_all_can_win)
             failures = [ProviderError(f.message, kind=f.kind, model=f.model) for f in gathered.failures]
         except NoCandidates as error:
             failures = [failure for failure in error.exceptions if isinstance(failure, ProviderError)]
@@ -307,7 +307,7 @@ class _Line:
         failures += keeper.not_kept
         self._dearest = max(self._dearest, keeper.dearest)
         if failures:
-            await asyncio.shield(asyncio.to_thread(errand.fail, failures))
+            await asyncio.shield(asyncio.to_thread(bulk_call.fail, failures))
         self._note(keeper.kept, failures, keeper.cost)
 
     def _note(self, brought: int, failures: Sequence[ProviderError], cost: float | None) -> None:
@@ -334,7 +334,7 @@ def likely_price(call: Call) -> float | None:
 
 
 async def _some_ended(running: set[asyncio.Task[None]]) -> set[asyncio.Task[None]]:
-    """Those that still run, once some ended; if there are none, those of another line may have."""
+    """Those that still run, once some ended; if there are none, those of another model may have."""
     if not running:
         await asyncio.sleep(_PATIENCE_S)
         return running

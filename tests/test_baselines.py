@@ -9,7 +9,7 @@ import pytest
 
 from cappy_select.ask.recorded import Recorded, RecordedInstance
 from cappy_select.core.types import Candidate
-from cappy_select.evaluate.ways import best_model_of, ways_of
+from cappy_select.evaluate.baselines import baselines_of, best_model_of
 from cappy_select.select.strategies import WeightedVote
 
 NAN = float("nan")
@@ -31,7 +31,7 @@ def marked(count):
 
 def ways(row, *, scores=None, quality=None):
     """What each way makes of one prompt: the place of the answer it takes (the means of places for `random`)."""
-    found = ways_of(
+    found = baselines_of(
         [row],
         [marked(len(row.candidates)) if quality is None else np.array(quality, float)],
         {} if scores is None else {"cappy": [np.array(scores, np.float32)]},
@@ -55,7 +55,7 @@ def test_every_way_has_a_value_for_every_prompt():
         prompt("x", logprob_sum=[-1], logprob_mean=[-1]),
     ]
     quality = [np.array([0.0, 1.0]), np.array([0.5])]
-    found = ways_of(rows, quality, {"one": [np.array([0, 1], np.float32), np.array([0], np.float32)]})
+    found = baselines_of(rows, quality, {"one": [np.array([0, 1], np.float32), np.array([0], np.float32)]})
     assert list(found) == [
         "first", "random", "longest", "best_single", "vote", "self_sum", "self_mean", "one", "one_vote", "oracle",
     ]  # fmt: skip
@@ -68,7 +68,7 @@ def test_the_best_single_model_counts_by_its_first_answers_and_a_missing_one_is_
     quality = [np.array([0.0, 1.0, 0.5]), np.array([0.5]), np.array([1.0, 0.75])]
     # a: 0, -, 0.75; b: 0.5, 0.5, -; c: -, -, 1
     assert best_model_of(rows, quality) == "b"
-    assert ways_of(rows, quality, {})["best_single"].tolist() == [0.5, 0.5, 0.0]
+    assert baselines_of(rows, quality, {})["best_single"].tolist() == [0.5, 0.5, 0.0]
 
 
 def test_of_equally_good_models_the_earlier_is_the_best():
@@ -98,7 +98,7 @@ def test_without_a_majority_in_half_of_the_prompts_there_is_no_vote():
     scores, quality = np.array([0, 1], np.float32), np.array([0.0, 1.0])
 
     def names(*rows):
-        return ways_of(rows, [quality] * len(rows), {"cappy": [scores] * len(rows)}).keys()
+        return baselines_of(rows, [quality] * len(rows), {"cappy": [scores] * len(rows)}).keys()
 
     assert {"vote", "cappy_vote"} <= names(alike, different)
     assert not {"vote", "cappy_vote"} & names(alike, different, different)

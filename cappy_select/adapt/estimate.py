@@ -13,7 +13,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from cappy_select.adapt.config import AdaptConfig
-from cappy_select.adapt.examples import dealt
+from cappy_select.adapt.examples import of_side
 from cappy_select.adapt.folder import HELD_OUT, STORE, TRAIN, asked_of, state_of
 from cappy_select.adapt.run import base_bundle, check
 from cappy_select.adapt.sampling import Side, prepare, sampler_of
@@ -22,9 +22,9 @@ from cappy_select.ask.requests import as_plan
 from cappy_select.ask.sampling import token_limit
 from cappy_select.bundle.bundle import Bundle
 from cappy_select.core.types import total_cost
-from cappy_select.data.errands import ASSUMED_TOKENS, Limits
+from cappy_select.data.bulk import ASSUMED_TOKENS, Limits
 from cappy_select.data.records import Problems
-from cappy_select.data.sample import Outlook
+from cappy_select.data.sample import Estimate
 from cappy_select.data.store import SampleStore
 from cappy_select.scorer.encoding import PairEncoder
 from cappy_select.train.config import TrainConfig
@@ -48,7 +48,7 @@ class ModelOutlook(BaseModel):
     cost: float | None
 
 
-class AdaptOutlook(BaseModel):
+class AdaptEstimate(BaseModel):
     """The whole: dollars are None when a price is unknown, minutes are rough."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -65,7 +65,7 @@ class AdaptOutlook(BaseModel):
     left_out: int
 
 
-def outlook(
+def estimate(
     examples: Sequence[str | Path],
     out: str | Path,
     config: AdaptConfig,
@@ -76,7 +76,7 @@ def outlook(
     limits: Limits | None = None,
     api_base: str | None = None,
     strict: bool = False,
-) -> AdaptOutlook:
+) -> AdaptEstimate:
     """What `adapt` would take with the same arguments. Asks nothing and writes nothing."""
     check(examples, config, recorded)
     limits, fields = limits or Limits(), fields or {}
@@ -91,14 +91,14 @@ def outlook(
             config, scratch, store, examples, recorded, problems, fields=fields, limit=limit, taken_in=there
         )  # fmt: skip
         closed = begun is not None and begun["sampled"] is not None  # nobody is asked any more
-        asked = [] if closed or not config.models else sampler_of(config, scratch, store, limits, api_base).outlook()
+        asked = [] if closed or not config.models else sampler_of(config, scratch, store, limits, api_base).estimate()
         base = base_bundle(config, scratch)
         lengths = _lengths(config, scratch, store, asked, sides, base)
         groups = max(1, round(sides[TRAIN].examples * (1 - config.validation)))
         plan = training_config(config, scratch, base.path, base.manifest.max_length, groups, 8)
         training_s = _training_s(plan, lengths, len(lengths) / sides[TRAIN].examples)
     calls = sum(row.calls for row in asked)
-    return AdaptOutlook(
+    return AdaptEstimate(
         train=sides[TRAIN].examples,
         held_out=sides[HELD_OUT].examples,
         models=tuple(
@@ -125,7 +125,7 @@ def _lengths(
     config: AdaptConfig,
     folder: Path,
     store: SampleStore,
-    asked: Sequence[Outlook],
+    asked: Sequence[Estimate],
     sides: Mapping[Path, Side],
     base: Bundle,
 ) -> npt.NDArray[np.int64]:
@@ -139,7 +139,7 @@ def _lengths(
     train = sides[TRAIN]
     references = uses_references(config, train.judged, train.samples + coming * train.examples)
     found: list[int] = []
-    for row in dealt(folder, TRAIN):
+    for row in of_side(folder, TRAIN):
         texts = list({each.sample.response for each in store.samples(row)})
         if references:
             texts += [*row.references, *(row.choices or row.references), *row.negatives]

@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from cappy_select import Candidate, NoCandidates, ProviderError, Request
-from cappy_select.ask.breaker import Budget, Lane
+from cappy_select.ask.breaker import Budget, CircuitBreaker
 from cappy_select.ask.calls import Call
 from cappy_select.ask.fan_out import FanOutConfig, fan_out
 
@@ -23,57 +23,58 @@ class Clock:
 
 def test_a_provider_that_keeps_failing_is_left_alone_then_tried_once():
     clock = Clock()
-    lane = Lane(9, 3, 30.0, clock)
+    breaker = CircuitBreaker(9, 3, 30.0, clock)
     for _ in range(2):
-        lane.ended(DOWN)
-    assert lane.admit() == (None, False)
-    lane.ended(DOWN)
-    assert not lane.is_open
+        breaker.ended(DOWN)
+    assert breaker.admit() == (None, False)
+    breaker.ended(DOWN)
+    assert not breaker.is_open
     assert (
-        lane.admit().refusal == "it failed 3 times in a row (last: server: a 500) and is left alone for another 30.0 s"
+        breaker.admit().refusal
+        == "it failed 3 times in a row (last: server: a 500) and is left alone for another 30.0 s"
     )
     clock.now += 31
-    assert lane.is_open
-    assert lane.admit() == (None, True)
-    assert "left alone" in lane.admit().refusal  # while the trial is under way
-    lane.ended(None)
-    assert lane.admit() == (None, False)
+    assert breaker.is_open
+    assert breaker.admit() == (None, True)
+    assert "left alone" in breaker.admit().refusal  # while the trial is under way
+    breaker.ended(None)
+    assert breaker.admit() == (None, False)
 
 
 def test_a_failed_trial_closes_it_again_and_a_success_in_between_forgives():
     clock = Clock()
-    lane = Lane(9, 2, 30.0, clock)
-    lane.ended(DOWN)
-    lane.ended(None)
-    lane.ended(DOWN)
-    assert lane.admit().refusal is None
-    lane.ended(DOWN)
+    breaker = CircuitBreaker(9, 2, 30.0, clock)
+    breaker.ended(DOWN)
+    breaker.ended(None)
+    breaker.ended(DOWN)
+    assert breaker.admit().refusal is None
+    breaker.ended(DOWN)
     clock.now += 31
-    assert lane.admit().trial
-    lane.ended(DOWN)
-    assert "3 times in a row" in lane.admit().refusal
+    assert breaker.admit().trial
+    breaker.ended(DOWN)
+    assert "3 times in a row" in breaker.admit().refusal
 
 
 @pytest.mark.parametrize("kind", ["bad_request", "content_policy", "context_window"])
 def test_what_is_wrong_with_a_prompt_shows_that_the_provider_is_there(kind):
     clock = Clock()
-    lane = Lane(9, 1, 30.0, clock)
-    lane.ended(DOWN)
+    breaker = CircuitBreaker(9, 1, 30.0, clock)
+    breaker.ended(DOWN)
     clock.now += 31
-    assert lane.admit().trial
-    lane.ended(ProviderError("no", kind=kind, model="m"))
-    assert lane.is_open
-    assert lane.admit() == (None, False)
+    assert breaker.admit().trial
+    breaker.ended(ProviderError("no", kind=kind, model="m"))
+    assert breaker.is_open
+    assert breaker.admit() == (None, False)
 
 
 def test_an_abandoned_trial_leaves_the_next_call_to_try():
     clock = Clock()
-    lane = Lane(9, 1, 30.0, clock)
-    lane.ended(DOWN)
+    breaker = CircuitBreaker(9, 1, 30.0, clock)
+    breaker.ended(DOWN)
     clock.now += 31
-    assert lane.admit().trial
-    lane.abandoned()
-    assert lane.admit().trial
+    assert breaker.admit().trial
+    breaker.abandoned()
+    assert breaker.admit().trial
 
 
 class Counting:
@@ -90,12 +91,12 @@ class Counting:
         return [Candidate(model="counting", message={"content": "yes"}, cost=0.25)]
 
 
-def test_a_lane_bounds_the_calls_of_all_threads_and_loops_and_loses_no_place():
-    provider, lane = Counting(), Lane(3, 5, 1.0)
+def test_a_breaker_bounds_the_calls_of_all_threads_and_loops_and_loses_no_place():
+    provider, breaker = Counting(), CircuitBreaker(3, 5, 1.0)
     config = FanOutConfig(deadline_s=20)
 
     def work():
-        gathered = asyncio.run(fan_out([Call(provider, ASK, lane)] * 10, config))
+        gathered = asyncio.run(fan_out([Call(provider, ASK, breaker)] * 10, config))
         assert len(gathered.candidates) == 10
 
     threads = [threading.Thread(target=work) for _ in range(4)]
@@ -105,19 +106,19 @@ def test_a_lane_bounds_the_calls_of_all_threads_and_loops_and_loses_no_place():
         thread.join()
     assert provider.calls == 40
     assert provider.most <= 3
-    assert lane._room._free == 3
+    assert breaker._limiter._free == 3
 
 
 async def test_a_caller_who_gives_up_gives_back_its_place():
-    provider, lane = Counting(), Lane(1, 5, 1.0)
-    tasks = [asyncio.create_task(fan_out([Call(provider, ASK, lane)] * 5, FanOutConfig())) for _ in range(10)]
+    provider, breaker = Counting(), CircuitBreaker(1, 5, 1.0)
+    tasks = [asyncio.create_task(fan_out([Call(provider, ASK, breaker)] * 5, FanOutConfig())) for _ in range(10)]
     await asyncio.sleep(0.01)
     for task in tasks[:9]:
         task.cancel()
     await asyncio.wait(tasks)
     assert len(tasks[9].result().candidates) == 5
-    assert lane._room._free == 1
-    assert not lane._room._queue
+    assert breaker._limiter._free == 1
+    assert not breaker._limiter._queue
 
 
 def test_a_budget_keeps_money_for_calls_under_way():
@@ -147,7 +148,7 @@ class Down:
 async def test_a_provider_in_its_pause_is_not_asked_while_another_is_there():
     down, fine = Down(), Counting()
     config = FanOutConfig(cool_down_after=2, max_retries=0)
-    bad, good = config.lane(), config.lane()
+    bad, good = config.breaker(), config.breaker()
     calls = [Call(down, ASK, bad), Call(fine, ASK, good)]
     kinds = [(await fan_out(calls, config)).failures[0].kind for _ in range(4)]
     assert kinds == ["server", "server", "unavailable", "unavailable"]
@@ -160,10 +161,10 @@ async def test_a_provider_in_its_pause_is_not_asked_while_another_is_there():
 async def test_the_last_one_standing_is_asked_whatever_it_did():
     down = Down()
     config = FanOutConfig(cool_down_after=1, max_retries=0)
-    lane = config.lane()
+    breaker = config.breaker()
     for _ in range(3):
         with pytest.raises(NoCandidates) as caught:
-            await fan_out([Call(down, ASK, lane)], config)
+            await fan_out([Call(down, ASK, breaker)], config)
         assert "a 500" in str(caught.value)
     assert down.calls == 3
 
@@ -180,22 +181,22 @@ class Hanging:
 async def test_a_provider_that_hangs_is_left_alone_too():
     hanging, fine = Hanging(), Counting()
     config = FanOutConfig(cool_down_after=2, deadline_s=0.3)
-    bad, good = config.lane(), config.lane()
+    bad, good = config.breaker(), config.breaker()
     calls = [Call(hanging, ASK, bad), Call(fine, ASK, good)]
     kinds = [(await fan_out(calls, config)).failures[0].kind for _ in range(4)]
     assert kinds == ["timeout", "timeout", "unavailable", "unavailable"]
     patient = FanOutConfig(cool_down_after=1, grace_s=0.2)
-    lane = patient.lane()
+    breaker = patient.breaker()
     for _ in range(2):  # cut off because it was not needed: that says nothing
-        await fan_out([Call(hanging, ASK, lane), Call(fine, ASK, good)], patient)
-        assert lane.is_open
+        await fan_out([Call(hanging, ASK, breaker), Call(fine, ASK, good)], patient)
+        assert breaker.is_open
 
 
 async def test_calls_that_wait_their_turn_are_not_made_once_it_is_left_alone():
     down, fine = Down(), Counting()
     config = FanOutConfig(cool_down_after=3, max_retries=0, max_concurrency=1)
-    bad = config.lane()
-    gathered = await fan_out([*[Call(down, ASK, bad)] * 20, Call(fine, ASK, config.lane())], config)
+    bad = config.breaker()
+    gathered = await fan_out([*[Call(down, ASK, bad)] * 20, Call(fine, ASK, config.breaker())], config)
     assert down.calls == 3
     assert [f.kind for f in gathered.failures] == ["server"] * 3 + ["unavailable"] * 17
 
@@ -203,7 +204,7 @@ async def test_calls_that_wait_their_turn_are_not_made_once_it_is_left_alone():
 async def test_a_cancelled_trial_gives_the_next_call_its_chance():
     clock = Clock()
     hanging, fine = Hanging(), Counting()
-    bad, good = Lane(9, 1, 30.0, clock), Lane(9, 1, 30.0, clock)
+    bad, good = CircuitBreaker(9, 1, 30.0, clock), CircuitBreaker(9, 1, 30.0, clock)
     bad.ended(DOWN)
     clock.now += 31
     calls = [Call(hanging, ASK, bad), Call(fine, ASK, good)]
@@ -215,7 +216,7 @@ async def test_a_cancelled_trial_gives_the_next_call_its_chance():
 async def test_a_trial_that_fails_after_its_retries_starts_the_pause_again():
     clock = Clock()
     down, fine = Down(), Counting()
-    bad, good = Lane(9, 1, 30.0, clock), Lane(9, 1, 30.0, clock)
+    bad, good = CircuitBreaker(9, 1, 30.0, clock), CircuitBreaker(9, 1, 30.0, clock)
     bad.ended(DOWN)
     calls = [Call(down, ASK, bad), Call(fine, ASK, good)]
     for _ in range(2):

@@ -317,7 +317,7 @@ async def test_a_server_that_ignores_n_is_asked_again_for_the_rest():
     assert [c.text for c in gathered.candidates] == [*(f"answer {k}" for k in range(4)), "answer 0", "answer 1"]
     assert [c.sampling.get("seed") for c in gathered.candidates] == [7, 8, 9, 10, None, None]
     assert gathered.candidates[0].sampling == {"seed": 7, "temperature": 0.5}
-    assert not call.lane.gives_n
+    assert not call.breaker.gives_n
     assert gathered.cost == 6 * 0.25
 
 

@@ -85,7 +85,7 @@ def test_in_context_examples_fit_each_models_window(loopback, provider, tiny):
         def __init__(self):
             self.seen = []
 
-        def prompt_room(self, max_tokens):
+        def max_prompt_tokens(self, max_tokens):
             return 12 - max_tokens
 
         def count_tokens(self, messages):

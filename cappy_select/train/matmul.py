@@ -15,14 +15,14 @@ import jax.numpy as jnp
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
-def product(states: jax.Array, kernel: jax.Array, compute: Any) -> jax.Array:
+def matmul(states: jax.Array, kernel: jax.Array, compute: Any) -> jax.Array:
     """states [batch, tokens, width] or [batch, width] × kernel [width, wide] -> [..., wide], of the type of `states`;
     operands are rounded to `compute`."""
     return _rounded("...k,kn->...n", states, kernel, compute).astype(states.dtype)
 
 
 def _forward(states: jax.Array, kernel: jax.Array, compute: Any) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return product(states, kernel, compute), (states, kernel)
+    return matmul(states, kernel, compute), (states, kernel)
 
 
 def _backward(compute: Any, kept: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -37,4 +37,4 @@ def _rounded(subscripts: str, left: jax.Array, right: jax.Array, compute: Any) -
     return jnp.einsum(subscripts, left.astype(compute), right.astype(compute), preferred_element_type=jnp.float32)
 
 
-product.defvjp(_forward, _backward)
+matmul.defvjp(_forward, _backward)
