@@ -49,7 +49,7 @@ def edges() -> dict[tuple[str, str], int]:
     found: dict[tuple[str, str], int] = {}
     for who, whom in imports():
         pair = room_of(who), room_of(whom)
-        if all(pair) and pair[0] != pair[1]:
+        if all(pair) and pair[0] != pair[1] and not pair[0].startswith("__"):
             found[pair] = found.get(pair, 0) + 1
     return found
 

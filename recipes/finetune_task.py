@@ -4,8 +4,9 @@
     cappy train recipes/finetune_task.py --set pairs=pairs --out runs/tickets
 
 400 updates of 256 pairs, learning rate 2e-5, linear with 10 % warm-up, no weight decay, fp32 (Tan et al. 2023 and
-tanyuqian/cappy). Start from any RoBERTa or BERT scorer: --set checkpoint=FOLDER or hf://org/name. Small tasks overfit
-early; the best of the looks at the validation pairs is what is kept, and --set patience=4 ends the run then.
+tanyuqian/cappy). Start from any BERT, RoBERTa, XLM-RoBERTa or MPNet scorer: --set checkpoint=FOLDER or hf://org/name.
+Small tasks overfit early; the best of the looks at the validation pairs is what is kept, and --set patience=4 ends the
+run then.
 """
 
 from cappy_select.train import (

@@ -16,7 +16,7 @@ SMOKE = Path(__file__).parents[1] / "recipes" / "smoke"
 KINDS = ("animal", "fruit", "tool", "colour")
 # A toy learns faster than a scorer that knows something: the trainer's defaults are for the latter.
 QUICK = ("learning_rate=2e-3", "updates=120", "batch=32", "buckets=[24,128]", "micro_tokens=3072", "evaluate_every=30")
-ADAPT = [sys.executable, "-m", "cappy_select.cli", "adapt"]
+ADAPT = [sys.executable, "-m", "cappy_select", "adapt"]
 
 
 def toy_scorer(folder: Path) -> Path:

@@ -14,7 +14,7 @@ from cappy_select.ask.recorded import Recorded
 from cappy_select.data.instances import Instance
 from cappy_select.data.store import Key, SampleStore
 
-COMMAND = [sys.executable, "-m", "cappy_select.cli", "build"]
+COMMAND = [sys.executable, "-m", "cappy_select", "build"]
 COLORS = ["red", "green", "blue", "yellow"]
 
 

@@ -71,7 +71,7 @@ def test_a_bundle_that_cannot_be_used_is_one_clear_error(bundle, case):
 @pytest.mark.parametrize("case", ["a damaged model", "a newer format", "no manifest"])
 def test_the_command_line_exits_with_2_and_no_traceback(bundle, case):
     CASES[case][0](bundle)
-    command = [sys.executable, "-m", "cappy_select.cli", "rank", "q", "a", "b", "--scorer", str(bundle)]
+    command = [sys.executable, "-m", "cappy_select", "rank", "q", "a", "b", "--scorer", str(bundle)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stdout == ""

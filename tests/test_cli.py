@@ -15,7 +15,7 @@ SENTIMENT = "What label best describes this news article?\nOil prices rose on Mo
 
 def cappy(*arguments, stdin=None, **env):
     return subprocess.run(
-        [sys.executable, "-m", "cappy_select.cli", *map(str, arguments)],
+        [sys.executable, "-m", "cappy_select", *map(str, arguments)],
         capture_output=True,
         text=True,
         input=stdin,
@@ -49,7 +49,7 @@ def test_rank_reads_standard_input():
     rows = json.loads(ok("rank", SENTIMENT, "--json", stdin="one\u2028response\r\nBusiness\n").stdout)
     assert {row["response"] for row in rows} == {"one\u2028response", "Business"}
     closed = [sys.executable, "-c", "import os, sys; os.close(0); os.execv(sys.argv[1], sys.argv[1:])", sys.executable]
-    done = subprocess.run([*closed, "-m", "cappy_select.cli", "rank", "q"], capture_output=True, text=True)
+    done = subprocess.run([*closed, "-m", "cappy_select", "rank", "q"], capture_output=True, text=True)
     assert (done.returncode, "no responses" in done.stderr) == (2, True)
 
 
@@ -78,7 +78,7 @@ def test_score_takes_a_file_of_pairs(tmp_path):
 
 def test_pairs_are_scored_as_they_come(tmp_path):
     """The first window's scores are out while more is still to be written."""
-    command = [sys.executable, "-m", "cappy_select.cli", "score", "--pairs", "-"]
+    command = [sys.executable, "-m", "cappy_select", "score", "--pairs", "-"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         for number in range(4096):
             process.stdin.write(json.dumps({"instruction": "q", "response": str(number % 20)}) + "\n")
@@ -195,7 +195,7 @@ def test_people_see_a_progress_bar_and_machines_do_not(tmp_path):
     file = tmp_path / "pairs.jsonl"
     file.write_text("".join(f'{{"instruction": "q {i}", "response": "a"}}\n' for i in range(2000)))
     terminal, inner = pty.openpty()
-    command = [sys.executable, "-m", "cappy_select.cli", "score", "--pairs", str(file)]
+    command = [sys.executable, "-m", "cappy_select", "score", "--pairs", str(file)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=inner, env={**os.environ, "TERM": "xterm"})
     os.close(inner)
     seen = b""
@@ -247,7 +247,7 @@ def test_a_closed_pipe_is_no_traceback(tmp_path):
     file = tmp_path / "pairs.jsonl"
     file.write_text('{"instruction": "q", "response": "a"}\n' * 20_000)
     process = subprocess.Popen(
-        [sys.executable, "-m", "cappy_select.cli", "score", "--pairs", str(file)],
+        [sys.executable, "-m", "cappy_select", "score", "--pairs", str(file)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     process.stdout.readline()
@@ -350,7 +350,7 @@ def test_eval_compares_every_strategy(tmp_path):
 @pytest.mark.parametrize("verb", ["rank", "score"])
 @pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
 def test_bytes_that_are_no_text_are_scored_all_the_same(verb, locale):
-    command = [sys.executable, "-m", "cappy_select.cli", verb, b"Is it \xff?", "-"]
+    command = [sys.executable, "-m", "cappy_select", verb, b"Is it \xff?", "-"]
     done = subprocess.run(
         command, input=b"yes \xfe\xff\nno\n", capture_output=True, env=os.environ | {"LC_ALL": locale}, timeout=120
     )

@@ -31,7 +31,7 @@ templates:
 
 def cappy(*arguments, cwd, **env):
     return subprocess.run(
-        [sys.executable, "-m", "cappy_select.cli", "data", *map(str, arguments)],
+        [sys.executable, "-m", "cappy_select", "data", *map(str, arguments)],
         capture_output=True,
         text=True,
         cwd=cwd,
@@ -175,7 +175,7 @@ def test_an_existing_file_is_kept_unless_told_otherwise_and_an_error_leaves_it_w
 
 def test_interrupted_nothing_half_written_stays(folder):
     os.mkfifo(folder / "slow.jsonl")
-    command = [sys.executable, "-m", "cappy_select.cli", "data", "read", "qa.jsonl", "slow.jsonl", "--out", "o.jsonl"]
+    command = [sys.executable, "-m", "cappy_select", "data", "read", "qa.jsonl", "slow.jsonl", "--out", "o.jsonl"]
     command += ["--format", "instances"]
     interruptible = partial(signal.signal, signal.SIGINT, signal.default_int_handler)  # a background job ignores it
     with subprocess.Popen(command, cwd=folder, stderr=subprocess.DEVNULL, preexec_fn=interruptible) as process:

@@ -143,7 +143,7 @@ def test_rows_of_a_table_that_can_not_be_read_do_not_take_the_others_with_them(w
 
 def test_ctrl_c_keeps_what_came_and_the_next_run_goes_on(workplace, loopback):
     loopback.replies["a"] = [Reply(delay_s=0.05)]
-    command = [sys.executable, "-m", "cappy_select.cli", *SAMPLE, "-n", "10", "--concurrency", "2"]
+    command = [sys.executable, "-m", "cappy_select", *SAMPLE, "-n", "10", "--concurrency", "2"]
     process = subprocess.Popen(
         command,
         stderr=subprocess.PIPE,

@@ -9,10 +9,12 @@ import pytest
 import torch
 import transformers
 from flax import nnx
+from safetensors.numpy import load_file
 from tiny import make_bert, make_mpnet, make_roberta
 
 from cappy_select.core.errors import InputError
-from cappy_select.train.encoder import Encoder, EncoderConfig
+from cappy_select.train.attention import _attention, _forward
+from cappy_select.train.encoder import Encoder, EncoderConfig, _by_distance
 from cappy_select.train.matmul import matmul
 from cappy_select.train.weights import LAYERED, checkpoint_name, read_checkpoint, write_checkpoint
 
@@ -134,6 +136,45 @@ def test_gradients_are_torchs(checkpoint, remat):
     assert checked == len(theirs_by_name) - ours.config.num_hidden_layers
 
 
+@pytest.mark.parametrize("asking", [7, 1])
+@pytest.mark.parametrize("dropout", [False, True])
+def test_the_gradient_of_attention_with_a_bias_is_the_one_that_jax_derives(asking, dropout):
+    draw = np.random.default_rng(0)
+    sizes = ((3, 2, asking, 4), (3, 2, 7, 4), (3, 2, 7, 4), (2, asking, 7))
+    of = tuple(jnp.asarray(draw.normal(size=size), jnp.float32) for size in sizes)
+    real = jnp.arange(7) < jnp.array([7, 4, 1])[:, None]
+    seed = jnp.uint32(5) if dropout else None
+    weights = jnp.asarray(draw.normal(size=sizes[0]), jnp.float32)
+
+    def gradients(function):
+        def summed(query, key, value, bias):
+            return (function(query, key, value, real, seed, bias, 0.3) * weights).sum()
+
+        return jax.jit(jax.grad(summed, argnums=(0, 1, 2, 3)))(*of)
+
+    derived = gradients(lambda *given: _forward(*given)[0])
+    for mine, theirs in zip(gradients(_attention), derived, strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=1e-5)
+    assert np.abs(derived[3]).max() > 0.1
+
+
+def test_the_bias_of_a_distance_is_in_the_bucket_that_transformers_takes():
+    tokens = 600
+    distance = torch.arange(tokens)[None] - torch.arange(tokens)[:, None]
+    expected = transformers.models.mpnet.modeling_mpnet.MPNetEncoder.relative_position_bucket(distance)
+    found = _by_distance(jnp.arange(32, dtype=jnp.float32)[:, None], tokens)
+    np.testing.assert_array_equal(found[0], expected.numpy())
+
+
+@pytest.mark.parametrize("setting", [{"pad_token_id": 0}, {"relative_attention_num_buckets": 64}], ids=str)
+def test_an_mpnet_that_transformers_reads_otherwise_is_refused(setting):
+    sizes = {"vocab_size": 9, "hidden_size": 4, "num_hidden_layers": 1, "num_attention_heads": 1}
+    sizes |= {"intermediate_size": 4, "max_position_embeddings": 9, "pad_token_id": 1, "model_type": "mpnet"}
+    EncoderConfig(**sizes)
+    with pytest.raises(ValueError, match=next(iter(setting))):
+        EncoderConfig(**sizes | setting)
+
+
 def test_products_of_bf16_are_those_of_rounded_operands_summed_in_fp32():
     draw = np.random.default_rng(0)
     states, kernel, gradient = (
@@ -196,12 +237,14 @@ def test_a_checkpoint_that_is_written_is_a_plain_one(checkpoint, tmp_path):
     before, after = torch_model(checkpoint).state_dict(), torch_model(tmp_path / "out").state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
+    theirs, mine = load_file(checkpoint / "model.safetensors"), load_file(tmp_path / "out" / "model.safetensors")
+    assert theirs.keys() == mine.keys()
+    assert all((theirs[name] == mine[name]).all() for name in theirs)
     transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
 
 
 def test_weights_of_any_safe_kind_are_read(checkpoint, tmp_path):
     from flax.serialization import msgpack_serialize
-    from safetensors.numpy import load_file
 
     _, parameters = read_checkpoint(checkpoint)
     tensors = load_file(checkpoint / "model.safetensors")

@@ -224,7 +224,7 @@ def run(*arguments):
 
 
 def bigbench(*arguments, cwd, **env):
-    command = [sys.executable, "-m", "cappy_select.cli", "eval", "bigbench", *map(str, arguments)]
+    command = [sys.executable, "-m", "cappy_select", "eval", "bigbench", *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=os.environ | env, timeout=120)
 
 

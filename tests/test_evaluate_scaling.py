@@ -182,7 +182,7 @@ def test_what_can_not_be_compared_is_one_error(tmp_path):
 def test_the_command_writes_a_report_of_every_file(tmp_path):
     rows = [row(number, [0, 1, 0], [1, 2, 3]) for number in range(3)]
     files = [write(tmp_path / f"{name}.jsonl", rows) for name in "ab"]
-    command = [sys.executable, "-m", "cappy_select.cli", "eval", "scaling", *files]
+    command = [sys.executable, "-m", "cappy_select", "eval", "scaling", *files]
     done = subprocess.run([*command, "--json"], cwd=tmp_path, capture_output=True, text=True, check=True)
     found = json.loads(done.stdout)["files"]
     assert [(one["file"], one["n"], one["candidates"]) for one in found] == [("a.jsonl", 3, 3), ("b.jsonl", 3, 3)]

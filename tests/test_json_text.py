@@ -81,7 +81,7 @@ def test_a_file_nested_without_end_is_one_line_to_the_user(tmp_path, name):
     (tmp_path / "answers.jsonl").write_text(json.dumps(answers))
     command = [part.format(file=tmp_path / name, folder=tmp_path) for part in COMMANDS[name]]
     done = subprocess.run(
-        [sys.executable, "-m", "cappy_select.cli", *command], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-m", "cappy_select", *command], capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode not in (0, 1), done.stderr
     assert "nested too deeply" in done.stderr

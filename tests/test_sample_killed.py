@@ -34,7 +34,7 @@ def test_a_kill_costs_at_most_the_calls_in_flight(loopback, tmp_path, instances,
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     delay = 60 * CONCURRENCY / samples  # a run alone would take a minute, and a kill in the middle costs little
     loopback.replies["m"] = [Reply(text="an answer", delay_s=min(0.1, delay))]
-    command = [sys.executable, "-m", "cappy_select.cli", "sample", file, "--store", store, "-m", "openai:m", "-n", "4"]
+    command = [sys.executable, "-m", "cappy_select", "sample", file, "--store", store, "-m", "openai:m", "-n", "4"]
     command += ["--api-base", loopback.base, "--concurrency", str(CONCURRENCY)]
     environment = os.environ | {"OPENAI_API_KEY": "k"}
 

@@ -15,7 +15,7 @@ from tasks import write
 from cappy_select.cli.output import note, print_table, progress
 from cappy_select.core.terminal import HarmlessStream, harmless, raw
 
-CAPPY = [sys.executable, "-m", "cappy_select.cli"]
+CAPPY = [sys.executable, "-m", "cappy_select"]
 # Sets a title, fills the clipboard, clears; C1; turns round; hides; markup of a library.
 EVIL = "\x1b]0;t\x07\x1b]52;c;eA==\x07\x1b[2J\x9b5n\u202eabc\u2066\U000e0041\r[red]x[/red]\x7f"
 RAW = [b"\x1b]0;t", b"\x1b]52", b"\x1b[2J", b"\x9b5n".decode("latin1").encode(), "\u202e".encode(), "\u2066".encode(),

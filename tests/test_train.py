@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 from tasks import choice, write
-from trainings import assert_same, environment, looks_of, losses_of, run_training, train_command
+from tiny import make_mpnet
+from trainings import assert_same, environment, looks_of, losses_of, run_training, train_command, weights_of
 
 from cappy_select import Scorer
 from cappy_select.core.errors import DataError, InputError
@@ -235,6 +236,25 @@ def test_without_validation_pairs_the_last_weights_are_kept(checkpoints, tmp_pat
     assert len(changed) > len(before) - 4
     with pytest.raises(InputError, match="patience=2 needs validation pairs"):
         train(config.model_copy(update={"patience": 2}), tmp_path / "other")
+
+
+def test_an_mpnet_without_a_head_trains_and_is_one_that_transformers_loads(recipe, tmp_path):
+    import transformers
+
+    start = make_mpnet(tmp_path / "mpnet")
+    transformers.MPNetModel.from_pretrained(start, add_pooling_layer=False).save_pretrained(start)  # its names are bare
+    before = load_file(start / "model.safetensors")
+    # Without validation pairs the last weights are kept, not those of the best look.
+    rows = write(tmp_path / "tasks.jsonl", [choice(number) | {"split": "train"} for number in range(4)])
+    settings = ("--set", f"checkpoint={start}", "--set", f"pairs={rows}")
+    done = run_training(recipe, tmp_path / "out", *settings, updates=3, batch=4)
+    assert done.returncode == 0, done.stderr
+    after = weights_of(tmp_path / "out")
+    assert all((after[f"mpnet.{name}"] != value).any() for name, value in before.items() if not name.endswith("k.bias"))
+    _, report = transformers.MPNetForSequenceClassification.from_pretrained(
+        tmp_path / "out" / "model", output_loading_info=True
+    )
+    assert not any(report.values())
 
 
 def test_two_runs_in_one_folder_are_refused(recipe, tmp_path):

@@ -8,7 +8,7 @@ import pytest
 import torch
 import transformers
 from test_batches import token_set
-from test_encoder import torch_model, torch_scores
+from test_encoder import MAKE, torch_model, torch_scores
 
 from cappy_select.train.batches import Batches, MicroBatch
 from cappy_select.train.config import TrainConfig
@@ -19,6 +19,13 @@ from cappy_select.train.steps import compiled
 from cappy_select.train.weights import read_checkpoint
 
 BASE = {"pairs": "p", "checkpoint": "c", "dropout": False, "updates": 10, "warmup": 0.2, "learning_rate": 1e-3}
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    """One of each architecture that can be trained."""
+    root = tmp_path_factory.mktemp("trainable")
+    return {kind: make(root / kind) for kind, make in MAKE.items()}
 
 
 def run_of(checkpoint, **settings):
@@ -55,7 +62,7 @@ def apart(ours, theirs):
     return (difference / sum(float(np.square(np.asarray(theirs[name])).sum()) for name in ours)) ** 0.5
 
 
-@pytest.mark.parametrize("kind", ["bert", "roberta"])
+@pytest.mark.parametrize("kind", MAKE)
 @pytest.mark.parametrize(
     "settings",
     [{}, {"ranking_weight": 0.5}, {"ranking_weight": 1.0, "l2_weight": 0.0}],
@@ -84,7 +91,7 @@ def test_how_a_step_is_cut_changes_nothing(checkpoints, kind, settings):
     ("schedule", "options"),
     [("linear", {}), ("cosine", {"weight_decay": 0.1, "max_grad_norm": 0.5}), ("constant", {"weight_decay": 0.1})],
 )
-@pytest.mark.parametrize("kind", ["bert", "roberta"])
+@pytest.mark.parametrize("kind", MAKE)
 def test_three_steps_of_the_optimiser_are_torchs(checkpoints, kind, schedule, options):
     settings = {"schedule": schedule} | options
     run, state, shape = run_of(checkpoints[kind], **settings)

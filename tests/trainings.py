@@ -15,7 +15,7 @@ from tasks import choice, open_ended, write
 
 from cappy_select.data.build import build
 
-TRAIN = [sys.executable, "-m", "cappy_select.cli", "train"]
+TRAIN = [sys.executable, "-m", "cappy_select", "train"]
 
 
 def make_pairs(folder: Path) -> Path:

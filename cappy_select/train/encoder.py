@@ -40,7 +40,7 @@ class EncoderConfig(BaseModel):
     intermediate_size: int = Field(ge=1)
     max_position_embeddings: int = Field(ge=1)
     type_vocab_size: int = Field(0, ge=0)
-    relative_attention_num_buckets: int = Field(32, ge=4)
+    relative_attention_num_buckets: Literal[32] = 32  # transformers' MPNet counts in 32, whatever the file says
     pad_token_id: int = Field(ge=0)
     layer_norm_eps: float = 1e-12
     hidden_dropout_prob: float = Field(0.1, ge=0, lt=1)
@@ -57,6 +57,8 @@ class EncoderConfig(BaseModel):
         if bool(self.type_vocab_size) == self.relative:
             kinds = "no token types" if self.relative else "token types"
             raise ValueError(f"type_vocab_size is {self.type_vocab_size}, and {self.model_type} has {kinds}")
+        if self.relative and self.pad_token_id != 1:  # transformers' MPNet counts positions from 2, whatever it is
+            raise ValueError(f"pad_token_id is {self.pad_token_id}, and mpnet's is 1")
         return self
 
     @property
