@@ -10,11 +10,11 @@ import pytest
 import yaml
 from litellm.integrations.custom_logger import CustomLogger
 from litellm_cappy import CappyLLM, load_presets, register
-from litellm_cappy.presets import Preset, PresetModel
 from loopback import Reply
 from test_litellm_cappy import ASK, RIGHT, WRONG, astream
 
 from cappy_select import InputError
+from cappy_select.select import Panel, PanelModel
 
 ROOT = Path(__file__).parents[1]
 
@@ -118,7 +118,7 @@ def test_a_scorer_is_beside_the_file_and_loaded_once(write, tmp_path, default):
         ("samples: 1", "samples: 1\n    samples: 2", r"line \d+: 'samples' stands twice"),
         ("samples: 1", "samples: 1\n    plan: quick", "presets.panel: give samples or a plan, not both"),
         ("samples: 1", "plan: paperr", "presets.panel: there is no plan 'paperr'"),
-        ("deadline_s: 20", "deadline_s: -1", "presets.panel: deadline_s: .*greater than 0"),
+        ("deadline_s: 20", "deadline_s: -1", "presets.panel.deadline_s: .*greater than 0"),
         ("strategy: vote", "strategy: votes", "presets.vote: there is no strategy 'votes'; there are argmax, vote"),
         ("strategy: vote", "strategy: cluster", "presets.vote: extract is for vote and weighted_vote"),
         ("extract: number", "extract: numeral", "presets.vote: there is no extractor 'numeral'"),
@@ -191,7 +191,7 @@ def test_the_examples_of_the_page_run(write, loopback, monkeypatch):
     assert names["response"].choices[0].message.content == RIGHT
     (presets,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
     assert load_presets(write(presets)).keys() == {"panel", "numbers"}
-    for key in (*Preset.model_fields, *PresetModel.model_fields):
+    for key in (*Panel.model_fields, *PanelModel.model_fields):
         assert re.search(rf"^\|[^|]*`{key}`", page, re.MULTILINE), key
 
 

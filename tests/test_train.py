@@ -238,6 +238,7 @@ def test_without_validation_pairs_the_last_weights_are_kept(checkpoints, tmp_pat
         train(config.model_copy(update={"patience": 2}), tmp_path / "other")
 
 
+@pytest.mark.slow
 def test_an_mpnet_without_a_head_trains_and_is_one_that_transformers_loads(recipe, tmp_path):
     import transformers
 

@@ -32,6 +32,7 @@ from cappy_select.ask import (
     check_fields,
     reasons_in,
 )
+from cappy_select.select import SelectorConfig, limit
 from langchain_cappy.copies import SharedByCopies
 from langchain_cappy.errors import langchains_own
 from langchain_cappy.forms import InForm, choice_among
@@ -96,19 +97,29 @@ class ChatCappy(SharedByCopies, BaseChatModel):
     temperature: float | None = None
     max_tokens: int | None = None
     stop: list[str] | str | None = None
-    timeout: float = Field(60.0, gt=0)
-    """Seconds for all calls of one answer together."""
-    grace_s: float | None = Field(None, ge=0)
+    timeout: float = limit("deadline_s")
+    """`deadline_s`, under the name that LangChain's models have for it: seconds for all calls of an answer together."""
+    grace_s: float | None = limit("grace_s")
     """Seconds that the other calls have once `min_usable` answers arrived."""
-    max_retries: int = Field(2, ge=0)
+    max_retries: int = limit("max_retries")
     """Of one call. A LangChain model's own retries come on top: set those to 0, or these."""
-    min_usable: int = Field(1, ge=1)
+    min_usable: int = limit("min_usable")
     """Usable answers needed."""
-    max_cost: float | None = Field(None, gt=0, allow_inf_nan=False, strict=True)
+    max_cost: float | None = limit("max_cost")
     """Dollars that one answer may cost over all calls."""
-    stop_when: float | None = None
+    max_candidates: int = limit("max_candidates")
+    """Answers that one call may ask for."""
+    max_concurrency: int = limit("max_concurrency")
+    """Calls to one provider at a time, over all calls of this model."""
+    cool_down_after: int = limit("cool_down_after")
+    """Failures of a provider in a row, before it is left alone."""
+    cool_down_s: float = limit("cool_down_s")
+    """Seconds that it is left alone then."""
+    accept_cut_off: bool | None = limit("accept_cut_off")
+    """Answers that a limit cut off can win; None: as the plan says."""
+    stop_when: float | None = limit("stop_when")
     """A score that is good enough to cancel the other calls."""
-    abstain_below: float | None = None
+    abstain_below: float | None = limit("abstain_below")
     """A score that the winner must have: else `cappy_select.NoGoodAnswer` is raised."""
     api_key: SecretStr | None = None
     """For every model given by name; default each provider's own environment variable."""
@@ -137,8 +148,8 @@ class ChatCappy(SharedByCopies, BaseChatModel):
 
     @property
     def _setup(self) -> dict[str, Any]:
-        same = ("models", "samples", "plan", "scorer", "strategy", "gates", "instruction", "grace_s", "max_retries")
-        more = ("min_usable", "max_cost", "stop_when", "abstain_below", "api_base", "allowed_params")
+        same = ("models", "samples", "plan", "scorer", "strategy", "gates", "instruction", "api_base", "allowed_params")
+        more = tuple(name for name in SelectorConfig.model_fields if name != "deadline_s")
         setup = {
             **{name: getattr(self, name) for name in same + more},
             "deadline_s": self.timeout,
@@ -188,7 +199,7 @@ class ChatCappy(SharedByCopies, BaseChatModel):
             "timeout": self.timeout,
             "scorer": str(self._selector.scorer.bundle),
             "chosen_by": [_identity(part) for part in (self.strategy, self.instruction, *self.gates)],
-            "limits": [self.grace_s, self.stop_when, self.abstain_below, self.max_cost],
+            "limits": [self.grace_s, self.stop_when, self.abstain_below, self.max_cost, self.accept_cut_off],
             **self._params,
         }
 

@@ -37,6 +37,7 @@ from cappy_select.core import (
     background,
     validation_message,
 )
+from cappy_select.select import limit
 from langchain_cappy.copies import SharedByCopies
 from langchain_cappy.entrants import Entrant, Given, Race, candidate_of, output_of
 from langchain_cappy.errors import langchains_own
@@ -91,15 +92,15 @@ class CappySelector(SharedByCopies, RunnableSerializable[Any, Any]):
     """How the winner is found: a `cappy_select.Strategy`; default `Argmax()`."""
     gates: tuple[Any, ...] = ()
     """What an output must be to be scored: `cappy_select` gates, or functions of a candidate."""
-    min_usable: int = Field(1, ge=1)
+    min_usable: int = limit("min_usable")
     """Outputs needed that can win."""
-    deadline_s: float = Field(60.0, gt=0)
+    deadline_s: float = limit("deadline_s")
     """Seconds for all calls of one selection together."""
-    grace_s: float | None = Field(None, ge=0)
+    grace_s: float | None = limit("grace_s")
     """Seconds that the other calls have once `min_usable` outputs arrived; None: to the deadline."""
-    stop_when: float | None = None
+    stop_when: float | None = limit("stop_when")
     """A score that is good enough not to wait for the other calls."""
-    abstain_below: float | None = None
+    abstain_below: float | None = limit("abstain_below")
     """A score that the winner must have: else `cappy_select.NoGoodAnswer` is raised."""
     include_scores: bool = False
     """Return `{"output", "score", "tokens_cut", "candidates": [{"output", "score", "model", "rejected"}],

@@ -35,12 +35,21 @@ from cappy_select.core.errors import InputError
 from cappy_select.core.json_text import loads
 from cappy_select.core.types import Prompt, Selection
 from cappy_select.scorer import Scorer
+from cappy_select.select.config import SelectorConfig
 from cappy_select.select.gates import Gate, JsonSchema, Matches
 from cappy_select.select.selector import Selector
 from cappy_select.select.strategies import NAMES, strategy_named
 from cappy_select.text.extractors import extractor
 
 app = new_app()
+
+_DEFAULT = SelectorConfig()
+
+
+def _limit(name: str, *other_names: str) -> Any:
+    """The option of a limit, as `SelectorConfig` describes it."""
+    said = (SelectorConfig.model_fields[name].description or name).replace("`", "")
+    return typer.Option(f"--{name.replace('_', '-')}", *other_names, help=f"{said[0].upper()}{said[1:]}.")
 
 
 @app.command()
@@ -58,16 +67,19 @@ def select(
     plan: PlanName = None,
     allow_downgrade: AllowDowngrade = False,
     messages: Annotated[bool, typer.Option("--messages", help="The prompt is a JSON list of OpenAI messages.")] = False,
-    deadline: Annotated[float, typer.Option(help="Seconds for all calls together.")] = 60.0,
-    grace: Annotated[float | None, typer.Option(help="Seconds for the others once enough answered.")] = None,
-    min_usable: Annotated[int, typer.Option(help="Answers needed that can win.")] = 1,
-    max_cost: Annotated[float | None, typer.Option(help="Dollars that this may cost.")] = None,
+    deadline_s: Annotated[float, _limit("deadline_s", "--deadline")] = _DEFAULT.deadline_s,
+    grace_s: Annotated[float | None, _limit("grace_s", "--grace")] = _DEFAULT.grace_s,
+    min_usable: Annotated[int, _limit("min_usable")] = _DEFAULT.min_usable,
+    max_cost: Annotated[float | None, _limit("max_cost")] = _DEFAULT.max_cost,
+    max_candidates: Annotated[int, _limit("max_candidates")] = _DEFAULT.max_candidates,
+    max_retries: Annotated[int, _limit("max_retries")] = _DEFAULT.max_retries,
+    max_concurrency: Annotated[int, _limit("max_concurrency")] = _DEFAULT.max_concurrency,
     strategy: Annotated[str, typer.Option(help=f"How the winner is found: {', '.join(NAMES)}.")] = "argmax",
     extract: Annotated[
         str, typer.Option(help="What votes compare: text, number, line, boxed, after:MARKER, regex:PATTERN.")
     ] = "text",
-    stop_when: Annotated[float | None, typer.Option(help="A score that ends the waiting.")] = None,
-    abstain_below: Annotated[float | None, typer.Option(help="Without such a score there is no answer.")] = None,
+    stop_when: Annotated[float | None, _limit("stop_when")] = _DEFAULT.stop_when,
+    abstain_below: Annotated[float | None, _limit("abstain_below")] = _DEFAULT.abstain_below,
     json_schema: Annotated[
         str | None, typer.Option(help="A file; answers must be JSON that this schema allows.")
     ] = None,
@@ -97,10 +109,13 @@ def select(
         samples=samples,
         plan=as_plan_option(plan, allow_downgrade),
         scorer=Scorer.load(scorer, revision=revision),
-        deadline_s=deadline,
-        grace_s=grace,
+        deadline_s=deadline_s,
+        grace_s=grace_s,
         min_usable=min_usable,
         max_cost=max_cost,
+        max_candidates=max_candidates,
+        max_retries=max_retries,
+        max_concurrency=max_concurrency,
         strategy=strategy_named(strategy, extract=extractor(extract)),
         stop_when=stop_when,
         abstain_below=abstain_below,

@@ -1,5 +1,6 @@
-"""Many answers to one: gates, scores, strategies. It must never open a socket or a file."""
+"""Many answers to one: gates, scores, strategies. It must never open a socket."""
 
+from cappy_select.select.config import SelectorConfig, limit
 from cappy_select.select.gates import (
     AS_ASKED,
     FinishReason,
@@ -10,6 +11,7 @@ from cappy_select.select.gates import (
     ToolArguments,
     reason_against,
 )
+from cappy_select.select.panels import Panel, PanelModel, load_panels
 from cappy_select.select.selector import (
     Selector,
 )
@@ -34,14 +36,19 @@ __all__ = [
     "JsonSchema",
     "Matches",
     "MinimumBayesRisk",
+    "Panel",
+    "PanelModel",
     "QualityCost",
     "ResponseFormat",
     "Selector",
+    "SelectorConfig",
     "SelfScore",
     "Strategy",
     "ToolArguments",
     "Vote",
     "WeightedVote",
+    "limit",
+    "load_panels",
     "reason_against",
     "strategy_named",
 ]

@@ -13,7 +13,7 @@ from typing import Any, Literal, Self, TypeVar, Unpack, overload
 from pydantic import ValidationError
 
 from cappy_select.ask.complete import Complete
-from cappy_select.ask.fan_out import FanOutConfig, FanOutResult, fan_out, no_candidates
+from cappy_select.ask.fan_out import FanOutResult, fan_out, no_candidates
 from cappy_select.ask.in_context import InContext
 from cappy_select.ask.parameters import CallParameters, callers, check_allowed, given, owned
 from cappy_select.ask.providers import Provider, as_providers
@@ -35,6 +35,7 @@ from cappy_select.core.types import (
     Selection,
 )
 from cappy_select.scorer import Scorer
+from cappy_select.select.config import SelectorConfig
 from cappy_select.select.gates import AS_ASKED, FORMAL, Gate, as_gates, reason_against
 from cappy_select.select.strategies import Argmax, Needing, Strategy
 from cappy_select.text.instruction import as_messages, build_instruction, check_policy
@@ -129,7 +130,10 @@ class Selector:
             BundleError: the scorer can't be loaded.
         """
         try:
-            self._config = FanOutConfig(
+            self.config = SelectorConfig(
+                accept_cut_off=accept_cut_off,
+                stop_when=stop_when,
+                abstain_below=abstain_below,
                 deadline_s=deadline_s,
                 grace_s=grace_s,
                 min_usable=min_usable,
@@ -151,17 +155,13 @@ class Selector:
         self._strategy: Strategy = Argmax() if strategy is None else strategy
         if not isinstance(self._strategy, Strategy) or isinstance(self._strategy, type):
             raise InputError(f"a strategy is an object with `name` and `order`, such as Argmax(), got {strategy!r}")
-        for name, threshold in (("stop_when", stop_when), ("abstain_below", abstain_below)):
-            if threshold is not None and not (isinstance(threshold, int | float) and math.isfinite(threshold)):
-                raise InputError(f"{name} must be a finite score, got {threshold!r}")
-        self._stop_when, self._abstain_below = stop_when, abstain_below
         self._params = everyone
         needs = self._strategy.needs if isinstance(self._strategy, Needing) else frozenset()
         self._asking = RequestPlanner(
             as_providers(models, api_key=api_key, api_base=api_base),
             asked,
             examples,
-            self._config,
+            self.config,
             logprobs="logprobs" in needs,
             params=everyone,
         )
@@ -261,17 +261,17 @@ class Selector:
         seen = asked.calls[0].request.messages if examples and examples.scorer_sees else prompt
         # Before the calls: a prompt or policy that can't be read must not be found out after they are paid for.
         instruction = await self._in_background(lambda: self._instruction(seen, self.scorer.window))
-        freely = emit is not None and len(self._gates) == 1 and self._abstain_below is None
+        freely = emit is not None and len(self._gates) == 1 and self.config.abstain_below is None
         gathered = await fan_out(
             passed_on(asked.calls, emit) if emit is not None and freely else asked.calls,
-            self._config,
+            self.config,
             judge=lambda answers, seconds: self._judge(answers, instruction, seconds),
             good_enough=self._is_good_enough,
         )
         instruction, candidates = await self._score(seen, instruction, gathered)
         able = [candidate for candidate in candidates if candidate.rejected is None]
-        if len(able) < self._config.min_usable:  # a score may be no number
-            raise no_candidates(replace(gathered, candidates=tuple(candidates)), len(able), self._config.min_usable)
+        if len(able) < self.config.min_usable:  # a score may be no number
+            raise no_candidates(replace(gathered, candidates=tuple(candidates)), len(able), self.config.min_usable)
         unable = [candidate for candidate in candidates if candidate.rejected is not None]
         selection = Selection(
             candidates=(*Argmax().order(able), *unable),
@@ -287,13 +287,13 @@ class Selector:
             cost=gathered.cost,
             latency_s=time.perf_counter() - started,
         )
-        left = self._config.deadline_s - (time.perf_counter() - started)
+        left = self.config.deadline_s - (time.perf_counter() - started)
         ordered = await self._ordered(able, selection, max(_LEAST_ORDERING_S, left))
         latency_s = time.perf_counter() - started
         selection = selection.model_copy(update={"candidates": (*ordered, *unable), "latency_s": latency_s})
         score = selection.best.score
-        if self._abstain_below is not None and (score is None or score < self._abstain_below):
-            raise NoGoodAnswer(selection, self._abstain_below)
+        if self.config.abstain_below is not None and (score is None or score < self.config.abstain_below):
+            raise NoGoodAnswer(selection, self.config.abstain_below)
         return selection
 
     @overload
@@ -418,7 +418,7 @@ class Selector:
             for (candidate, _), reason in zip(answers, reasons, strict=True)
         ]
         able = [place for place, candidate in enumerate(judged) if candidate.rejected is None]
-        if self._stop_when is None or not able:
+        if self.config.stop_when is None or not able:
             return judged
         pairs = [(instruction.text, response_text(judged[place].message)) for place in able]
         try:
@@ -452,14 +452,18 @@ class Selector:
     async def _in_background(self, task: Callable[[], _T]) -> _T:
         if not callable(self._policy):
             return await background.work(task)
-        seconds = self._config.deadline_s
+        seconds = self.config.deadline_s
         try:
             return await background.users_work(task, seconds)
         except TimeoutError as error:
             raise InputError(f"the instruction policy failed, or had not ended after {seconds:g} s: {error}") from error
 
     def _is_good_enough(self, candidate: Candidate) -> bool:
-        return self._stop_when is not None and candidate.score is not None and candidate.score >= self._stop_when
+        return (
+            self.config.stop_when is not None
+            and candidate.score is not None
+            and candidate.score >= self.config.stop_when
+        )
 
     def _instruction(self, prompt: Prompt, budget: int) -> Instruction:
         return build_instruction(
