@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from loopback import Reply
@@ -355,3 +356,38 @@ def test_bytes_that_are_no_text_are_scored_all_the_same(verb, locale):
         command, input=b"yes \xfe\xff\nno\n", capture_output=True, env=os.environ | {"LC_ALL": locale}, timeout=120
     )
     assert (done.returncode, len(done.stdout.splitlines())) == (0, 2), done.stderr
+
+
+def test_answers_that_were_paid_for_are_told_to_machines_though_none_was_good_enough(tmp_path):
+    file = tmp_path / "recorded.jsonl"
+    file.write_text('{"id": "1", "instruction": "q", "candidates": [{"model": "m", "response": "a river"}]}\n')
+    done = cappy("select", "q", "-m", f"replay:{file}", "-n", "1", "--abstain-below", "5", "--json")
+    said = json.loads(done.stderr.splitlines()[-1])["error"]
+    assert (done.returncode, said["type"]) == (2, "NoGoodAnswer")
+    assert said["selection"]["candidates"][0]["message"]["content"] == "a river"
+
+
+def test_a_lone_surrogate_of_a_file_comes_back_as_it_was():
+    done = ok("score", "--pairs", "-", stdin='{"instruction": "a", "response": "x\\ud83d"}\n')
+    assert json.loads(done.stdout)["response"] == "x\ud83d"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_no_defect_of_ours():
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "cappy_select", "rank", "q", "a", "b"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert done.returncode == 2
+    assert "can't be written: No space left on device" in done.stderr
+    assert "defect" not in done.stderr
+
+
+def test_nothing_is_asked_when_the_answer_has_nowhere_to_go():
+    rank = [sys.executable, "-m", "cappy_select", "rank", "q", "a"]
+    closed = f"import os; os.close(1); os.execv({sys.executable!r}, {rank!r})"
+    done = subprocess.run([sys.executable, "-c", closed], stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, "standard output is closed" in done.stderr) == (2, True)

@@ -6,7 +6,7 @@ import pytest
 
 from cappy_select import Candidate, Request
 from cappy_select.ask.complete import Complete
-from cappy_select.ask.finish_reasons import FINISH_REASONS, graver, meaning_of
+from cappy_select.ask.finish_reasons import FINISH_REASONS, _key, graver, meaning_of
 
 ROWS = {
     "OpenAI, Azure": {
@@ -103,6 +103,27 @@ ROWS = {
     "vLLM, SGLang": {"abort": "failed", "repetition": "cut_off"},
     "llama.cpp": {"eos": "complete", "word": "complete", "limit": "cut_off", "truncated": "cut_off", "none": "unknown"},
     "Ollama": {"load": "failed", "unload": "failed"},
+    "LM Studio": {
+        "eosFound": "complete",
+        "stopStringFound": "complete",
+        "maxPredictedTokensReached": "cut_off",
+        "contextLengthReached": "cut_off",
+        "userStopped": "failed",
+        "modelUnloaded": "failed",
+    },
+    "Yandex": {
+        "ALTERNATIVE_STATUS_FINAL": "complete",
+        "ALTERNATIVE_STATUS_TOOL_CALLS": "tool_calls",
+        "ALTERNATIVE_STATUS_TRUNCATED_FINAL": "cut_off",
+        "ALTERNATIVE_STATUS_PARTIAL": "cut_off",
+        "ALTERNATIVE_STATUS_CONTENT_FILTER": "refused",
+    },
+    "GigaChat": {"blacklist": "refused"},
+    "Aleph Alpha": {"maximum_tokens": "cut_off"},
+    "Reka": {"context": "cut_off"},
+    "Azure AI Inference": {"TokenLimitReached": "cut_off", "TOKEN_LIMIT_REACHED": "cut_off"},
+    "Text Generation Inference": {"max_new_tokens": "cut_off"},
+    "Amazon Titan, knowledge bases": {"RAG_QUERY_WHEN_RAG_DISABLED": "failed"},
     "Hugging Face TGI, Together, AI21": {
         "eos_token": "complete",
         "stop_token": "complete",
@@ -153,8 +174,8 @@ def test_each_vendors_word_means_what_its_documentation_says(vendor: str, word: 
 
 
 def test_no_word_of_the_table_is_without_a_row_here() -> None:
-    tried = {word.lower() for _, word, _ in EACH}
-    assert set(FINISH_REASONS) <= tried
+    tried = {_key(word) for _, word, _ in EACH}
+    assert set(map(_key, FINISH_REASONS)) <= tried
 
 
 @pytest.mark.parametrize(

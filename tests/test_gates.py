@@ -207,3 +207,20 @@ def test_the_first_objection_is_the_reason():
 def test_what_is_no_gate_is_an_error(gate):
     with pytest.raises(InputError, match="a gate is"):
         as_gates([gate])
+
+
+@pytest.mark.parametrize("arguments", ["", " \n", "null", "\t", " {} "])
+def test_no_arguments_in_whatever_way_are_none(arguments):
+    tools = [{"type": "function", "function": {"name": "a", "parameters": {"type": "object"}}}]
+    assert ToolArguments().reason(call("a", arguments), asking(tools=tools)) is None
+
+
+def test_a_function_is_not_called_as_a_custom_tool():
+    odd = answer(tool_calls=[{"id": "1", "type": "custom", "custom": {"name": "find", "input": "junk"}}])
+    assert ToolArguments().reason(odd, asking(tools=TOOLS)) == "calls the function 'find' as a custom tool"
+
+
+@pytest.mark.parametrize("given", [lambda candidate: True, 5, "gate"])
+def test_gates_that_are_no_list_are_said_to_be_none(given):
+    with pytest.raises(InputError, match="gate"):
+        as_gates(given)

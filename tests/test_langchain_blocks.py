@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 from typing import ClassVar
 
 import pytest
@@ -11,11 +12,11 @@ from langchain.agents import create_agent
 from langchain_cappy import CappyMiddleware, CappySelector, ChatCappy
 from langchain_cappy.messages import as_openai
 from langchain_core.messages import AIMessage, ChatMessage, FunctionMessage, HumanMessage, SystemMessage, ToolMessage
-from loopback import Reply
+from loopback import Reply, answering
 from test_langchain_cappy import QUESTION, RIGHT, WRONG, answers
 from test_langchain_endings import Saying
 
-from cappy_select import InputError, NoCandidates, OpenAIProvider
+from cappy_select import InputError, LiteLLMProvider, NoCandidates, OpenAIProvider
 from cappy_select.ask.providers.content import NO_FORM, without_cache_marks
 
 TEXT = {"type": "text", "text": QUESTION}
@@ -329,3 +330,48 @@ def test_thinking_in_blocks_is_kept_and_not_scored(default):
     assert (message.content, message.additional_kwargs) == (thought.content, thought.additional_kwargs)
     bare = ChatCappy(models=[Saying(said=[AIMessage(RIGHT)])], samples=1, scorer=default).invoke(QUESTION)
     assert message.response_metadata["score"] == bare.response_metadata["score"]
+
+
+@pytest.fixture
+def claude(default):
+    """A chat model that is Claude by name, and what its server was sent."""
+    said = {
+        "id": "m", "type": "message", "role": "assistant", "model": "c", "stop_reason": "end_turn",
+        "content": [{"type": "text", "text": "An answer."}], "usage": {"input_tokens": 5, "output_tokens": 3},
+    }  # fmt: skip
+    with answering(json.dumps(said).encode()) as (host, sent):
+        model = LiteLLMProvider("anthropic/claude-haiku-4-5", api_base=host, api_key="sk-secret-1234")
+        yield ChatCappy(models=[model], samples=1, scorer=default, max_retries=0), sent
+
+
+@pytest.mark.parametrize(
+    ("block", "sent"),
+    [
+        ({"type": "file", "url": SITE, "mime_type": "application/pdf"}, {"type": "url", "url": SITE}),
+        (document("url", url=SITE), {"type": "url", "url": SITE}),
+        ({"type": "text-plain", "url": SITE, "mime_type": "text/plain"}, {"type": "url", "url": SITE}),
+        ({"type": "file", "file_id": "file-1", "mime_type": "application/pdf"}, {"type": "file", "file_id": "file-1"}),
+    ],
+)
+def test_claude_by_name_gets_an_address_as_one_and_an_id_as_one(claude, block, sent):
+    chat, requests = claude
+    chat.invoke([HumanMessage([TEXT, block])])
+    _, part = requests[-1]["messages"][-1]["content"]
+    assert part["source"] == sent
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        {"type": "audio", "base64": DATA, "mime_type": "audio/wav"},
+        {"type": "input_audio", "input_audio": {"data": DATA, "format": "wav"}},
+        {"type": "video_url", "video_url": {"url": SITE}},
+        {"type": "video", "base64": DATA, "mime_type": "video/mp4"},
+    ],
+)
+def test_claude_by_name_is_not_asked_about_what_it_would_not_be_sent(claude, block):
+    chat, requests = claude
+    with pytest.raises(NoCandidates) as caught:
+        chat.invoke([HumanMessage([TEXT, block])])
+    assert caught.value.exceptions[0].kind == "bad_request"
+    assert not requests

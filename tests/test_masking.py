@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from loopback import Reply
 
-from cappy_select import LiteLLMProvider, NoCandidates, OpenAIProvider, Selector
+from cappy_select import InputError, LiteLLMProvider, NoCandidates, OpenAIProvider, Selector
 from cappy_select.core.masking import credentials_in, masked
 from cappy_select.data.instances import Instance
 from cappy_select.data.sample import Sampler
@@ -143,3 +143,39 @@ def test_what_a_server_says_of_a_credential_is_in_no_message_and_no_store(loopba
         (kept,) = sqlite3.connect(tmp_path / "s.db").execute("select message from failures").fetchone()
         assert "***" in kept
         assert said not in kept
+
+
+def test_what_basic_encodes_is_secret_too():
+    header = "Basic " + base64.b64encode(b"user:hunter2hunter2").decode()
+    found = credentials_in(extra_headers={"Authorization": header})
+    for text in ("bad login user:hunter2hunter2", "bad password hunter2hunter2"):
+        assert "hunter2" not in masked(text, found)
+
+
+def test_what_is_sent_in_an_address_is_secret_but_for_its_version():
+    found = credentials_in(default_query={"code": "qsecret-998877665544", "api-version": "2024-10-21"})
+    assert found == {"qsecret-998877665544"}
+
+
+def test_a_web_token_of_the_environment_is_masked(monkeypatch):
+    monkeypatch.setenv("SNOWFLAKE_JWT", "abcDEF123ghiJKL456")
+    assert "ghiJKL" not in masked("the token abcDEF123ghiJKL456 is no good")
+
+
+def test_a_key_where_a_model_was_meant_is_not_repeated():
+    with pytest.raises(InputError) as caught:
+        LiteLLMProvider("sk-abcdef1234567890abcdef")
+    assert "abcdef1234567890" not in str(caught.value)
+
+
+def test_a_password_in_an_address_is_not_shown_by_a_chat_model(default):
+    from langchain_cappy import ChatCappy
+    from langchain_core.load import dumps
+
+    chat = ChatCappy(
+        models=["openai:m"], api_key=KEY, api_base="http://u:pwd-hunter2hunter2@127.0.0.1:9/v1", scorer=default
+    )
+    shown = [repr(chat), chat.model_dump_json(include={"api_base"}), str(chat._identifying_params), dumps(chat)]
+    shown += [str(chat._get_invocation_params()), str(chat._get_ls_params())]
+    assert not [text for text in shown if "hunter2" in text]
+    assert chat.api_base == "http://u:pwd-hunter2hunter2@127.0.0.1:9/v1"

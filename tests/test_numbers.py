@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cappy_select.core.time_limit import OutOfTime, time_limit
 from cappy_select.core.types import Candidate
 from cappy_select.data.judge import mark_in
 from cappy_select.text.extractors import extractor, plain
@@ -193,3 +194,16 @@ def test_a_boxed_number_and_a_matched_one_are_in_one_spelling_too():
 def test_a_judges_minus_is_no_mark():
     assert mark_in("\u22128/10") is None
     assert mark_in("８/１０") == 0.8
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("0,75", "0.75"), ("about 0,125 m", "0.125"), ("(0,75)", "75"), ("0,5", "5"), ("0,75,3", "3"), ("10,75", "75")],
+)
+def test_a_comma_behind_a_zero_is_a_decimal_one_where_it_can_be_nothing_else(text, expected):
+    assert number(text) == expected
+
+
+def test_many_numbers_are_read_within_the_time_that_there_is():
+    with time_limit(0.05), pytest.raises(OutOfTime):
+        number("1 x " * 500_000)

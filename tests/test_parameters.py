@@ -304,3 +304,36 @@ def test_the_body_is_json_and_ours_alone(provider, tiny, loopback):
     before = json.dumps(params)
     asyncio.run(Selector([provider("m")], samples=3, scorer=tiny).aselect("q", params))
     assert json.dumps(params) == before
+
+
+@pytest.mark.parametrize(
+    "name", ["deadline_s", "deadline", "samples", "sample", "max_costs", "gates", "min_usable", "Strategy"]
+)
+def test_a_limit_among_the_parameters_is_refused_by_the_name_that_was_meant(loopback, direct, default, name):
+    selector = Selector([direct("m")], samples=1, scorer=default)
+    asked = len(loopback.requests)
+    for call in (
+        lambda: selector.select("q", params={name: 1}),
+        lambda: selector.select("q", params={"extra_body": {name: 1}}),
+        lambda: Selector([direct("m")], samples=1, scorer=default, params={name: 1}),
+    ):
+        with pytest.raises(UnknownArgument, match="is set at the making"):
+            call()
+    assert len(loopback.requests) == asked
+
+
+def test_a_chat_model_says_where_its_limits_are_set(loopback, direct, default):
+    from langchain_cappy import ChatCappy
+
+    chat = ChatCappy(models=[direct("m")], samples=1, scorer=default)
+    for call in (lambda: chat.invoke("q", deadline_s=0.1), lambda: chat.bind(samples=2).invoke("q")):
+        with pytest.raises(UnknownArgument, match="is set at the making"):
+            call()
+    assert not loopback.requests
+
+
+def test_what_an_owner_allows_by_name_passes_though_it_looks_like_a_limit(loopback, direct, default):
+    loopback.takes = frozenset({"sample"})
+    selector = Selector([direct("m")], samples=1, scorer=default, allowed_params=["sample"])
+    selector.select("q", params={"sample": True})
+    assert loopback.requests[-1]["sample"] is True

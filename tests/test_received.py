@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from loopback import Reply, completion
+from loopback import Reply, answering, completion
 
 from cappy_select import (
     LiteLLMProvider,
@@ -227,3 +227,89 @@ async def test_why_a_stream_ended_is_heard_in_each_vendors_lines(lines, end):
 def test_what_is_no_stream_of_litellm_is_not_listened_to():
     assert listen(object()) is None
     assert Heard().broke_off is False
+
+
+# What LiteLLM reads with code of its own, and does not log before it has read it.
+OF_LITELLMS_OWN = {
+    "ollama, cut off": ("ollama/m", {"response": "The Nile, which", "done": True, "done_reason": "length"}, "cut off"),
+    "ollama, not done": ("ollama/m", {"response": "The Nile, which", "done": False}, "cut off"),
+    "ollama chat, not done": (
+        "ollama_chat/m", {"message": {"role": "assistant", "content": "The Nile, which"}, "done": False}, "cut off"
+    ),
+    "ollama, an error": ("ollama/m", {"error": "the model is overloaded"}, "server: the model is overloaded"),
+    **{
+        f"cohere, {word}": (
+            "cohere_chat/command-r",
+            {
+                "id": "x",
+                "message": {"role": "assistant", "content": [{"type": "text", "text": "The Nile, which"}]},
+                "finish_reason": word,
+                "usage": {"tokens": {"input_tokens": 5, "output_tokens": 3}},
+            },
+            said,
+        )
+        for word, said in (
+            ("ERROR", "failed"), ("ERROR_LIMIT", "cut off"), ("TIMEOUT", "failed"), ("MAX_TOKENS", "cut off"),
+        )
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", OF_LITELLMS_OWN)
+def test_what_litellm_reads_with_code_of_its_own_is_looked_at_as_it_came(case, default):
+    model, body, said = OF_LITELLMS_OWN[case]
+    with answering(json.dumps(body).encode()) as (host, _):
+        selector = Selector(
+            [LiteLLMProvider(model, api_base=host, api_key="sk-secret-1234")], samples=1, scorer=default, max_retries=0
+        )
+        with pytest.raises(NoCandidates) as caught:
+            selector.select("What is the longest river of Africa?")
+    assert said in str(caught.value.exceptions[0])
+
+
+@pytest.mark.parametrize("model", ["openai/m", "ollama/m", "cohere_chat/command-r", "anthropic/claude-haiku-4-5"])
+@pytest.mark.parametrize("body", [b"<html>no</html>", b"\xff\xfe", b'{"created": ' + b"9" * 5000 + b"}"])
+def test_what_came_and_can_t_be_read_is_paid_for_and_not_asked_again(model, body, default):
+    with answering(body) as (host, asked):
+        base = host + "/v1" if model == "openai/m" else host
+        provider = LiteLLMProvider(
+            model, api_base=base, api_key="sk-secret-1234", input_cost_per_token=1e-6, output_cost_per_token=1e-6
+        )
+        with pytest.raises(NoCandidates) as caught:
+            Selector([provider], samples=1, scorer=default, max_retries=2).select("Name a river.")
+    assert caught.value.exceptions[0].kind == "invalid_response"
+    assert len(asked) == 1
+    assert caught.value.cost > 0
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "said"),
+    [
+        ({"object": "error", "message": "Rate limit reached", "code": 429}, "rate_limit", "Rate limit reached"),
+        ({"base_resp": {"status_code": 1002, "status_msg": "rate limit"}}, "rate_limit", "rate limit"),
+        ({"error_code": 336501, "error_msg": "Rate limit reached"}, "rate_limit", "Rate limit reached"),
+        ({"errors": [{"message": "The service is unavailable"}]}, "server", "unavailable"),
+        ({"detail": "Rate limit exceeded"}, "rate_limit", "Rate limit exceeded"),
+        ({"status": "error", "message": "internal error"}, "server", "internal error"),
+        ({"error": True, "message": "Too many requests"}, "rate_limit", "Too many requests"),
+    ],
+)
+async def test_an_error_in_a_200_is_one_under_whatever_name(loopback, make, body, kind, said):
+    loopback.replies["m"] = [Reply(body=json.dumps(body).encode())]
+    with pytest.raises(ProviderError, match=said) as caught:
+        await end_of(make("m"), stream=False)
+    assert caught.value.kind == kind
+
+
+@pytest.mark.parametrize(
+    "more", [{"error": {"message": "went away", "code": 502}}, {"base_resp": {"status_code": 1027}}]
+)
+def test_an_answer_beside_an_error_does_not_win(loopback, make, default, more):
+    body = completion("m", Reply(text="The Ucayali"))
+    if "error" in more:
+        body["choices"][0]["message"] |= more
+    else:
+        body |= more
+    loopback.replies["m"] = [Reply(body=json.dumps(body).encode())]
+    with pytest.raises(NoCandidates):
+        Selector([make("m")], samples=1, scorer=default, max_retries=0).select("Name a river.")

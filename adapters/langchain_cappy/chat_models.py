@@ -18,7 +18,7 @@ from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
 from langchain_core.utils.pydantic import is_basemodel_subclass
-from pydantic import ConfigDict, Field, PrivateAttr, SecretStr
+from pydantic import ConfigDict, Field, PrivateAttr, SecretStr, field_serializer
 
 from cappy_select import (
     Candidate,
@@ -32,6 +32,7 @@ from cappy_select.ask import (
     check_fields,
     reasons_in,
 )
+from cappy_select.core import credentials_in, masked
 from cappy_select.select import SelectorConfig, limit
 from langchain_cappy.copies import SharedByCopies
 from langchain_cappy.errors import langchains_own
@@ -185,15 +186,29 @@ class ChatCappy(SharedByCopies, BaseChatModel):
     def lc_secrets(self) -> dict[str, str]:
         """The key is read from the first named model's own variable when it is loaded again."""
         named = next((model for model in self.models if isinstance(model, str)), "openai")
-        vendor = "openai" if named.startswith("openai:") else named.partition("/")[0]
-        return {"api_key": f"{vendor.upper()}_API_KEY"}
+        vendor = ("openai" if named.startswith("openai:") else named.partition("/")[0]).upper()
+        secret = {"api_key": f"{vendor}_API_KEY"}
+        return secret if self._shown_base == self.api_base else secret | {"api_base": f"{vendor}_API_BASE"}
+
+    @property
+    def _shown_base(self) -> str | None:
+        """The address, without a password or key that stands in it."""
+        return self.api_base and masked(self.api_base, credentials_in(api_base=self.api_base))
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        for name, value in super().__repr_args__():
+            yield name, self._shown_base if name == "api_base" else value
+
+    @field_serializer("api_base")
+    def _without_password(self, _: str | None) -> str | None:
+        return self._shown_base
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
         """What makes two instances answer differently."""
         return {
             "models": [_name(model) for model in self.models],
-            "api_base": self.api_base,
+            "api_base": self._shown_base,
             "plan": self._selector.plan.model_dump(mode="json"),
             "min_usable": self.min_usable,
             "timeout": self.timeout,

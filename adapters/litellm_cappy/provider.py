@@ -39,6 +39,8 @@ class CappyLLM(CustomLLM):
 
     def __init__(self, presets: Mapping[str, Selector]) -> None:
         super().__init__()
+        if not isinstance(presets, Mapping):
+            raise InputError(f"presets are Selectors by name, or a YAML file of them, got {type(presets).__name__}")
         for name, selector in presets.items():
             if not isinstance(selector, Selector):
                 raise InputError(f"the preset {name!r} must be a Selector, got {type(selector).__name__}")

@@ -28,11 +28,14 @@ _WORDS: dict[Meaning, tuple[str, ...]] = {
         *("finish", "finished", "stop_criteria_met"),  # Amazon Titan, Writer
         *("succeeded", "normal"),  # Replicate; Baidu
         "end_of_text",
+        *("eos_found", "stop_string_found"),  # LM Studio
+        "alternative_status_final",  # Yandex
     ),
     "tool_calls": (
         *("tool_calls", "function_call"),  # OpenAI, Mistral, Groq, DeepSeek, Fireworks
         "tool_use",  # Anthropic, Bedrock
         "tool_call",  # Cohere
+        "alternative_status_tool_calls",  # Yandex
     ),
     "cut_off": (
         *("length", "max_output_tokens", "max_completion_tokens", "max_messages", "incomplete", "steered"),  # OpenAI
@@ -44,6 +47,10 @@ _WORDS: dict[Meaning, tuple[str, ...]] = {
         *("token_limit", "time_limit", "not_finished"),  # Watsonx
         *("max_len", "max_context"),  # xAI's REASON_MAX_LEN, REASON_MAX_CONTEXT
         "max_output",  # MiniMax
+        *("maximum_tokens", "context", "max_new_tokens"),  # Aleph Alpha; Reka; Hugging Face's own parameter
+        "token_limit_reached",  # Azure's inference client
+        *("max_predicted_tokens_reached", "context_length_reached"),  # LM Studio
+        *("alternative_status_truncated_final", "alternative_status_partial"),  # Yandex
         "repetition",  # vLLM stops an answer that repeats itself
     ),
     "refused": (
@@ -55,6 +62,8 @@ _WORDS: dict[Meaning, tuple[str, ...]] = {
         *("guardrail_intervened", "content_filtered", "intervened"),  # Bedrock
         "error_toxic",  # Cohere
         "sensitive",  # Zhipu
+        "blacklist",  # GigaChat
+        "alternative_status_content_filter",  # Yandex
         "moderation",  # Watsonx
     ),
     "failed": (
@@ -69,6 +78,8 @@ _WORDS: dict[Meaning, tuple[str, ...]] = {
         *("load", "unload"),  # Ollama: the model came or went, and nothing was written
         *("server_error", "internal_error", "provider_error", "upstream_error", "rate_limit_exceeded"),
         *("starting", "processing"),  # Replicate
+        *("user_stopped", "model_unloaded"),  # LM Studio
+        "rag_query_when_rag_disabled",  # Amazon Titan
         "invalid",  # xAI's REASON_INVALID
     ),
 }

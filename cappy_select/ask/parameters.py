@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any, TypedDict
 
@@ -175,13 +175,15 @@ def _arguments(function: Callable[..., Any] | None) -> list[str]:
     return [parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD][1:]
 
 
-def owned(params: Mapping[str, Any]) -> dict[str, Any]:
+def owned(params: Mapping[str, Any], made_with: Callable[..., Any] | None = None) -> dict[str, Any]:
     """The owner's parameters of every call, those in an `extra_body` too.
 
-    Raises InputError for one that is an argument of a Selector or of a provider.
+    Raises UnknownArgument for one that is, or is nearly, an argument of `made_with`, InputError for one that is a
+    provider's.
     """
     found = flat(params)
     _refuse_fixed(found)
+    _refuse_ours(found, made_with)
     if wrong := sorted(name for name in found if name not in KNOWN and _is_acted_upon(name)):
         raise InputError(
             f"{', '.join(wrong)} can't be a call parameter: it is not for the models. Give it to a provider: "
@@ -190,17 +192,21 @@ def owned(params: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def callers(params: Mapping[str, Any], allowed: Collection[str] | None) -> dict[str, Any]:
+def callers(
+    params: Mapping[str, Any], allowed: Collection[str] | None, made_with: Callable[..., Any] | None = None
+) -> dict[str, Any]:
     """A caller's parameters, those in an `extra_body` too.
 
     Args:
         params: As they came.
         allowed: Beyond OpenAI's own and those of a `Sampling`; None for all that nobody acts upon.
+        made_with: Makes the object that was called: its own arguments are no parameters of the models.
 
-    Raises InputError that names one that is not the caller's to give.
+    Raises UnknownArgument for one that is set at the making, InputError for one that is not the caller's to give.
     """
     found = flat(params)
     _refuse_fixed(found)
+    _refuse_ours((name for name in found if allowed is None or name not in allowed), made_with)
     own = {squashed(name): name for name in KNOWN}
     for name, value in found.items():
         if name in KNOWN:
@@ -279,6 +285,21 @@ def _refuse_fixed(params: Mapping[str, Any]) -> None:
     # In any spelling: servers in Go read `Model` as `model`.
     if fixed := sorted(name for name in params if squashed(name) in _FIXED):
         raise InputError(f"{', '.join(fixed)} can't be a call parameter: set it when making the Selector or provider")
+
+
+def _refuse_ours(names: Iterable[str], made_with: Callable[..., Any] | None) -> None:
+    """A limit among the parameters would limit nothing, and reach the models."""
+    ours = {_stem(name): name for name in _arguments(made_with) if name not in KNOWN}
+    for name in names:
+        if name not in KNOWN and (meant := ours.get(_stem(name))):
+            raise UnknownArgument(
+                f"{name} can't be a call parameter: {meant!r} is set at the making ({meant}=...), not in params"
+            )
+
+
+def _stem(name: str) -> str:
+    """Without what a slip adds or leaves out: `max_costs` and `max_cost`, `deadline` and `deadline_s`."""
+    return squashed(name).rstrip("s")
 
 
 def _refuse_environment(name: str, text: str) -> None:

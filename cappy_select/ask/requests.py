@@ -43,6 +43,8 @@ class RequestPlanner:
         self.providers, self.plan, self.examples = providers, plan, examples
         self._config, self._logprobs = config, logprobs
         self._breakers = [config.breaker(getattr(provider, "max_concurrency", None)) for provider in providers]
+        if examples is not None and not isinstance(examples, InContext):
+            raise InputError(f"examples must be an InContext, got {type(examples).__name__}")
         for provider in providers:
             if config.max_cost is not None:
                 self.need_price(provider, "max_cost")
@@ -126,7 +128,7 @@ def as_plan(samples: int | None, plan: Plan | Mapping[str, Any] | str | Path | N
         return Plan.load(plan)
     if samples is None:
         return Plan.preset("quick")
-    if not isinstance(samples, int) or not 1 <= samples <= MAX_SAMPLES:
+    if not isinstance(samples, int) or isinstance(samples, bool) or not 1 <= samples <= MAX_SAMPLES:
         raise InputError(f"samples must be a whole number from 1 to {MAX_SAMPLES}, got {samples!r}")
     return Plan(name=f"{samples} samples", samplings=(Sampling(n=samples),))
 

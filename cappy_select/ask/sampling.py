@@ -198,7 +198,7 @@ def honoured(
         if odd and plan.on_unsupported == "error":
             raise InputError(
                 f"{model} can't do {', '.join(f'{name}={value}' for name, value in odd.items())} (asked by the plan "
-                f"{plan.name!r}); leave it out, or allow it: on_unsupported='downgrade'"
+                f"{plan.name!r}); leave it out, or allow it: Plan(..., on_unsupported='downgrade')"
             )
         if odd:
             sampling = sampling.model_copy(update=dict.fromkeys(odd))

@@ -25,6 +25,8 @@ def resolve(source: str | Path | None, *, revision: str | None = None) -> Bundle
     A hub *checkpoint* is exported once (fp32), cached by commit; that needs the
     `export` extra.
     """
+    if not isinstance(source, str | Path | None):
+        raise InputError(f"a scorer is a Scorer, a folder or hf://org/name, got {type(source).__name__}")
     if source is None:
         return load_bundle(EMBEDDED)
     if Path(source).exists() or not str(source).startswith("hf://"):

@@ -8,19 +8,23 @@ in a training (`train`, `adapt`, `eval ablation`).
 
 from __future__ import annotations
 
+import errno
 import importlib
 import io
 import json
 import os
 import sys
 import warnings
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
 from cappy_select.core.errors import CappyError, TruncationWarning
 from cappy_select.core.terminal import HarmlessStream
+
+if TYPE_CHECKING:
+    from cappy_select.core.types import Selection
 
 VERBS = {
     "score": "Score responses to one instruction, or a file of pairs.",
@@ -77,6 +81,7 @@ def _top(
 def main() -> NoReturn:
     """The console script."""
     warnings.simplefilter("ignore", TruncationWarning)  # each verb says it in words
+    warnings.filterwarnings("ignore", message="Pydantic serializer warnings")  # LiteLLM's, of a server's odd fields
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # arguments and answers may hold what the terminal can't show
@@ -93,16 +98,25 @@ def main() -> NoReturn:
 
 
 def _run() -> NoReturn:
+    if sys.stdout is None:
+        _complain("InputError", "standard output is closed: the answer would have nowhere to go")
+        sys.exit(2)
     try:
         app()
     except CappyError as error:
-        _complain(type(error).__name__, str(error))
+        _complain(type(error).__name__, str(error), getattr(error, "selection", None))
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:  # `cappy ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            raise
+        _complain(type(error).__name__, f"the output can't be written: {error.strerror}")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the exit would fail once more
+        sys.exit(2)
     except Exception as error:
         if os.environ.get("CAPPY_TRACEBACK"):
             raise
@@ -111,8 +125,10 @@ def _run() -> NoReturn:
     sys.exit(0)
 
 
-def _complain(kind: str, message: str) -> None:
+def _complain(kind: str, message: str, selection: Selection | None = None) -> None:
+    """Say what went wrong; machines get the answers too that were paid for in vain."""
     if "--json" in sys.argv:
-        print(json.dumps({"error": {"type": kind, "message": message}}), file=sys.stderr)
+        paid = {} if selection is None else {"selection": selection.model_dump(mode="json")}
+        print(json.dumps({"error": {"type": kind, "message": message, **paid}}), file=sys.stderr)
     else:
         print(f"cappy: {message}", file=sys.stderr)

@@ -23,6 +23,7 @@ from cappy_select.cli.output import (
     progress,
 )
 from cappy_select.cli.rank import read_responses
+from cappy_select.core.characters import escaped
 from cappy_select.core.errors import InputError
 from cappy_select.core.json_text import loads
 from cappy_select.scorer import Scorer
@@ -82,7 +83,7 @@ def _score_file(scorer: Scorer, path: str) -> None:
             for value in piece.scores.tolist():
                 instruction, response = asked.popleft()
                 row = {"instruction": instruction, "response": response, "score": json_number(value)}
-                print(jsonlib.dumps(row, ensure_ascii=False))
+                print(escaped(jsonlib.dumps(row, ensure_ascii=False)))
             cut += int((piece.cut > 0).sum())
             count += len(piece.scores)
     _note_cut(cut, count)

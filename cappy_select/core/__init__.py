@@ -35,6 +35,7 @@ from cappy_select.core.figures import (
 )
 from cappy_select.core.masking import (
     credentials_in,
+    masked,
 )
 from cappy_select.core.types import (
     RETRYABLE,
@@ -96,6 +97,7 @@ __all__ = [
     "credentials_in",
     "dollars_of",
     "made_again",
+    "masked",
     "read_yaml",
     "tokens_of",
     "validation_message",

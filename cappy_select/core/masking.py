@@ -11,6 +11,7 @@ import json
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
@@ -24,7 +25,7 @@ _LOWER = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz
 
 # Names of variables, arguments and headers that hold a credential.
 _NAMED_SO = re.compile(
-    r"(?:pass(?:word|wd|phrase)|secret|token|credential|api_?key|private_key)|(?:^|_)(?:keys?|auth\w*|pwd|bearer)(?:_|$)"
+    r"(?:pass(?:word|wd|phrase)|secret|token|credential|api_?key|private_key)|(?:^|_)(?:keys?|auth\w*|pwd|bearer|jwt)(?:_|$)"
 )
 # Headers that say nothing secret; of any other the value may be a credential.
 _OPEN_HEADERS = frozenset(
@@ -34,6 +35,8 @@ _OPEN_HEADERS = frozenset(
     }
 )
 _HEADERS = frozenset({"headers", "extra_headers", "default_headers"})
+_QUERIES = frozenset({"extra_query", "default_query"})
+_OPEN_QUERIES = frozenset({"api-version", "api_version"})
 _SCHEME = re.compile(r"(?:bearer|basic|token|key|apikey) +", re.IGNORECASE)
 
 # What looks like a key, whoever's it is.
@@ -92,6 +95,9 @@ def _under(name: str, value: Any) -> Iterator[str]:
             if str(header).lower() not in _OPEN_HEADERS and isinstance(content, str):
                 yield content
                 yield _SCHEME.sub("", content)
+                yield from _of_basic(content)
+    elif name in _QUERIES and isinstance(value, Mapping):
+        yield from (str(content) for query, content in value.items() if str(query).lower() not in _OPEN_QUERIES)
     elif isinstance(value, Mapping):
         for inner, content in value.items():
             yield from _under(str(inner), content)
@@ -103,6 +109,15 @@ def _under(name: str, value: Any) -> Iterator[str]:
             yield from _in_address(value)
         elif _NAMED_SO.search(name.lower()):
             yield from _in_value(value)
+
+
+def _of_basic(header: str) -> Iterator[str]:
+    """Of `Basic ...` what it encodes, and the password alone."""
+    scheme, _, coded = header.partition(" ")
+    if scheme.lower() == "basic":
+        with suppress(ValueError):
+            pair = base64.b64decode(coded.strip(), validate=True).decode()
+            yield from (pair, pair.partition(":")[2])
 
 
 def _in_value(value: str) -> Iterator[str]:

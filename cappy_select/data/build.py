@@ -45,6 +45,7 @@ from cappy_select.data.records import is_rows, parquet_module
 from cappy_select.data.store import SampleStore
 from cappy_select.scorer.session import usable_cores
 
+MOST_ROWS = 1_000_000_000  # a few times the 160 million of the paper
 ADAPT_ROWS = 102_400  # of a task, in the paper's repository: 400 updates of 256
 
 _PARTITION_BYTES = 8_000_000  # of input text
@@ -82,8 +83,8 @@ class BuildConfig(BaseModel):
     validation: float = Field(0.05, ge=0, lt=1)
     mixture: Mixture = "proportional"
     cap: int | None = Field(None, ge=1)
-    rows: int | None = Field(None, ge=1)
-    rows_per_task: int | None = Field(None, ge=1)
+    rows: int | None = Field(None, ge=1, le=MOST_ROWS)
+    rows_per_task: int | None = Field(None, ge=1, le=MOST_ROWS)
     rows_per_shard: int = Field(50_000, ge=1)
     partitions: int | None = Field(None, ge=1, le=4096)
     seed: int = Field(0, ge=0)

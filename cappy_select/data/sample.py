@@ -81,7 +81,7 @@ class Sampler:
         params: Mapping[str, Any] | None = None,
         **known: Any,
     ) -> None:
-        own = owned(given(type(self).__init__, params, known, name="Sampler"))
+        own = owned(given(type(self).__init__, params, known, name="Sampler"), type(self).__init__)
         self._instances, self._store, self._retry_failed = instances, store, retry_failed
         self._limits = limits or Limits()
         providers = as_providers(models, api_base=api_base)

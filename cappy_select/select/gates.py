@@ -94,9 +94,11 @@ class ToolArguments:
             if forced and call.name != forced:
                 return f"calls the tool {call.name!r}, not {forced!r}"
             schema = schemas[call.name]
+            if call.is_custom and schema is not None:
+                return f"calls the function {call.name!r} as a custom tool"
             if call.is_custom or schema is None:  # a custom tool takes any text
                 continue
-            arguments = _readable(call.arguments) or "{}"
+            arguments = _readable(call.arguments)
             if fault := _fault_by(schema, arguments, f"the arguments of {call.name}"):
                 return fault
         return None
@@ -134,9 +136,15 @@ def _has_name(value: Any) -> bool:
 
 
 def _readable(arguments: str) -> str:
-    """Arguments with their control characters escaped: models write raw line breaks, and most readers take them."""
+    """Arguments with their control characters escaped: models write raw line breaks, and most readers take them.
+
+    None at all, in whatever way, are `{}`.
+    """
+    arguments = arguments.strip()
+    if arguments in ("", "null"):
+        return "{}"
     if _CONTROL.search(arguments) is None:
-        return arguments.strip()
+        return arguments
     try:
         written: str = json.dumps(json.loads(arguments, strict=False))
         return written
@@ -194,6 +202,8 @@ class _Check:
 def as_gates(gates: Iterable[Gate | Callable[[Candidate], object]]) -> tuple[Gate, ...]:
     """Gates, and functions of a candidate as gates. Raises InputError for anything else."""
     found: list[Gate] = []
+    if not isinstance(gates, Iterable):
+        raise InputError(f"gates is a list of gates, got {type(gates).__name__}")
     for gate in gates:
         if isinstance(gate, Gate) and not isinstance(gate, type):
             found.append(gate)

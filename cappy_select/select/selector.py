@@ -146,7 +146,7 @@ class Selector:
             )
         except ValidationError as error:
             raise InputError(validation_message(error)) from error
-        everyone = owned(given(Selector.__init__, params, known, name="Selector"))
+        everyone = owned(given(Selector.__init__, params, known, name="Selector"), Selector.__init__)
         self._allowed = check_allowed(allowed_params)
         check_policy(instruction)
         asked = as_plan(samples, plan)
@@ -398,7 +398,7 @@ class Selector:
     def _call(self, name: str, params: Mapping[str, Any] | None, known: CallParameters) -> dict[str, Any]:
         """A caller's parameters."""
         asked = given(getattr(Selector, name), params, known, name=name, made_with=Selector.__init__)
-        return callers(asked, self._allowed)
+        return callers(asked, self._allowed, Selector.__init__)
 
     async def _judge(
         self, answers: Sequence[tuple[Candidate, Request]], instruction: Instruction, seconds: float

@@ -21,8 +21,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
 
+from cappy_select.core.time_limit import check_time
 from cappy_select.text.spelling import composed
 
+_BETWEEN_LOOKS = 1000  # numbers, at whether there is time left
 _PLAIN_ZEROS = 100  # more are written as an exponent, so that 1e999999999 is no text of a gigabyte
 _CURRENCY = r"$¢£¤¥\u058f\u060b\u09f2\u09f3\u0e3f\u17db\u20a0-\u20c0\ufdfc\ufe69\uff04\uffe0\uffe1\uffe5\uffe6"
 _DASHES = "\u2010-\u2015"
@@ -39,12 +41,13 @@ _BODY = rf"""
   | (?<!\d\ )(?P<spaced>[1-9]\d{{0,2}}(?:\ \d{{3}})+(?!\d))
     (?:,(?P<spaced_rest>\d++)(?![.,]\d)|(?=[ {_HARD}]?(?:{_UNIT})))
   | (?<!\d\ )(?P<millions>[1-9]\d?(?:\ \d{{3}}){{2,}}(?!\ ?\d|,\d))(?:\.(?P<millions_rest>\d++))?
+  | (?<![(\[])(?P<under_one>0),(?P<under_one_rest>\d{{2,}}+)(?![.,]\d)
   | (?P<amount>\d++),(?P<amount_rest>\d{{1,2}})(?=[ {_HARD}]?(?:{_UNIT}))
   | (?(money)(?P<price>\d++),(?P<price_rest>\d{{1,2}})(?![.,]?\d)|(?!))
   | (?P<whole>\d{{1,3}}(?:{_COMMA}\d{{3}})+(?!\d)|\d{{1,2}}(?:{_COMMA}\d{{2}}){{1,60}}{_COMMA}\d{{3}}(?!\d)|\d++)
     (?:\.(?P<whole_rest>\d++))?
 """
-_WAYS = ("points", "narrow", "spaced", "millions", "amount", "price", "whole")
+_WAYS = ("points", "narrow", "spaced", "millions", "under_one", "amount", "price", "whole")
 _NUMBER = re.compile(
     rf"""
     (?P<minus>(?<![\w.)\]}}%{_DASHES}-])(?:-|(?<!\d[ {_HARD}])[{_DASHES}])|\+)?
@@ -83,12 +86,13 @@ class _Number:
 def number(text: str) -> str:
     """The last number in a text, in one spelling: `1,000` and `1000.0` are `1000`. Empty when there is none.
 
-    Takes time linear in the text's length, and raises nothing, whatever the text.
+    Takes time linear in the text's length. Raises OutOfTime where a time limit holds and is over, else nothing.
     """
     text = plain_signs(text)
     last = None
-    for last in _NUMBER.finditer(text):  # noqa: B007
-        pass
+    for place, last in enumerate(_NUMBER.finditer(text)):  # noqa: B007
+        if place % _BETWEEN_LOOKS == 0:
+            check_time()
     return "" if last is None else _booked(text, last) or _read(last).value
 
 
@@ -113,7 +117,9 @@ def closed_up(text: str) -> str:
     Takes what `plain_signs` gives.
     """
     parts, done = [], 0
-    for found in _NUMBER.finditer(text):
+    for place, found in enumerate(_NUMBER.finditer(text)):
+        if place % _BETWEEN_LOOKS == 0:
+            check_time()
         around = text[max(0, found.start() - 1) : found.start()] + text[found.end() : found.end() + 1]
         if any(map(str.isspace, found[0])) and not any(sign.isalnum() or sign == "/" for sign in around):
             read = _read(found)

@@ -21,6 +21,8 @@ class ToolCall(NamedTuple):
 def calls_in(message: Mapping[str, Any]) -> Iterator[ToolCall | None]:
     """The calls of `tool_calls` and of the older `function_call`; None for what has no call's form."""
     calls = message.get("tool_calls") or ()
+    if isinstance(calls, Mapping):  # one, and not in a list
+        calls = (calls,)
     if isinstance(calls, str) or not isinstance(calls, Sequence):
         yield None
         calls = ()

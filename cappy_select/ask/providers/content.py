@@ -26,6 +26,36 @@ def reasons_in(messages: Sequence[Message]) -> list[str]:
     return list(dict.fromkeys(str(part[NO_FORM]) for part in parts if isinstance(part, Mapping) and NO_FORM in part))
 
 
+def for_claude(messages: Sequence[Message], *, model: str) -> list[dict[str, Any]]:
+    """Messages as LiteLLM takes them for Anthropic's API.
+
+    A file's address stands without its type, with which LiteLLM takes it for an id. Raises ProviderError for sound and
+    moving pictures, which LiteLLM leaves out without a word.
+    """
+    return [
+        {**message, "content": [_for_claude(part, model) for part in content]}
+        if isinstance(content := message.get("content"), list | tuple)
+        else dict(message)
+        for message in messages
+    ]
+
+
+def _for_claude(part: Any, model: str) -> Any:
+    if not isinstance(part, Mapping):
+        return part
+    file = part.get("file")
+    data = str(file.get("file_data") or "") if isinstance(file, Mapping) else ""
+    kind = str(file.get("format") or "") if isinstance(file, Mapping) else ""
+    kind = kind or data.removeprefix("data:").partition(";")[0][:100]
+    if part.get("type") in ("input_audio", "video_url") or kind.startswith(("audio/", "video/")):
+        raise ProviderError(
+            f"Claude takes no content of the type {kind or part['type']!r}", kind="bad_request", model=model
+        )
+    if isinstance(file, Mapping) and str(file.get("file_id", "")).startswith(("http://", "https://")):
+        return {**part, "file": {name: value for name, value in file.items() if name != "format"}}
+    return part
+
+
 def without_cache_marks(messages: Sequence[Message]) -> tuple[dict[str, Any], ...]:
     """The messages without Anthropic's `cache_control`, unknown to OpenAI's own API, which caches unasked."""
     return tuple(

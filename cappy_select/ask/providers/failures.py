@@ -125,10 +125,39 @@ def refusal_in(error: BaseException) -> UnwantedResponse | None:
 
 def error_in(value: Any) -> Any:
     """The error that a body of status 200, or one of its choices, holds; None for `null` and for an empty one."""
-    error = value.get("error") if isinstance(value, Mapping) else None
-    if isinstance(error, Mapping):
-        return error if any(error.values()) else None
-    return error or None
+    if not isinstance(value, Mapping):
+        return None
+    error = value.get("error")
+    if isinstance(error, Mapping) and not any(error.values()):
+        error = None
+    if error is True or value.get("object") == "error":  # older vLLM, Mistral: the body is the error itself
+        return value
+    if error:
+        return error
+    if isinstance(message := value.get("message"), Mapping) and message.get("error"):  # of a choice
+        return message["error"]
+    said = value.get("base_resp")  # MiniMax, beside answers too
+    if isinstance(said, Mapping) and str(said.get("status_code") or 0) != "0":
+        return {"code": said["status_code"], "message": said.get("status_msg")}
+    if str(value.get("error_code") or 0) != "0":  # Baidu
+        return {"code": value["error_code"], "message": value.get("error_msg") or value.get("message")}
+    if any(value.get(name) for name in _ANSWERS) or isinstance(message, Mapping):
+        return None
+    return value if value.get("errors") or value.get("detail") or value.get("status") == "error" else None
+
+
+_ANSWERS = (
+    "choices",
+    "candidates",
+    "content",
+    "output",
+    "outputs",
+    "response",
+    "results",
+    "generations",
+    "text",
+    "delta",
+)
 
 
 def failure_from(

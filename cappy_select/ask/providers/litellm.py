@@ -16,19 +16,20 @@ from typing import Any, Unpack
 from cappy_select.ask.parameters import ProviderParameters, all_of, given
 from cappy_select.ask.prices import highest_of, most_usage
 from cappy_select.ask.providers import litellm_own
-from cappy_select.ask.providers.content import check_parts
-from cappy_select.ask.providers.failures import failure_of, refusal_in
+from cappy_select.ask.providers.content import check_parts, for_claude
+from cappy_select.ask.providers.failures import failure_from, failure_of, refusal_in
 from cappy_select.ask.providers.litellm_clients import our_clients
 from cappy_select.ask.providers.openai_format import COMMON, TokenPrices, candidates_of, refuse_seed
 from cappy_select.ask.providers.received import Received
 from cappy_select.ask.providers.streams import streamed
+from cappy_select.ask.providers.transport import kept_in
 from cappy_select.ask.sampling import token_limit
 from cappy_select.core.characters import without_halves
 from cappy_select.core.copies import made_again
 from cappy_select.core.errors import InputError, ProviderError
 from cappy_select.core.figures import ANY, dollars_of
 from cappy_select.core.fork import ask_for_platform
-from cappy_select.core.masking import credentials_in
+from cappy_select.core.masking import credentials_in, masked
 from cappy_select.core.types import Candidate, Delta, Message, Request, Usage
 
 # Beyond OpenAI's parameters, which LiteLLM lists by model.
@@ -39,6 +40,7 @@ _TOP_K = frozenset(
     }
 )
 _MIN_TOKENS = frozenset({"hosted_vllm", "vllm"})
+_ANTHROPICS_FORM = frozenset({"vertex_ai", "azure_ai"})  # where LiteLLM writes Claude's requests as to Anthropic itself
 
 
 _OF_A_READER = frozenset({"server", "bad_request", "invalid_response", "connection"})
@@ -89,7 +91,7 @@ class LiteLLMProvider:
             self._bare, self._vendor, *_ = self._litellm.get_llm_provider(model, api_base=api_base)
         except self._litellm.exceptions.BadRequestError as error:
             raise InputError(
-                f"LiteLLM knows no provider for the model {model!r}: write it with its provider, "
+                f"LiteLLM knows no provider for the model {masked(model)!r}: write it with its provider, "
                 "such as 'openai/gpt-5-mini'"
             ) from error
         self._model, self._api_key, self._api_base, self._params = model, api_key, api_base, own
@@ -135,6 +137,8 @@ class LiteLLMProvider:
         received = Received()
         response = await self._completion(request, {"n": request.n} if request.n > 1 else {}, received)
         params = self._arguments(request)
+        if not isinstance(response, Mapping) and (error := received.error) is not None:  # LiteLLM took it for an answer
+            raise failure_from(error, model=self._model, secrets=self._secrets)
         return candidates_of(
             response,
             request,
@@ -158,15 +162,16 @@ class LiteLLMProvider:
     async def _completion(self, request: Request, more: Mapping[str, Any], received: Received | None = None) -> Any:
         """LiteLLM's response; the body itself, where one came that LiteLLM can't read."""
         check_parts(request.messages, model=self._model)
+        messages = self._readable(without_halves(request.messages))  # a copy: LiteLLM may change them, calls share them
         params = {**self._arguments(request), **more}
         choice = params.get("tool_choice")
         if isinstance(choice, Mapping) and choice.get("type") == "custom":  # LiteLLM refuses it, and OpenAI takes it
             params["extra_body"] = {**(params.get("extra_body") or {}), "tool_choice": params.pop("tool_choice")}
         try:
-            with our_clients(self._litellm):
+            with our_clients(self._litellm), kept_in(None if received is None else received.raw):
                 response = await self._litellm.acompletion(
                     model=self._model,
-                    messages=without_halves(request.messages),  # a copy: LiteLLM may change them, and calls share them
+                    messages=messages,
                     api_key=self._api_key,
                     api_base=self._api_base,
                     timeout=request.timeout_s,
@@ -183,10 +188,15 @@ class LiteLLMProvider:
                 raise failure from None
             if received is not None and (received.says_more or (received.is_there and failure.kind in _OF_A_READER)):
                 # It came, and is billed: LiteLLM gives any status to what it can't read, and would be asked again.
-                body = received.body()
+                body = received.body
                 return body if body is not None else {"unreadable": failure.message}
             # Without its cause, whose text may hold the key.
             raise failure from None
+
+    def _readable(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """For Claude what LiteLLM would send it wrongly, or not at all, in another form. Raises ProviderError."""
+        claude = self._vendor == "anthropic" or (self._vendor in _ANTHROPICS_FORM and "claude" in self._bare)
+        return for_claude(messages, model=self._model) if claude else messages
 
     def _arguments(self, request: Request) -> dict[str, Any]:
         """The owner's parameters and the request's; what of those LiteLLM acts upon was refused, and is again."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from functools import cached_property
 from typing import Any
 
 from cappy_select.ask.finish_reasons import graver, meaning_of
 from cappy_select.ask.providers.failures import error_in
+from cappy_select.ask.providers.transport import Body
 
 # Where vendors list their answers, and what in one of them says why it ended.
 _LISTS = {
@@ -18,13 +20,19 @@ _LISTS = {
     "generations": ("finish_reason",),  # Cohere on Bedrock
     "outputs": ("stop_reason",),  # Mistral on Bedrock
 }
-_ALONE = ("stop_reason", "stopReason", "finish_reason", "done_reason")  # Anthropic, Bedrock Converse, Cohere, Ollama
+# Anthropic, Bedrock Converse, Cohere, Ollama, llama.cpp
+_ALONE = ("stop_reason", "stopReason", "finish_reason", "done_reason", "stop_type")
 
 
 class Received:
-    """One call's response as it came. LiteLLM calls it with what it logs (its parameter `logger_fn`)."""
+    """One call's response as it came.
+
+    `raw` is what our HTTP clients read. LiteLLM asks some vendors with clients of its own (Bedrock's signed calls, a
+    session of the user's): of these there is what it logs, for it calls this object as its `logger_fn`.
+    """
 
     def __init__(self) -> None:
+        self.raw = Body()
         self._original: Any = None
 
     def __call__(self, details: Mapping[str, Any]) -> None:
@@ -35,11 +43,12 @@ class Received:
     @property
     def is_there(self) -> bool:
         """Whether a response came, with a status that says that it is one."""
-        return self._original is not None
+        return self.raw.whole or self._original is not None
 
+    @cached_property
     def body(self) -> Any:
-        """The JSON of the response; None where it is none."""
-        value = self._original
+        """The JSON of the response; None where it is none. To be read when it has come."""
+        value = self.raw.read() if self.raw.whole else self._original
         if hasattr(value, "model_dump"):
             return value.model_dump(mode="json", warnings=False)
         if not isinstance(value, str | bytes):
@@ -52,12 +61,18 @@ class Received:
     @property
     def says_more(self) -> bool:
         """Whether it has answers in OpenAI's format, or an error: what it says of itself."""
-        body = self.body()
-        return isinstance(body, Mapping) and (isinstance(body.get("choices"), list) or error_in(body) is not None)
+        body = self.body
+        return isinstance(body, Mapping) and (isinstance(body.get("choices"), list) or self.error is not None)
+
+    @property
+    def error(self) -> Any:
+        """The error that it holds in place of an answer; None where it holds none."""
+        first = self.body[0] if isinstance(self.body, list) and self.body else self.body  # Gemini's are in a list
+        return error_in(first)
 
     def ends(self) -> list[str]:
         """Why each answer ended, in its vendor's own words, as far as it says so."""
-        body = self.body()
+        body = self.body
         if isinstance(body, list):  # Hugging Face's inference servers
             return [str(_inner(item, "details").get("finish_reason") or "") for item in body]
         return list(_ends(body)) if isinstance(body, Mapping) else []
@@ -68,12 +83,15 @@ def _ends(body: Mapping[str, Any]) -> Iterator[str]:
         if isinstance(answers := body.get(name), list) and answers:
             for answer in answers:
                 said = [answer.get(word) for word in words] if isinstance(answer, Mapping) else []
+                said = ["error"] if error_in(answer) is not None else said
                 yield next((str(word) for word in said if word), "")
             return
     if blocked := _inner(body, "promptFeedback").get("blockReason"):
         yield str(blocked)
     elif body.get("object") == "response":  # OpenAI's Responses API
         yield str(_inner(body, "incomplete_details").get("reason") or body.get("status") or "")
+    elif body.get("done") is False:  # Ollama, where more should have come
+        yield "incomplete"
     else:
         yield next((str(body[word]) for word in _ALONE if body.get(word)), "")
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from typing import Any
 from urllib.parse import urljoin, urlsplit
@@ -39,6 +41,39 @@ class UnwantedResponse(Exception):
     def __init__(self, message: str, kind: FailureKind) -> None:
         super().__init__(message)
         self.kind = kind
+
+
+class Body:
+    """The body of the last successful response of a call, unpacked, as it came; `whole` once it has ended."""
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+        self.whole = False
+
+    def begin(self) -> None:
+        """Another response came: what was kept of the one before is dropped."""
+        self._pieces, self.whole = [], False
+
+    def add(self, piece: bytes) -> None:
+        """More of it came."""
+        self._pieces.append(piece)
+
+    def read(self) -> bytes:
+        """All that came."""
+        return b"".join(self._pieces)
+
+
+_kept: ContextVar[Body | None] = ContextVar("_kept", default=None)
+
+
+@contextmanager
+def kept_in(body: Body | None) -> Iterator[None]:
+    """Within it, what guarded clients read is kept as well."""
+    token = _kept.set(body)
+    try:
+        yield
+    finally:
+        _kept.reset(token)
 
 
 def guard(client: Any) -> None:
@@ -78,7 +113,8 @@ async def _bound(response: Any) -> None:
     values = None
     if not response.headers.get("Content-Type", "").startswith("text/event-stream"):  # those are many small bodies
         values = MAX_JSON_VALUES * (_TIMES_WITH_LOGPROBS if _asks_for_logprobs(response.request) else 1)
-    response.stream = _bounded_as(kind)(response.stream, is_packed=bool(encodings), values=values)
+    body = _kept.get() if response.status_code < 300 else None
+    response.stream = _bounded_as(kind)(response.stream, is_packed=bool(encodings), values=values, body=body)
 
 
 def _asks_for_logprobs(request: Any) -> bool:
@@ -125,15 +161,26 @@ class _Count:
 
 
 class _Bounded:
-    """The bytes of a response, unpacked and counted."""
+    """The bytes of a response, unpacked and counted, and kept in `body` if there is one."""
 
-    def __init__(self, inner: Any, *, is_packed: bool, values: int | None) -> None:
-        self._inner, self._is_packed, self._count = inner, is_packed, _Count(values)
+    def __init__(self, inner: Any, *, is_packed: bool, values: int | None, body: Body | None = None) -> None:
+        self._inner, self._is_packed, self._count, self._body = inner, is_packed, _Count(values), body
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
+        if self._body is not None:
+            self._body.begin()
+        async for piece in self._unpacked():
+            self._count.add(piece)
+            if self._body is not None:
+                self._body.add(piece)
+            yield piece
+        if self._body is not None:
+            self._body.whole = True
+
+    async def _unpacked(self) -> AsyncIterator[bytes]:
         sent = given = 0
         decoder = zlib.decompressobj(_GZIP) if self._is_packed else None
         async for data in self._inner:
@@ -141,7 +188,6 @@ class _Bounded:
             if sent > MAX_BODY_BYTES:
                 raise _too_long()
             if decoder is None:
-                self._count.add(data)
                 yield data
                 continue
             while not decoder.eof:
@@ -153,7 +199,6 @@ class _Bounded:
                 if given > MAX_BODY_BYTES:
                     raise _too_long()
                 if piece:
-                    self._count.add(piece)
                     yield piece
                 data = decoder.unconsumed_tail
                 if len(piece) < _PIECE_BYTES and not data:
