@@ -38,8 +38,9 @@ def split(regex):
     return {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False}
 
 
-def charsmap(longest: int) -> str:
-    return base64.b64encode((4).to_bytes(4, "little") + b"\0\0\0\0" + b"x" * longest + b"\0").decode()
+def charsmap(longest: int | str) -> str:
+    text = ("x" * longest if isinstance(longest, int) else longest).encode()
+    return base64.b64encode((4).to_bytes(4, "little") + b"\0\0\0\0" + text + b"\0").decode()
 
 
 TOKENIZERS = {
@@ -49,6 +50,21 @@ TOKENIZERS = {
     ),
     "one letter that becomes a book": ({"normalizer": replace("e", "e" * 1_000_000)}, "as long"),
     "beginnings": ({"normalizer": sequence(*[{"type": "Prepend", "prepend": "▁" * 5}] * 20)}, "as long"),
+    "a sign that Unicode makes eighteen of": (
+        {"normalizer": sequence(replace("a", "\ufdfa" * 32), {"type": "NFKC"})}, "as long",
+    ),
+    "the same in a table": (
+        {
+            "normalizer": sequence(
+                {"type": "Precompiled", "precompiled_charsmap": charsmap("\ufdfa" * 10)}, {"type": "NFKD"}
+            )
+        },
+        "as long",
+    ),
+    "pieces as long as pages": (
+        {"model": {"type": "Unigram", "unk_id": 0, "vocab": [["a" * n, -1.0] for n in range(1, 200)]}},
+        "pieces may have 199",
+    ),
     "the empty text": ({"normalizer": replace("", "x")}, "the empty text"),
     "a table with a book in it": (
         {"normalizer": {"type": "Precompiled", "precompiled_charsmap": charsmap(100_000)}}, "as long",

@@ -11,11 +11,13 @@ from __future__ import annotations
 import base64
 import json
 import math
+import unicodedata
 from collections.abc import Iterator, Set
 from typing import Any
 
 _MOST_GROWTH = 32  # characters of one, besides what Unicode's own forms make (18 of one ligature, at most)
 _MOST_WORD = 1000  # characters of a word that WordPiece looks up: its time grows with their square
+_MOST_PIECE = 128  # characters of a piece of Unigram, whose time grows with it; sentencepiece makes them of 16 at most
 _MOST_PARTS = 64  # steps of one kind, parts of a pair's template
 
 _NORMALIZERS = {
@@ -98,14 +100,24 @@ def _steps(given: Any, inner: str, known: Set[str], depth: int = 0) -> Iterator[
 
 
 def _growth(step: dict[str, Any]) -> float:
-    """How many characters one can become; Unicode's forms, done again, change nothing, and are not counted."""
+    """How many characters one can become.
+
+    What is put in counts with what Unicode's forms make of it. What they make of the text itself is not counted.
+    """
     if step["type"] == "Replace":
-        return max(1.0, len(str(step.get("content", ""))) / _pattern(step))
+        return max(1.0, _longest_form(str(step.get("content", ""))) / _pattern(step))
     if step["type"] == "Prepend":
-        return max(1.0, float(len(str(step.get("prepend", "")))))
+        return max(1.0, float(_longest_form(str(step.get("prepend", "")))))
     if step["type"] == "Precompiled":
         return _longest_replacement(step.get("precompiled_charsmap"))
     return 1.0
+
+
+def _longest_form(text: str) -> int:
+    """Characters of a text in that of Unicode's forms in which it is longest, in lower case or not."""
+    if len(text) > _MOST_WORD:  # too long as it is
+        return len(text)
+    return max(len(unicodedata.normalize("NFKD", each)) for each in (text, text.lower()))
 
 
 def _pattern(step: dict[str, Any]) -> int:
@@ -134,7 +146,7 @@ def _longest_replacement(charsmap: Any) -> float:
     if len(table) < 4 or start > len(table):
         return math.inf
     texts = table[start:].split(b"\0")
-    return max(1.0, *(len(text.decode("utf-8", "replace")) for text in texts)) if texts else 1.0
+    return max(1.0, *(_longest_form(text.decode("utf-8", "replace")) for text in texts)) if texts else 1.0
 
 
 def _check_model(model: Any) -> None:
@@ -142,6 +154,11 @@ def _check_model(model: Any) -> None:
         raise Refused(f"its model is none of {', '.join(sorted(_MODELS))}")
     if model.get("dropout"):
         raise Refused("its model drops merges at random: a text would not always have the same tokens")
+    pieces = model.get("vocab")
+    if model.get("type") == "Unigram" and isinstance(pieces, list):
+        long = max((len(str(piece[0])) for piece in pieces if isinstance(piece, list) and piece), default=0)
+        if long > _MOST_PIECE:
+            raise Refused(f"its pieces may have {long} characters, allowed are {_MOST_PIECE}")
     longest = model.get("max_input_chars_per_word", 100)
     if not (isinstance(longest, int) and longest <= _MOST_WORD):
         raise Refused(f"its words may have {longest!r:.40} characters, allowed are {_MOST_WORD}")
