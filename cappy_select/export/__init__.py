@@ -82,7 +82,7 @@ def export_checkpoint(
         }
         (folder / TOKENIZER).write_text(loaded.tokenizer.backend_tokenizer.to_str(), encoding="utf-8")
         stage(f"writing the model in {precision}")
-        write_model(loaded.model, folder / MODEL, precision)
+        write_model(loaded.model, folder / MODEL, precision, loaded.max_length)
         stage("comparing its scores with torch's")
         gates = measure(draft_bundle(folder, fields), loaded, precision, groups, on_progress)
         save_bundle(folder, fields | {"gates": gates})

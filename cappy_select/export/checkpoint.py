@@ -17,7 +17,9 @@ from cappy_select.json_text import loads
 from cappy_select.scorer.tokenizer_rules import checked_tokenizer
 from cappy_select.weight_files import Kind, WeightFiles, weight_files, weight_patterns
 
-ARCHITECTURES = ("roberta", "bert")
+ARCHITECTURES = (
+    "roberta", "xlm-roberta", "bert", "mpnet", "distilbert", "electra", "deberta", "deberta-v2", "modernbert"
+)  # fmt: skip
 _KINDS: tuple[Kind, ...] = ("safetensors", "bin")
 
 
@@ -42,7 +44,8 @@ def load_checkpoint(source: str | Path, revision: str | None = None) -> Checkpoi
     model = _model(folder, weights)
     try:
         # RoBERTa's positions start behind the padding id, so its table is that much longer than its window.
-        unused = model.config.pad_token_id + 1 if config["model_type"] == "roberta" else 0
+        offset = {"roberta": model.config.pad_token_id, "xlm-roberta": model.config.pad_token_id, "mpnet": 1}
+        unused = offset.get(config["model_type"], -1) + 1
         max_length = int(min(tokenizer.model_max_length, model.config.max_position_embeddings - unused))
     except (TypeError, ValueError) as error:
         raise ExportError(f"{folder}: the configuration gives no window length: {error}") from error
