@@ -60,9 +60,13 @@ def make_deberta_v2(folder: Path, **overrides: float) -> Path:
                  position_biased_input=False)  # fmt: skip
 
 
-def make_modernbert(folder: Path, **overrides: float) -> Path:
-    """Byte-level BPE; rotary positions, and layers that look 8 tokens to each side. Its window is 8,192 tokens."""
-    return _make("ModernBert", folder, _byte_bpe(list(_BERT)), _names(*_BERT), overrides, model_max_length=8192,
+def make_modernbert(folder: Path, model_max_length: int = 512, **overrides: float) -> Path:
+    """Byte-level BPE; rotary positions, and layers that look 8 tokens to each side.
+
+    Its window is 8,192 tokens, which would take long: the tokenizer's is shorter, as some are published.
+    """
+    return _make("ModernBert", folder, _byte_bpe(list(_BERT)), _names(*_BERT), overrides,
+                 model_max_length=model_max_length,
                  num_hidden_layers=4, local_attention=16, pad_token_id=0, cls_token_id=2, sep_token_id=3,
                  bos_token_id=2, eos_token_id=3, initializer_cutoff_factor=3.0, classifier_pooling="mean")  # fmt: skip
 
@@ -94,6 +98,9 @@ def _make(
     for name, parameter in model.named_parameters():  # made as zeros, which would hide what is left out
         if "bias" in name and parameter.dim() == 1:
             torch.nn.init.normal_(parameter, std=0.1)
+    if kind != "ModernBert":  # whose head norms what it is given
+        *_, last = model.classifier.modules()
+        torch.nn.init.normal_(last.weight)  # so that scores differ enough for int8 to be judged
     tokenizer_class = {"ModernBert": "PreTrainedTokenizerFast"}.get(kind, f"{kind}Tokenizer")
     return _save(folder, model, tokenizer, tokenizer_class, names, model_max_length)
 

@@ -52,10 +52,11 @@ def input_names(model: Any) -> list[str]:
     return [*names, "token_type_ids"] if typed else names
 
 
-def write_model(model: Any, path: Path, precision: Precision, window: int) -> int:
+def write_model(model: Any, path: Path, precision: Precision, window: int) -> tuple[int, int]:
     """Write the model's ONNX form for pairs of up to `window` tokens to `path`.
 
-    Returns in how many layers attention is one node; the others run as the operators that it consists of.
+    Returns in how many layers attention is one node, and how many there are. Raises ExportError when the model is too
+    large for a file.
     """
     with tempfile.TemporaryDirectory() as scratch:
         traced = Path(scratch) / "traced.onnx"
@@ -75,7 +76,7 @@ def write_model(model: Any, path: Path, precision: Precision, window: int) -> in
         onnx.save(graph, path)
     except ValueError as error:  # protobuf's 2 GiB
         raise ExportError(f"the model does not fit one ONNX file: {error}; try precision fp16 or int8") from error
-    return sum(node.op_type in _ATTENTION for node in graph.graph.node)
+    return sum(node.op_type in _ATTENTION for node in graph.graph.node), model.config.num_hidden_layers
 
 
 def _trace(model: Any, path: Path, window: int) -> None:
@@ -102,7 +103,7 @@ def _fuse(path: Path, config: Any, *, split_projections: bool) -> Any:
     options = optimizer.FusionOptions("bert")
     options.enable_embed_layer_norm = False  # its tables could not be stored as int8
     options.use_multi_head_attention = split_projections
-    log = logging.getLogger("onnxruntime.transformers")
+    log = logging.getLogger("onnxruntime")  # its transformers and its tools
     level = log.level
     log.setLevel(logging.ERROR)
     try:
