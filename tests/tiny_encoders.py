@@ -1,4 +1,4 @@
-"""Tiny checkpoints of every architecture that can be exported: random weights, and the kind of tokenizer each comes with."""
+"""Tiny checkpoints of every architecture that can be exported: random weights, each with its kind of tokenizer."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def make_deberta(folder: Path, **overrides: float) -> Path:
 
 
 def make_deberta_v2(folder: Path, **overrides: float) -> Path:
-    """As DeBERTa-v3 is published: Unigram; disentangled attention with a shared key, distances in logarithmic buckets."""
+    """As DeBERTa-v3 is published: Unigram; disentangled attention with shared matrices, distances in buckets."""
     tokenizer = _unigram(["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"], "[UNK]", "[CLS] $A [SEP] $B:1 [SEP]:1")
     return _make("DebertaV2", folder, tokenizer, _names(*_BERT), overrides, max_position_embeddings=512,
                  type_vocab_size=0, relative_attention=True, pos_att_type=["p2c", "c2p"], share_att_key=True,

@@ -74,7 +74,8 @@ def _locate(source: str | Path, revision: str | None) -> tuple[Path, str, dict[s
     if not text.startswith(hub.PREFIX) and (text.count("/") != 1 or text.startswith((".", "/", "~"))):
         raise BundleNotFound(f"no checkpoint at {text!r}: it is no folder, and a hub id is written hf://org/name")
     repo = hub.repo_id(text)
-    safe = hub.fetch(repo, revision, ["config.json", hub.CROSS_ENCODER_FILE, *hub.TOKENIZER_FILES, *weight_patterns("safetensors")])
+    beside = ["config.json", hub.CROSS_ENCODER_FILE, *hub.TOKENIZER_FILES]
+    safe = hub.fetch(repo, revision, [*beside, *weight_patterns("safetensors")])
     if not any((safe.path / name).exists() for name in weight_patterns("safetensors")):
         hub.fetch(repo, safe.commit, weight_patterns("bin"))
     return safe.path, repo.split("/")[1], {"checkpoint": f"hf://{repo}", "revision": safe.commit}

@@ -77,19 +77,16 @@ def deberta_v2(model: Any, given: Given, window: int) -> Replaced:
             places = make_log_bucket_position(places, encoder.position_buckets, encoder.max_relative_positions).long()
         encoder.embeddings = _Embeddings(table, (places + len(table) // 2).clamp(0, len(table) - 1))
     for module in (layer.attention.self for layer in encoder.layer):
-        query, key, value = states = [
-            _Projection(each.weight, each.bias) for each in (module.query_proj, module.key_proj, module.value_proj)
-        ]
+        linear = module.query_proj, module.key_proj, module.value_proj
+        states = [_Projection(each.weight, each.bias) for each in linear]
         kinds = [kind for kind in ("c2p", "p2c") if encoder.relative_attention and kind in module.pos_att_type]
         if module.share_att_key:
-            others = {"c2p": key, "p2c": query}
+            others = {"c2p": states[1], "p2c": states[0]}
         else:
-            others = _projections({kind: getattr(module, f"pos_{_OTHER[kind]}_proj") for kind in kinds})
+            of_distance = {"c2p": "pos_key_proj", "p2c": "pos_query_proj"}
+            others = _projections({kind: getattr(module, of_distance[kind]) for kind in kinds})
         replaced[module, "forward"] = _attention(module, encoder, states, {kind: others[kind] for kind in kinds}, given)
     return replaced
-
-
-_OTHER = {"c2p": "key", "p2c": "query"}
 
 
 def _projections(layers: Mapping[str, Any]) -> dict[str, nn.Module]:

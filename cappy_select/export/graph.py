@@ -68,10 +68,8 @@ def write_model(model: Any, path: Path, precision: Precision, window: int) -> tu
     else:
         split_for_cpu(fused.model.graph)
     graph = to_int8(fused.model) if precision == "int8" else fused.model
-    onnx.helper.set_model_props(
-        graph,
-        {MODEL_CONFIG: json.dumps({name: getattr(model.config, name) for name in _NOTED if hasattr(model.config, name)})},
-    )
+    noted = {name: getattr(model.config, name) for name in _NOTED if hasattr(model.config, name)}
+    onnx.helper.set_model_props(graph, {MODEL_CONFIG: json.dumps(noted)})
     try:
         onnx.save(graph, path)
     except ValueError as error:  # protobuf's 2 GiB
@@ -103,9 +101,11 @@ def _fuse(path: Path, config: Any, *, split_projections: bool) -> Any:
     options = optimizer.FusionOptions("bert")
     options.enable_embed_layer_norm = False  # its tables could not be stored as int8
     options.use_multi_head_attention = split_projections
-    log = logging.getLogger("onnxruntime")  # its transformers and its tools
-    level = log.level
-    log.setLevel(logging.ERROR)
+    # The second, onnxruntime's too, says of each sliced shape that it is not a number.
+    logs = [logging.getLogger(name) for name in ("onnxruntime.transformers", "symbolic_shape_infer")]
+    levels = [log.level for log in logs]
+    for log in logs:
+        log.setLevel(logging.ERROR)
     try:
         fused = optimizer.optimize_model(
             str(path),
@@ -116,5 +116,6 @@ def _fuse(path: Path, config: Any, *, split_projections: bool) -> Any:
             optimization_options=options,
         )
     finally:
-        log.setLevel(level)
+        for log, level in zip(logs, levels, strict=True):
+            log.setLevel(level)
     return fused
