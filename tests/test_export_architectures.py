@@ -111,6 +111,7 @@ def test_texts_are_encoded_as_by_the_checkpoints_own_tokenizer(checkpoint, exact
         (make_deberta, {"type_vocab_size": 2, "max_relative_positions": 16}),
         (make_deberta_v2, {"share_att_key": False, "position_buckets": 16, "max_relative_positions": 64}),
         (make_deberta_v2, {"share_att_key": False, "pos_att_type": ["p2c"], "position_buckets": -1}),
+        (make_deberta_v2, {"conv_kernel_size": 3, "conv_act": "gelu"}),
         (make_modernbert, {"classifier_pooling": "cls", "attention_bias": True, "norm_bias": True}),
         (make_modernbert, {"local_attention": 512, "global_attn_every_n_layers": 1}),
     ],
