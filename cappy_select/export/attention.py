@@ -33,7 +33,7 @@ def one_node(model: Any, window: int) -> Iterator[Callable[[torch.Tensor], None]
     replaced = write(model, given, window) if write else Replaced()
 
     def start(mask: torch.Tensor) -> None:
-        given.mask, given.biases = mask.to(torch.int32), {}
+        given.mask, given.shared = mask.to(torch.int32), {}
 
     for (module, name), function in replaced.items():
         setattr(module, name, function)
@@ -76,9 +76,9 @@ def _modernbert(model: Any, given: Given, window: int) -> Replaced:
     def bias(states: torch.Tensor, kind: str) -> torch.Tensor | None:
         if kind == "full_attention":
             return None
-        if kind not in given.biases:
-            given.biases[kind] = by_distance(near, states)[None, None]  # [1, 1, query, key]
-        return given.biases[kind]
+        if kind not in given.shared:
+            given.shared[kind] = by_distance(near, states)[None, None]  # [1, 1, query, key]
+        return given.shared[kind]
 
     def attention(module: Any, kind: str) -> Callable[..., Any]:
         def forward(states: torch.Tensor, **_: Any) -> tuple[torch.Tensor, None]:

@@ -100,15 +100,18 @@ def _attention(
     scale = 1 / math.sqrt(module.all_head_size // heads * (1 + len(others)))
     module.written = nn.ModuleList([*states, *others.values()])  # the tracer takes parameters from modules only
 
+    def embedded(hidden: torch.Tensor, order: str) -> torch.Tensor:
+        if order not in given.shared:
+            given.shared[order] = encoder.embeddings(hidden.shape[1], getattr(encoder.embeddings, order))
+        return given.shared[order]
+
     def forward(hidden: torch.Tensor, _mask: Any, *_args: Any, **_: Any) -> tuple[torch.Tensor, None]:
         query, key, value = (projection(hidden) for projection in states)
         biases = []
         if "c2p" in others:
-            embedded = encoder.embeddings(hidden.shape[1], encoder.embeddings.down)
-            biases.append(_by_distance(query, others["c2p"](embedded) * scale, heads))
+            biases.append(_by_distance(query, others["c2p"](embedded(hidden, "down")) * scale, heads))
         if "p2c" in others:
-            embedded = encoder.embeddings(hidden.shape[1], encoder.embeddings.up)
-            biases.append(_by_distance(key, others["p2c"](embedded) * scale, heads).transpose(-1, -2))
+            biases.append(_by_distance(key, others["p2c"](embedded(hidden, "up")) * scale, heads).transpose(-1, -2))
         bias = functools.reduce(torch.add, biases) if biases else None
         return Attention.apply(query, key, value, given.mask, bias, heads, scale), None
 

@@ -16,7 +16,7 @@ class Given:
     """What all layers of a run share."""
 
     mask: torch.Tensor | None = None  # int32[rows, tokens]: 1 for a token, 0 for padding
-    biases: dict[str, torch.Tensor] = field(default_factory=dict)
+    shared: dict[str, torch.Tensor] = field(default_factory=dict)  # made by the first layer that needs it
 
 
 class Attention(torch.autograd.Function):
