@@ -68,6 +68,13 @@ def test_int8_keeps_the_scores_and_quantises_every_product_of_the_encoder(checkp
     assert kinds_of(rounded).count("MatMulIntegerToFloat") >= 4 * layers
 
 
+def test_fp16_keeps_the_scores(checkpoint, exact, tmp_path):
+    """On a CPU that does not compute in it; onnxruntime crashed while it loaded DeBERTa."""
+    half = export_checkpoint(checkpoint, tmp_path / "half", precision="fp16")
+    ours, theirs = (Scorer(bundle).score_detailed(PAIRS[:20]).scores for bundle in (half, exact))
+    assert 0 < np.abs(ours - theirs).max() < 0.01
+
+
 def test_a_score_is_the_same_bits_alone_in_any_batch_and_reversed(exact, rounded):
     for bundle in (exact, rounded):
         assert_bits_depend_on_the_pair_alone(Scorer(bundle, cache=False), PAIRS)
