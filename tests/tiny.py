@@ -137,13 +137,15 @@ def make_mpnet(folder: Path, **overrides: float) -> Path:
 _NAMES = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
 
 
-def _save(folder: Path, model: object, tokenizer: object, kind: str, specials: dict[str, str]) -> Path:
+def _save(
+    folder: Path, model: object, tokenizer: object, kind: str, specials: dict[str, str], max_length: int = 512
+) -> Path:
     model.save_pretrained(folder)
     # As some checkpoints are published: with a truncation and padding the scorer must not inherit.
     tokenizer.enable_truncation(128)
     tokenizer.enable_padding(length=128)
     tokenizer.save(str(folder / "tokenizer.json"))
-    config = {"tokenizer_class": kind, "model_max_length": 512, **specials}
+    config = {"tokenizer_class": kind, "model_max_length": max_length, **specials}
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
     return folder
 

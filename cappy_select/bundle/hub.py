@@ -12,9 +12,12 @@ from cappy_select.core.errors import BundleNotFound
 
 PREFIX = "hf://"
 # What a checkpoint's tokenizer may be in.
+SENTENCEPIECE_FILES = frozenset({"spm.model", "sentencepiece.bpe.model"})
 TOKENIZER_FILES = (
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt", "vocab.txt"
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
+    "merges.txt", "vocab.txt", *sorted(SENTENCEPIECE_FILES),
 )  # fmt: skip
+CROSS_ENCODER_FILE = "config_sentence_transformers.json"
 
 
 class Snapshot(NamedTuple):

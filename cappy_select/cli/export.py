@@ -33,7 +33,9 @@ def export(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")] = False,
     json: Json = False,
 ) -> None:
-    """Make a bundle of a RoBERTa or BERT sequence-classification checkpoint with one label.
+    """Make a bundle of a sequence-classification checkpoint with one label: a reward model, a reranker, your own.
+
+    RoBERTa, XLM-RoBERTa, BERT, MPNet, DistilBERT, ELECTRA, DeBERTa (1 to 3) and ModernBERT.
 
     The bundle's scores are compared with torch's before it appears; needs the `export` extra.
     """

@@ -40,7 +40,9 @@ def export_checkpoint(
     on_stage: Callable[[str], None] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Bundle:
-    """Make a bundle of a RoBERTa or BERT sequence-classification checkpoint with one label.
+    """Make a bundle of a sequence-classification checkpoint with one label: any reward model or reranker.
+
+    RoBERTa, XLM-RoBERTa, BERT, MPNet, DistilBERT, ELECTRA, DeBERTa (1 to 3) and ModernBERT.
 
     Args:
         checkpoint: A folder, or a hub id (`hf://org/name` or `org/name`). An existing folder wins.
@@ -55,8 +57,8 @@ def export_checkpoint(
         on_progress: Called for each calibration pair with (pairs in this step, pairs in all).
 
     Raises:
-        ExportError: wrong architecture, several labels, no tokenizer, damaged weights, attention that did
-            not fuse, or scores outside the gate of the precision (`cappy_select.export.gates`).
+        ExportError: wrong architecture, several labels, scores that are not the raw output, no tokenizer,
+            damaged weights, or scores outside the gate of the precision (`cappy_select.export.gates`).
         InputError: `out` exists, or can't be written; `calibration` can't be read.
         BundleNotFound: there is no such folder or hub repository.
         MissingExtra: torch, transformers or onnx is not installed.
@@ -84,7 +86,13 @@ def export_checkpoint(
         }
         (folder / TOKENIZER).write_text(loaded.tokenizer.backend_tokenizer.to_str(), encoding="utf-8")
         stage(f"writing the model in {precision}")
-        write_model(loaded.model, folder / MODEL, precision)
+        fused, layers = write_model(loaded.model, folder / MODEL, precision, loaded.max_length)
+        if fused < layers:
+            stage(
+                f"note: attention is one node in {fused} of {layers} layers; the others run as single operators, "
+                "which takes more time and memory"
+            )
+        fields["provenance"] = {"attention": f"one node in {fused} of {layers} layers"} | fields["provenance"]
         stage("comparing its scores with torch's")
         gates = measure(draft_bundle(folder, fields), loaded, precision, groups, on_progress)
         save_bundle(folder, fields | {"gates": gates})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from cappy_select.core.json_text import loads
 from cappy_select.export.weight_files import Kind, WeightFiles, weight_files, weight_patterns
 from cappy_select.scorer.tokenizer_rules import checked_tokenizer
 
-ARCHITECTURES = ("roberta", "bert")
+ARCHITECTURES = (
+    "roberta", "xlm-roberta", "bert", "mpnet", "distilbert", "electra", "deberta", "deberta-v2", "modernbert"
+)  # fmt: skip
 _KINDS: tuple[Kind, ...] = ("safetensors", "bin")
 
 
@@ -41,9 +44,7 @@ def load_checkpoint(source: str | Path, revision: str | None = None) -> Checkpoi
     tokenizer = _tokenizer(folder)
     model = _model(folder, weights)
     try:
-        # RoBERTa's positions start behind the padding id, so its table is that much longer than its window.
-        unused = model.config.pad_token_id + 1 if config["model_type"] == "roberta" else 0
-        max_length = int(min(tokenizer.model_max_length, model.config.max_position_embeddings - unused))
+        max_length = int(min(tokenizer.model_max_length, _positions(model.config)))
     except (TypeError, ValueError) as error:
         raise ExportError(f"{folder}: the configuration gives no window length: {error}") from error
     return Checkpoint(
@@ -57,6 +58,13 @@ def load_checkpoint(source: str | Path, revision: str | None = None) -> Checkpoi
     )
 
 
+def _positions(config: Any) -> int:
+    """How many tokens have a position. Some start behind the padding id: their table is that much longer."""
+    before = {"roberta": config.pad_token_id, "xlm-roberta": config.pad_token_id, "mpnet": 1}  # MPNet's is fixed
+    most: int = config.max_position_embeddings
+    return most - before[config.model_type] - 1 if config.model_type in before else most
+
+
 def _locate(source: str | Path, revision: str | None) -> tuple[Path, str, dict[str, Any]]:
     path, text = Path(source), str(source)
     if path.exists():
@@ -66,7 +74,8 @@ def _locate(source: str | Path, revision: str | None) -> tuple[Path, str, dict[s
     if not text.startswith(hub.PREFIX) and (text.count("/") != 1 or text.startswith((".", "/", "~"))):
         raise BundleNotFound(f"no checkpoint at {text!r}: it is no folder, and a hub id is written hf://org/name")
     repo = hub.repo_id(text)
-    safe = hub.fetch(repo, revision, ["config.json", *hub.TOKENIZER_FILES, *weight_patterns("safetensors")])
+    beside = ["config.json", hub.CROSS_ENCODER_FILE, *hub.TOKENIZER_FILES]
+    safe = hub.fetch(repo, revision, [*beside, *weight_patterns("safetensors")])
     if not any((safe.path / name).exists() for name in weight_patterns("safetensors")):
         hub.fetch(repo, safe.commit, weight_patterns("bin"))
     return safe.path, repo.split("/")[1], {"checkpoint": f"hf://{repo}", "revision": safe.commit}
@@ -85,15 +94,48 @@ def _config(folder: Path) -> dict[str, Any]:
     named = config.get("architectures")
     classes = named if isinstance(named, list) else []
     if kind not in ARCHITECTURES or not all(str(name).endswith("ForSequenceClassification") for name in classes):
+        own = "; code of its own (auto_map) is never run" if config.get("auto_map") else ""
         raise ExportError(
             f"{folder} holds {', '.join(map(str, classes)) or 'an unnamed architecture'} of type {kind!r}: "
-            f"a scorer is a sequence classifier of type {' or '.join(ARCHITECTURES)}"
+            f"a scorer is a sequence classifier of type {', '.join(ARCHITECTURES[:-1])} or {ARCHITECTURES[-1]}{own}"
         )
     names = config.get("id2label")
     labels = len(names) if isinstance(names, dict) and names else config.get("num_labels", 2)
     if labels != 1:
-        raise ExportError(f"{folder} has {labels} labels: a scorer has one (num_labels=1, a regression head)")
+        raise ExportError(
+            f"{folder} has {labels} labels: a scorer has one (num_labels=1, a regression head); train it anew with "
+            "num_labels=1, or take a reward model or reranker that gives one score"
+        )
+    _check_raw(folder, config)
     return config
+
+
+def _check_raw(folder: Path, config: dict[str, Any]) -> None:
+    """Raises ExportError when the configuration says that scores are something else than the model's raw output."""
+    problem = config.get("problem_type")
+    if problem not in (None, "regression"):
+        raise ExportError(
+            f"{folder / 'config.json'} has the problem_type {problem!r:.60}, whose scores go through a sigmoid or "
+            "softmax: a scorer gives the raw output (regression); if that is what you want, take problem_type out"
+        )
+    beside = folder / hub.CROSS_ENCODER_FILE
+    try:
+        of_encoder = loads(beside.read_bytes()) if beside.is_file() else {}
+    except ValueError as error:
+        raise ExportError(f"{beside} is not JSON: {error}") from error
+    nested = config.get("sentence_transformers")
+    for file, held, key in (
+        ("config.json", nested, "activation_fn"),
+        ("config.json", config, "sbert_ce_default_activation_function"),  # before sentence-transformers 4
+        (beside.name, of_encoder, "activation_fn"),
+    ):
+        named = held.get(key) if isinstance(held, dict) else None
+        if named is not None and str(named).rpartition(".")[2] != "Identity":
+            raise ExportError(
+                f"{folder / file} says that scores go through {str(named)!r:.80} ({key}): a scorer gives the raw "
+                "output (torch.nn.modules.linear.Identity); a sigmoid keeps the order, so if raw scores will do, take "
+                f"{key} out of {file}"
+            )
 
 
 def _weights_file(folder: Path) -> WeightFiles:
@@ -106,14 +148,22 @@ def _weights_file(folder: Path) -> WeightFiles:
 
 def _tokenizer(folder: Path) -> Any:
     # Without files transformers would make up an empty tokenizer, so look first.
-    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt", "vocab.json")):
+    there = {name for name in hub.TOKENIZER_FILES if (folder / name).is_file()}
+    if not there & {"tokenizer.json", "vocab.txt", "vocab.json", *hub.SENTENCEPIECE_FILES}:
         raise ExportError(
             f"{folder} has no tokenizer: expected tokenizer.json (or vocab.txt, or vocab.json and merges.txt)"
+        )
+    if there.isdisjoint({"tokenizer.json", "vocab.txt", "vocab.json"}) and find_spec("sentencepiece") is None:
+        raise ExportError(
+            f"{folder} has its tokenizer as a SentencePiece model only ({', '.join(there & hub.SENTENCEPIECE_FILES)}): "
+            "expected tokenizer.json; to make it of that, transformers needs `pip install sentencepiece protobuf`"
         )
     try:
         if (folder / "tokenizer.json").is_file():
             checked_tokenizer((folder / "tokenizer.json").read_bytes())  # before it is loaded
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        if tokenizer.is_fast:
+            checked_tokenizer(tokenizer.backend_tokenizer.to_str().encode())  # transformers may have made it anew
     except Exception as error:  # transformers passes on whatever its parsers raise
         raise ExportError(f"the tokenizer of {folder} can't be read: {_line(error)}") from error
     if not tokenizer.is_fast:

@@ -20,7 +20,7 @@ def split_for_cpu(graph: Any) -> None:
     for node in graph.node:
         if node.op_type == "SkipLayerNormalization":
             nodes += _skip_layer_norm(node)
-        elif node.op_type == "MultiHeadAttention":
+        elif node.op_type == "MultiHeadAttention" and node.input[3]:
             biases = np.split(numpy_helper.to_array(weights[node.input[3]]), 3)
             nodes += _attention(node, biases, graph)
         else:
@@ -34,8 +34,11 @@ def split_for_cpu(graph: Any) -> None:
 
 
 def _skip_layer_norm(node: Any) -> list[Any]:
-    rows, skip, gamma, beta, *bias = node.input
-    out = node.output[0]
+    rows, skip, gamma, *rest = node.input
+    beta, bias = [name for name in rest[:1] if name], rest[1:]
+    out, total = node.output[0], f"{node.output[0]}_sum"
+    if len(node.output) > 3:  # also used as it is: the norm stands before the next part of the layer
+        total = node.output[3]
     (epsilon,) = (attribute.f for attribute in node.attribute if attribute.name == "epsilon")
     nodes = []
     if bias:
@@ -43,8 +46,8 @@ def _skip_layer_norm(node: Any) -> list[Any]:
         rows = f"{out}_biased"
     return [
         *nodes,
-        helper.make_node("Add", [rows, skip], [f"{out}_sum"]),
-        helper.make_node("LayerNormalization", [f"{out}_sum", gamma, beta], [out], axis=-1, epsilon=epsilon),
+        helper.make_node("Add", [rows, skip], [total]),
+        helper.make_node("LayerNormalization", [total, gamma, *beta], [out], axis=-1, epsilon=epsilon),
     ]
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import tempfile
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import torch
 from cappy_select.bundle.manifest import MODEL_CONFIG, Precision
 from cappy_select.core.errors import ExportError
 from cappy_select.core.telemetry import onnxruntime_optimizer
+from cappy_select.export.attention import one_node
 from cappy_select.export.cpu import split_for_cpu
 from cappy_select.export.quantize import to_int8
 
@@ -22,33 +25,42 @@ from cappy_select.export.quantize import to_int8
 _NOTED = (
     "pad_token_id", "hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "initializer_range"
 )  # fmt: skip
+_UNTYPED = ("roberta", "xlm-roberta")
+_ATTENTION = ("Attention", "MultiHeadAttention")
 _OPSET = 17  # the newest that the fusions of onnxruntime 1.20 to 1.31 all know
 
 
 class _ScoreModel(torch.nn.Module):
     """The checkpoint with the bundle's signature: named inputs, one raw score a row."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, start: Callable[[torch.Tensor], None]) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.start = model, start
 
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
-        names = input_names(self.model)
-        logits: torch.Tensor = self.model(**dict(zip(names, inputs, strict=True))).logits
+        named = dict(zip(input_names(self.model), inputs, strict=True))
+        self.start(named["attention_mask"])
+        logits: torch.Tensor = self.model(**named).logits
         return logits[:, 0]  # [rows, 1] -> [rows]
 
 
 def input_names(model: Any) -> list[str]:
-    """The graph's inputs. RoBERTa is never fed type ids: its table has one row."""
+    """The graph's inputs. Type ids are fed where the model has a choice of types: RoBERTa's table has one row."""
     names = ["input_ids", "attention_mask"]
-    return names if model.config.model_type == "roberta" else [*names, "token_type_ids"]
+    takes = "token_type_ids" in inspect.signature(model.forward).parameters
+    typed = takes and model.config.model_type not in _UNTYPED and getattr(model.config, "type_vocab_size", 0) > 1
+    return [*names, "token_type_ids"] if typed else names
 
 
-def write_model(model: Any, path: Path, precision: Precision) -> None:
-    """Write the model's ONNX form to `path`. Raises ExportError when attention did not fuse."""
+def write_model(model: Any, path: Path, precision: Precision, window: int) -> tuple[int, int]:
+    """Write the model's ONNX form for pairs of up to `window` tokens to `path`.
+
+    Returns in how many layers attention is one node, and how many there are. Raises ExportError when the model is too
+    large for a file.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         traced = Path(scratch) / "traced.onnx"
-        _trace(model, traced)
+        _trace(model, traced, window)
         # int8 quantises the projections around the attention, so it wants them outside the fused node.
         fused = _fuse(traced, model.config, split_projections=precision == "int8")
     if precision == "fp16":
@@ -56,24 +68,24 @@ def write_model(model: Any, path: Path, precision: Precision) -> None:
     else:
         split_for_cpu(fused.model.graph)
     graph = to_int8(fused.model) if precision == "int8" else fused.model
-    onnx.helper.set_model_props(
-        graph, {MODEL_CONFIG: json.dumps({name: getattr(model.config, name) for name in _NOTED})}
-    )
+    noted = {name: getattr(model.config, name) for name in _NOTED if hasattr(model.config, name)}
+    onnx.helper.set_model_props(graph, {MODEL_CONFIG: json.dumps(noted)})
     try:
         onnx.save(graph, path)
     except ValueError as error:  # protobuf's 2 GiB
         raise ExportError(f"the model does not fit one ONNX file: {error}; try precision fp16 or int8") from error
+    return sum(node.op_type in _ATTENTION for node in graph.graph.node), model.config.num_hidden_layers
 
 
-def _trace(model: Any, path: Path) -> None:
+def _trace(model: Any, path: Path, window: int) -> None:
     names = input_names(model)
     example = torch.ones(2, 7, dtype=torch.long)
-    with warnings.catch_warnings(), torch.no_grad():
+    with warnings.catch_warnings(), torch.no_grad(), one_node(model, window) as start:
         # The TorchScript exporter is deprecated, but its graphs are the ones the fusions recognise.
         # What it warns of (values taken for constants) is measured: `gates` compares many shapes.
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            _ScoreModel(model).eval(),  # the exporter puts back the mode it found, dropout and all
+            _ScoreModel(model, start).eval(),  # the exporter puts back the mode it found, dropout and all
             tuple(example for _ in names),
             str(path),
             input_names=names,
@@ -89,9 +101,11 @@ def _fuse(path: Path, config: Any, *, split_projections: bool) -> Any:
     options = optimizer.FusionOptions("bert")
     options.enable_embed_layer_norm = False  # its tables could not be stored as int8
     options.use_multi_head_attention = split_projections
-    log = logging.getLogger("onnxruntime.transformers")
-    level = log.level
-    log.setLevel(logging.ERROR)
+    # The second, onnxruntime's too, says of each sliced shape that it is not a number.
+    logs = [logging.getLogger(name) for name in ("onnxruntime.transformers", "symbolic_shape_infer")]
+    levels = [log.level for log in logs]
+    for log in logs:
+        log.setLevel(logging.ERROR)
     try:
         fused = optimizer.optimize_model(
             str(path),
@@ -102,12 +116,6 @@ def _fuse(path: Path, config: Any, *, split_projections: bool) -> Any:
             optimization_options=options,
         )
     finally:
-        log.setLevel(level)
-    counts = fused.get_fused_operator_statistics()
-    attention = counts["Attention"] + counts["MultiHeadAttention"]
-    if attention != config.num_hidden_layers:
-        raise ExportError(
-            f"attention fused in {attention} of {config.num_hidden_layers} layers: this transformers "
-            "release makes a graph that onnxruntime does not recognise, and it would run slowly"
-        )
+        for log, level in zip(logs, levels, strict=True):
+            log.setLevel(level)
     return fused

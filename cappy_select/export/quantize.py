@@ -39,12 +39,14 @@ def to_int8(model: onnx.ModelProto) -> onnx.ModelProto:
             if rows not in rows_done:
                 nodes += _quantize_rows(rows)
                 rows_done.add(rows)
-            constants += _weight_tensors(weight, numpy_helper.to_array(weights[weight]))
+            if weight not in replaced:  # DeBERTa's are used for states and for distances
+                constants += _weight_tensors(weight, numpy_helper.to_array(weights[weight]))
             nodes += _matmul(rows, weight, node.output[0])
             replaced.add(weight)
         elif node.op_type == "Gather" and _is_table(weights.get(node.input[0])):
             table = node.input[0]
-            constants += _table_tensors(table, numpy_helper.to_array(weights[table]))
+            if table not in replaced:
+                constants += _table_tensors(table, numpy_helper.to_array(weights[table]))
             nodes += _lookup(table, node.input[1], node.output[0])
             replaced.add(table)
         else:
@@ -115,6 +117,6 @@ def _lookup(table: str, ids: str, out: str) -> list[Any]:
     return [
         helper.make_node("Gather", [f"{table}_int8", ids], [f"{out}_int8"]),
         helper.make_node("Cast", [f"{out}_int8"], [f"{out}_float"], to=onnx.TensorProto.FLOAT),
-        helper.make_node("Gather", [f"{table}_scale", ids], [f"{out}_scale"]),
-        helper.make_node("Mul", [f"{out}_float", f"{out}_scale"], [out]),
+        helper.make_node("Gather", [f"{table}_scale", ids], [f"{out}_table_scale"]),
+        helper.make_node("Mul", [f"{out}_float", f"{out}_table_scale"], [out]),
     ]

@@ -21,7 +21,7 @@ ONNX = frozenset(
         # comparisons
         "And Equal Greater GreaterOrEqual IsNaN Less LessOrEqual Not Or Where Xor "
         # products, sums, norms
-        "ArgMax ArgMin CumSum Einsum Gemm LayerNormalization LogSoftmax MatMul MatMulInteger ReduceL2 ReduceMax "
+        "ArgMax ArgMin Conv CumSum Einsum Gemm LayerNormalization LogSoftmax MatMul MatMulInteger ReduceL2 ReduceMax "
         "ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare RMSNormalization SimplifiedLayerNormalization "
         "Softmax DynamicQuantizeLinear "
         # shapes

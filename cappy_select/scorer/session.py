@@ -23,9 +23,10 @@ from cappy_select.scorer.native import Exiting, interruptible, native_call
 from cappy_select.scorer.planning import padded_length
 
 _INPUTS = {"input_ids", "attention_mask", "token_type_ids"}
-# It computes while a model is loaded, outside the bound on memory. What an export writes has nothing left to fold:
-# scores and speed are the same without.
-_UNBOUNDED_OPTIMIZERS = ["ConstantFolding"]
+# The first computes while a model is loaded, outside the bound on memory. What an export writes has nothing left to
+# fold: scores and speed are the same without. The second lays out convolutions, which encoders hardly have, and
+# onnxruntime 1.32 crashes in it on DeBERTa in fp16.
+_LEFT_OUT = ["ConstantFolding", "NchwcTransformer"]
 
 
 class Session:
@@ -69,9 +70,7 @@ class Session:
                 if not self._bundle.is_embedded:
                     check_graph(path)
                 return interruptible(
-                    lambda: ort.InferenceSession(
-                        path, options, providers=self._wanted, disabled_optimizers=_UNBOUNDED_OPTIMIZERS
-                    ),
+                    lambda: ort.InferenceSession(path, options, providers=self._wanted, disabled_optimizers=_LEFT_OUT),
                     stop=lambda: _give_up(options),
                 )
             except Refused as error:

@@ -39,6 +39,7 @@ _REGEXES = frozenset(
     {
         r" {2,}", r"\s{2,}", r"\s+", r" +", r"\n+", r"\d+", r"\d", r"\p{N}+", r"\p{N}", r"\p{N}{1,3}", r"\p{L}+",
         r"[\r\n]", r"\s", r"[ \t]+", r"\r\n|\r|\n",
+        r"\s{2,}|[\n\r\t]",  # DeBERTa-v2 and v3, as transformers 5 makes them
         # GPT-2 and those after it
         rf"{_CONTRACTIONS}| ?\p{{L}}+| ?\p{{N}}+| ?[^\s\p{{L}}\p{{N}}]+|\s+(?!\S)|\s+",
         rf"(?i:{_CONTRACTIONS})|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{{1,3}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*"
