@@ -9,12 +9,10 @@ import threading
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 from loopback import Reply, completion
 
 from cappy_select import NoCandidates, Selector
-from cappy_select.scorer import ScoredPairs, Scorer
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -64,15 +62,9 @@ FAULTS = {
 RETRIED = {"rate_limit", "server", "connection"}
 
 
-class Constant(Scorer):
-    """A scorer of no opinion: the first usable answer in request order wins."""
-
-    def __init__(self, like: Scorer) -> None:
-        self.__dict__.update(like.__dict__)
-
-    async def ascore_detailed(self, pairs, **_):
-        zeros = np.zeros(len(pairs), np.int64)
-        return ScoredPairs(np.zeros(len(pairs), np.float32), zeros, zeros)
+def no_opinion(pairs):
+    """The first usable answer in request order wins."""
+    return [0.0] * len(pairs)
 
 
 @pytest.mark.parametrize("client", ["openai", "litellm"])
@@ -85,7 +77,7 @@ async def test_the_right_winner_or_the_typed_error_in_time(fault, faulty, client
         loopback.replies[name] = [reply if name in names[:faulty] else Reply(text=GOOD)]
     make = direct if client == "openai" else provider
     models = [make(name) for name in names]
-    selector = Selector(models, samples=1, scorer=Constant(tiny), deadline_s=DEADLINE_S, cool_down_after=99)
+    selector = Selector(models, samples=1, scorer=no_opinion, deadline_s=DEADLINE_S, cool_down_after=99)
     threads = threading.active_count()
     started = time.perf_counter()
     selection, error = None, None

@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 
-import numpy as np
 import pytest
 from loopback import Reply
 
@@ -27,7 +26,7 @@ from cappy_select import (
     StrategyError,
     Vote,
 )
-from cappy_select.scorer import ScoredPairs, Scorer
+from cappy_select.scorer import Scorer
 
 QUESTION = "The Marañón and the Ucayali meet near Nauta. Question: Which two rivers meet near Nauta?"
 RIGHT, WRONG = "The Marañón and the Ucayali.", "Peru has many rivers."
@@ -209,21 +208,19 @@ async def test_abatch_bounds_what_is_under_way(tiny):
     assert counting.most == 6
 
 
-class Fixed(Scorer):
-    """Real encoding, given scores."""
+class Fixed:
+    """Given scores, to any responses."""
 
-    def __init__(self, like: Scorer, scores: list[float]) -> None:
-        self.__dict__.update(like.__dict__)
-        self.values = np.array(scores, np.float32)
+    def __init__(self, *scores: float) -> None:
+        self.scores = scores
 
-    async def ascore_detailed(self, pairs, **_):
-        zeros = np.zeros(len(pairs), np.int64)
-        return ScoredPairs(self.values[: len(pairs)], zeros, zeros)
+    def score_pairs(self, pairs):
+        return self.scores[: len(pairs)]
 
 
 def test_nan_never_wins_and_ties_go_to_the_earlier(loopback, provider, tiny):
     loopback.replies["m"] = [Reply(text=text) for text in "abcd"]
-    scorer = Fixed(tiny, [math.nan, 0.5, 0.7, 0.7])
+    scorer = Fixed(math.nan, 0.5, 0.7, 0.7)
     selection = Selector([provider("m")], samples=4, scorer=scorer, max_retries=0).select("q")
     assert selection.best.index == 2
     assert [c.index for c in selection.candidates] == [2, 3, 1, 0]
@@ -234,11 +231,11 @@ def test_answers_without_a_score_do_not_count(loopback, provider, tiny):
     loopback.replies["bad"] = [Reply(status=401)]
     models = [provider("m"), provider("bad")]
     with pytest.raises(NoCandidates, match="0 usable answers, 1 needed") as caught:
-        Selector(models, samples=2, scorer=Fixed(tiny, [math.nan, math.nan])).select("q")
+        Selector(models, samples=2, scorer=Fixed(math.nan, math.nan)).select("q")
     assert "the score is nan" in str(caught.value)
     assert "openai/bad: auth" in str(caught.value)
     with pytest.raises(NoCandidates, match="1 usable answers, 2 needed"):
-        Selector(models, samples=2, scorer=Fixed(tiny, [0.5, math.nan]), min_usable=2).select("q")
+        Selector(models, samples=2, scorer=Fixed(0.5, math.nan), min_usable=2).select("q")
 
 
 def test_a_gate_that_hangs_holds_up_neither_its_selection_nor_others(loopback, provider, tiny):
@@ -337,7 +334,7 @@ def test_an_interrupt_ends_a_synchronous_call(loopback):
 def test_a_forked_child_gets_a_loop_of_its_own():
     script = (
         "import asyncio, os\n"
-        "from cappy_select import background\n"
+        "from cappy_select.core import background\n"
         "async def one(): return 1\n"
         "assert background.run(one()) == 1\n"
         "pid = os.fork()\n"
@@ -401,7 +398,7 @@ def test_a_strategy_may_be_a_subclass_or_return_an_iterator(loopback, provider, 
         def order(self, candidates):
             return None
 
-    by_index = Fixed(tiny, [0.5, 0.4])
+    by_index = Fixed(0.5, 0.4)
     selection = Selector([provider("m")], samples=3, scorer=by_index, strategy=Last()).select("q")
     assert (selection.text, selection.strategy) == ("b", "last")
     assert [c.rejected for c in selection.candidates] == [None, None, "empty answer"]

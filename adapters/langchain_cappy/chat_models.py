@@ -88,7 +88,7 @@ class ChatCappy(SharedByCopies, BaseChatModel):
     plan: Any = None
     """What to ask of each model instead: a `cappy_select.Plan`, its preset's name, or a JSON file."""
     scorer: Any = None
-    """A `Scorer`, or what `Scorer.load` takes; None for the embedded default."""
+    """What a `Selector` takes: a `Scorer`, what `Scorer.load` takes, a function of pairs; None for the embedded one."""
     strategy: Any = None
     """How the winner is found: a `cappy_select.Strategy`; default `Argmax()`."""
     gates: list[Any] = Field(default_factory=list)
@@ -212,7 +212,7 @@ class ChatCappy(SharedByCopies, BaseChatModel):
             "plan": self._selector.plan.model_dump(mode="json"),
             "min_usable": self.min_usable,
             "timeout": self.timeout,
-            "scorer": str(self._selector.scorer.bundle),
+            "scorer": self._selector.scorer.name,
             "chosen_by": [_identity(part) for part in (self.strategy, self.instruction, *self.gates)],
             "limits": [self.grace_s, self.stop_when, self.abstain_below, self.max_cost, self.accept_cut_off],
             **self._params,

@@ -6,7 +6,6 @@ import inspect
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextvars import copy_context
-from pathlib import Path
 from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForChainRun, CallbackManagerForChainRun
@@ -23,7 +22,6 @@ from cappy_select import (
     InputError,
     NoCandidates,
     ProviderError,
-    Scorer,
     Selection,
     Selector,
     Usage,
@@ -83,7 +81,7 @@ class CappySelector(SharedByCopies, RunnableSerializable[Any, Any]):
     samples: int = Field(1, ge=1)
     """Calls of each runnable."""
     scorer: Any = None
-    """A `Scorer`, or what `Scorer.load` takes; None for the embedded default."""
+    """What a `Selector` takes: a `Scorer`, what `Scorer.load` takes, a function of pairs; None for the embedded one."""
     instruction: Any = None
     """What the scorer reads as the instruction: a key of the input, or a function of the input that returns a str or
     messages. None: the input itself if it is a str, messages or a prompt, else its first key of `instruction`,
@@ -146,8 +144,6 @@ class CappySelector(SharedByCopies, RunnableSerializable[Any, Any]):
         super().model_post_init(context)
         if not self.runnables and self.samples != 1:
             raise InputError(f"samples={self.samples} is for runnables, and there are none")
-        if not (self.scorer is None or isinstance(self.scorer, Scorer | str | Path)):
-            raise InputError(f"scorer must be a Scorer, a folder or a hub id, got {_what(self.scorer)}")
         if not (self.instruction is None or isinstance(self.instruction, str) or callable(self.instruction)):
             raise InputError(f"instruction must be a key or a function of the input, got {self.instruction!r:.80}")
         if inspect.iscoroutinefunction(self.instruction):

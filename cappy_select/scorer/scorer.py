@@ -124,6 +124,16 @@ class Scorer:
         return cls(resolve(source, revision=revision), providers=providers, threads=threads, cache=cache)
 
     @property
+    def name(self) -> str:
+        """The bundle's name, version, precision and digest."""
+        return str(self.bundle)
+
+    @property
+    def cut_side(self) -> CutSide:
+        """Where a too long instruction loses tokens, as the manifest says."""
+        return self.bundle.manifest.cut_side
+
+    @property
     def window(self) -> int:
         """Tokens that an instruction and a response may have together, special tokens not counted."""
         return self._encoder.room
@@ -221,7 +231,7 @@ class Scorer:
     def _side(self, side: CutSide | None) -> CutSide:
         if side not in (None, "left", "right"):
             raise InputError(f"instruction_side must be 'left' or 'right', got {side!r}")
-        return side or self.bundle.manifest.cut_side
+        return side or self.cut_side
 
     def _score_window(
         self, window: list[_TextPair], side: CutSide, on_progress: Callable[[int], None] | None

@@ -21,10 +21,13 @@ class SelectorConfig(FanOutConfig):
         None, description="answers that a limit cut off can win; None: as the plan says"
     )
     stop_when: float | None = Field(
-        None, allow_inf_nan=False, description="a score that is good enough: the other calls are cancelled"
+        None, allow_inf_nan=False, strict=True, description="a score that is good enough: the other calls are cancelled"
     )
     abstain_below: float | None = Field(
-        None, allow_inf_nan=False, description="a score that the winner must have, else `NoGoodAnswer` is raised"
+        None,
+        allow_inf_nan=False,
+        strict=True,
+        description="a score that the winner must have, else `NoGoodAnswer` is raised",
     )
 
 

@@ -31,7 +31,7 @@ from cappy_select.ask.providers import LiteLLMProvider, OpenAIProvider, Provider
 from cappy_select.ask.sampling import Plan
 from cappy_select.core.errors import CappyError, InputError
 from cappy_select.core.yaml_files import AliasLoader, read_yaml
-from cappy_select.scorer import Scorer
+from cappy_select.scorer import OtherScorer, Scorer
 from cappy_select.select.config import SelectorConfig
 from cappy_select.select.selector import Selector
 from cappy_select.select.strategies import Strategy, strategy_named
@@ -98,7 +98,10 @@ class Panel(SelectorConfig):
     allowed_params: list[str] = Field(default_factory=list, description="what clients may set beyond OpenAI's own")
 
     def selector(
-        self, folder: Path, scorers: dict[str | None, Scorer], litellm_params: Mapping[str, Any] | None = None
+        self,
+        folder: Path,
+        scorers: dict[str | None, Scorer | OtherScorer],
+        litellm_params: Mapping[str, Any] | None = None,
     ) -> Selector:
         """The Selector. `scorers` are those loaded before: panels share them."""
         _refuse(self.params, FIXED | inspect.signature(Selector).parameters.keys())
@@ -172,7 +175,7 @@ def load_panels(path: str | Path, *, litellm_params: Mapping[str, Any] | None = 
     except RecursionError:
         raise InputError(f"{path}: an alias stands for something that it is in itself") from None
     selectors: dict[str, Selector] = {}
-    scorers: dict[str | None, Scorer] = {}
+    scorers: dict[str | None, Scorer | OtherScorer] = {}
     for name, panel in panels.items():
         try:
             selectors[name] = panel.selector(Path(path).parent, scorers, litellm_params)

@@ -34,7 +34,7 @@ from cappy_select.core.types import (
     Request,
     Selection,
 )
-from cappy_select.scorer import Scorer
+from cappy_select.scorer import PairScorer, ScoredPairs, Scorer, as_scorer
 from cappy_select.select.config import SelectorConfig
 from cappy_select.select.gates import AS_ASKED, FORMAL, Gate, as_gates, reason_against
 from cappy_select.select.strategies import Argmax, Needing, Strategy
@@ -44,6 +44,10 @@ from cappy_select.text.messages import response_text
 _T = TypeVar("_T")
 
 _LEAST_ORDERING_S = 1.0  # for a strategy when the answers came at the last moment
+
+
+class _ScorerFailed(Exception):
+    """A scorer that is not ours gave no scores; the message says why."""
 
 
 @made_again
@@ -61,7 +65,7 @@ class Selector:
         *,
         samples: int | None = None,
         plan: Plan | Mapping[str, Any] | str | Path | None = None,
-        scorer: Scorer | str | Path | None = None,
+        scorer: Scorer | PairScorer | Callable[[Sequence[tuple[str, str]]], Any] | str | Path | None = None,
         instruction: InstructionPolicy | None = None,
         examples: InContext | None = None,
         gates: Iterable[Gate | Callable[[Candidate], object]] = (),
@@ -91,7 +95,8 @@ class Selector:
                 (OpenAI's own client), `transformers:PATH` (a local model) or `replay:FILE[#MODEL]`.
             samples: Answers to ask of each model; default 4. Short for a plan.
             plan: What to ask of each model: a `Plan`, `single`, `quick`, `paper`, or a JSON file.
-            scorer: A `Scorer`, or what `Scorer.load` takes; None for the embedded default.
+            scorer: A `Scorer`, or what `Scorer.load` takes; a function of (instruction, response) pairs that gives a
+                number for each, or an object with such a `score_pairs`; None for the embedded default.
             instruction: How the scorer's instruction is made of the prompt (`paper`, `chat`, `last_user`,
                 or a callable); None for `paper` on a str and `chat` on messages.
             examples: In-context examples that the models see before the prompt.
@@ -168,7 +173,7 @@ class Selector:
         if "cost" in needs:
             for provider in self._asking.providers:
                 self._asking.need_price(provider, self._strategy.name)
-        self.scorer = scorer if isinstance(scorer, Scorer) else Scorer.load(scorer)
+        self.scorer = as_scorer(scorer)
         self._policy = instruction
 
     _form: tuple[Gate, ...] = AS_ASKED
@@ -268,7 +273,8 @@ class Selector:
             judge=lambda answers, seconds: self._judge(answers, instruction, seconds),
             good_enough=self._is_good_enough,
         )
-        instruction, candidates = await self._score(seen, instruction, gathered)
+        left = self.config.deadline_s - (time.perf_counter() - started)
+        instruction, candidates = await self._score(seen, instruction, gathered, max(_LEAST_ORDERING_S, left))
         able = [candidate for candidate in candidates if candidate.rejected is None]
         if len(able) < self.config.min_usable:  # a score may be no number
             raise no_candidates(replace(gathered, candidates=tuple(candidates)), len(able), self.config.min_usable)
@@ -277,7 +283,7 @@ class Selector:
             candidates=(*Argmax().order(able), *unable),
             failures=gathered.failures,
             instruction=instruction,
-            scorer=str(self.scorer.bundle),
+            scorer=self.scorer.name,
             strategy=self._strategy.name,
             plan=self.plan.name,
             downgrades=asked.downgrades,
@@ -423,12 +429,24 @@ class Selector:
         pairs = [(instruction.text, response_text(judged[place].message)) for place in able]
         try:
             async with asyncio.timeout(until - time.perf_counter()):
-                scored = await self.scorer.ascore_detailed(pairs, instruction_side=instruction.cut_side)
-        except TimeoutError:  # they are scored with the others, when all calls have ended
+                scored = await self._scores(pairs, instruction, seconds)
+        except (TimeoutError, _ScorerFailed):  # they are scored with the others, when all calls have ended
             return judged
         for place, score in zip(able, scored.scores.tolist(), strict=True):
             judged[place] = judged[place].model_copy(update={"score": score})
         return judged
+
+    async def _scores(self, pairs: list[tuple[str, str]], instruction: Instruction, seconds: float) -> ScoredPairs:
+        """Raises _ScorerFailed where the scorer is somebody else's, and fails, or has not ended in so many seconds."""
+        if isinstance(self.scorer, Scorer):
+            return await self.scorer.ascore_detailed(pairs, instruction_side=instruction.cut_side)
+        try:
+            async with asyncio.timeout(seconds):
+                return await self.scorer.ascore_detailed(pairs)
+        except TimeoutError as error:
+            raise _ScorerFailed(f"the scorer {self.scorer.name} had not ended after {seconds:.3g} s") from error
+        except Exception as error:
+            raise _ScorerFailed(f"the scorer {self.scorer.name} failed: {type(error).__name__}: {error}") from error
 
     async def _ordered(self, able: Sequence[Candidate], selection: Selection, seconds: float) -> list[Candidate]:
         """By the strategy. It may be the user's own; if it fails, the answers must not be lost."""
@@ -471,7 +489,7 @@ class Selector:
             self._policy,
             count_tokens=self.scorer.count_tokens,
             budget=budget,
-            paper_side=self.scorer.bundle.manifest.cut_side,
+            paper_side=self.scorer.cut_side,
         )
 
     def _fitted(self, prompt: Prompt, responses: list[str]) -> Instruction:
@@ -480,18 +498,22 @@ class Selector:
         return self._instruction(prompt, max(window // 2, window - longest))
 
     async def _score(
-        self, prompt: Prompt, instruction: Instruction, gathered: FanOutResult
+        self, prompt: Prompt, instruction: Instruction, gathered: FanOutResult, seconds: float
     ) -> tuple[Instruction, list[Candidate]]:
-        """Score the usable candidates, reject those without a finite score."""
+        """Score the usable candidates, reject those without a finite score. A scorer of others has so many seconds."""
         usable = [candidate for candidate in gathered.candidates if candidate.rejected is None]
         if not usable:
             return instruction, list(gathered.candidates)
         responses = [response_text(candidate.message) for candidate in usable]
         if instruction.policy == "chat":  # the turns it has room for depend on how long the answers are
             instruction = await self._in_background(lambda: self._fitted(prompt, responses))
-        scored = await self.scorer.ascore_detailed(
-            [(instruction.text, response) for response in responses], instruction_side=instruction.cut_side
-        )
+        try:
+            scored = await self._scores([(instruction.text, text) for text in responses], instruction, seconds)
+        except _ScorerFailed as error:
+            failed = {"rejected": str(error)}
+            return instruction, [
+                each if each.rejected else each.model_copy(update=failed) for each in gathered.candidates
+            ]
         by_index = {
             candidate.index: candidate.model_copy(
                 update={"score": score, "tokens_cut": int(cut)}

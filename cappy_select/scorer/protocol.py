@@ -1,0 +1,125 @@
+"""What counts as a scorer: one of ours, a function of pairs, or any object with `score_pairs`."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import math
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from cappy_select.core.daemon_pool import DaemonPool
+from cappy_select.core.errors import InputError
+from cappy_select.core.fork import starts_anew_in_child
+from cappy_select.core.types import CutSide
+from cappy_select.scorer.scorer import ScoredPairs, Scorer
+
+Pairs = Sequence[tuple[str, str]]
+
+
+@runtime_checkable
+class PairScorer(Protocol):
+    """Anything that says how right responses are: a reward model, a service, a judge.
+
+    It may have a `name` and a `version`, which a Selection records, and an async `ascore_pairs`, which is awaited
+    where there is an event loop.
+    """
+
+    def score_pairs(self, pairs: Pairs, /) -> Any:
+        """A number for each (instruction, response), higher for better; NaN for one that can't win."""
+        ...
+
+
+class OtherScorer:
+    """A scorer that is not ours, with what a Selector asks of one. It runs in threads that nobody waits for."""
+
+    window = 2**20
+    """Tokens that a pair may have: what it cuts itself is its own affair."""
+    cut_side: CutSide = "left"
+
+    def __init__(self, given: PairScorer | Callable[[Pairs], Any]) -> None:
+        self.given = given
+        self._score: Callable[[Pairs], Any] = given.score_pairs if isinstance(given, PairScorer) else given
+        own = getattr(given, "ascore_pairs", None)
+        self._ascore = own if inspect.iscoroutinefunction(own) else None
+        if inspect.iscoroutinefunction(self._score):
+            self._ascore, self._score = self._score, _only_awaited
+
+    @property
+    def name(self) -> str:
+        """Its name and version, as far as it says them."""
+        named = getattr(self.given, "name", None) or getattr(self.given, "__qualname__", type(self.given).__qualname__)
+        return f"{named} {getattr(self.given, 'version', '')}".strip()
+
+    def count_tokens(self, text: str) -> int:
+        """About: four characters are one."""
+        return -(-len(text) // 4)
+
+    def score_pairs(self, pairs: Iterable[tuple[str, str]]) -> npt.NDArray[np.float32]:
+        """float32[pairs]. Raises InputError for what are no numbers, one for each pair; and what it raises itself."""
+        asked = list(pairs)
+        return _numbers(self._score(asked), len(asked), self.name)
+
+    async def ascore_detailed(
+        self, pairs: Iterable[tuple[str, str]], *, instruction_side: CutSide | None = None
+    ) -> ScoredPairs:
+        """As a `Scorer`'s: nothing is ever cut."""
+        asked = list(pairs)
+        if self._ascore is not None:
+            found = _numbers(await self._ascore(asked), len(asked), self.name)
+        else:
+            found = await asyncio.wrap_future(_threads.submit(lambda: self.score_pairs(asked)))
+        none = np.zeros(len(asked), np.int64)
+        return ScoredPairs(found, none, none)
+
+
+def as_scorer(given: Scorer | PairScorer | Callable[[Pairs], Any] | str | Path | None) -> Scorer | OtherScorer:
+    """A scorer of ours, loaded if need be, or another one.
+
+    Raises InputError for what is none, BundleError for one that can't be loaded.
+    """
+    if isinstance(given, Scorer | OtherScorer):
+        return given
+    if given is None or isinstance(given, str | Path):
+        return Scorer.load(given)
+    if not isinstance(given, type) and (isinstance(given, PairScorer) or callable(given)):
+        return OtherScorer(given)
+    raise InputError(
+        "a scorer is a Scorer, a folder, hf://org/name, a function of (instruction, response) pairs, or an object with "
+        f"`score_pairs`, got {type(given).__name__}"
+    )
+
+
+def _numbers(given: Any, count: int, name: str) -> npt.NDArray[np.float32]:
+    try:
+        found = np.asarray(given, np.float32)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"the scorer {name} gave no numbers: {error}") from error
+    if found.shape != (count,):
+        raise InputError(f"the scorer {name} must give {count} numbers, one for each pair, got {found.shape}")
+    return found
+
+
+def _only_awaited(_: Pairs) -> Any:
+    raise InputError("this scorer is async: use aselect, or give it a `score_pairs` that is not")
+
+
+class _Threads:
+    """Where scorers of others run. They start anew in a forked child."""
+
+    def __init__(self) -> None:
+        self.start_anew()
+        starts_anew_in_child(self)
+
+    def start_anew(self) -> None:
+        self._pool = DaemonPool("cappy-scorer", 1000, at_a_time=8, patience_s=math.inf)
+
+    def submit(self, task: Callable[[], npt.NDArray[np.float32]]) -> Any:
+        return self._pool.submit(task)
+
+
+_threads = _Threads()
