@@ -3,25 +3,16 @@
 import cappy_select.core.telemetry  # noqa: F401 - first: what others send home is switched off before they are imported
 from cappy_select.ask.in_context import Example, InContext
 from cappy_select.ask.providers import (
-    Declaring,
     LiteLLMProvider,
     OpenAIProvider,
-    Priced,
     Provider,
     ReplayProvider,
-    Streaming,
     TransformersProvider,
-    Windowed,
 )
 from cappy_select.ask.sampling import Plan, Sampling
 from cappy_select.core.errors import (
-    BundleDamaged,
     BundleError,
-    BundleFormatError,
-    BundleNotFound,
     CappyError,
-    DataError,
-    ExportError,
     InputError,
     MissingExtra,
     NoCandidates,
@@ -34,20 +25,16 @@ from cappy_select.core.errors import (
 from cappy_select.core.types import (
     Candidate,
     Delta,
-    Downgrade,
-    Failure,
-    Instruction,
     Request,
     Selection,
     Usage,
 )
-from cappy_select.scorer import Ranked, ScoreCache, Scorer
+from cappy_select.scorer import ScoreCache, Scorer
 from cappy_select.select.gates import (
     FinishReason,
     Gate,
     JsonSchema,
     Matches,
-    ResponseFormat,
     ToolArguments,
 )
 from cappy_select.select.selector import Selector
@@ -66,25 +53,16 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Argmax",
-    "BundleDamaged",
     "BundleError",
-    "BundleFormatError",
-    "BundleNotFound",
     "Candidate",
     "CappyError",
     "Cluster",
-    "DataError",
-    "Declaring",
     "Delta",
-    "Downgrade",
     "Example",
-    "ExportError",
-    "Failure",
     "FinishReason",
     "Gate",
     "InContext",
     "InputError",
-    "Instruction",
     "JsonSchema",
     "LiteLLMProvider",
     "Matches",
@@ -94,14 +72,11 @@ __all__ = [
     "NoGoodAnswer",
     "OpenAIProvider",
     "Plan",
-    "Priced",
     "Provider",
     "ProviderError",
     "QualityCost",
-    "Ranked",
     "ReplayProvider",
     "Request",
-    "ResponseFormat",
     "Sampling",
     "ScoreCache",
     "Scorer",
@@ -110,7 +85,6 @@ __all__ = [
     "SelfScore",
     "Strategy",
     "StrategyError",
-    "Streaming",
     "ToolArguments",
     "TransformersProvider",
     "TruncationWarning",
@@ -118,5 +92,4 @@ __all__ = [
     "Usage",
     "Vote",
     "WeightedVote",
-    "Windowed",
 ]

@@ -10,16 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from cappy_select import (
-    BundleDamaged,
-    BundleError,
-    BundleFormatError,
-    BundleNotFound,
-    InputError,
-    Scorer,
-)
+from cappy_select import BundleError, InputError, Scorer
 from cappy_select.bundle.bundle import load_bundle
 from cappy_select.bundle.writing import new_folder
+from cappy_select.core import BundleDamaged, BundleFormatError, BundleNotFound
 from cappy_select.scorer.session import cgroup_quota
 
 
@@ -241,7 +235,7 @@ def test_a_bundle_that_somebody_put_notes_into_meanwhile_is_not_replaced(bundle,
 EXPORTING = """
 import sys, time
 from pathlib import Path
-from cappy_select.bundle.bundle import new_folder
+from cappy_select.bundle import new_folder
 with new_folder(Path(sys.argv[1]), overwrite=True) as scratch:
     (scratch / "model.onnx").write_text("half")
     print(scratch, flush=True)

@@ -21,8 +21,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from cappy_select import BundleDamaged, BundleFormatError, Scorer
+from cappy_select import Scorer
 from cappy_select.bundle.bundle import EMBEDDED, load_bundle
+from cappy_select.core import BundleDamaged, BundleFormatError
 from cappy_select.export import export_checkpoint
 from cappy_select.scorer import graph
 from cappy_select.scorer.graph import check_graph
@@ -283,7 +284,8 @@ def test_a_graph_that_makes_much_of_little_is_an_error_and_takes_no_memory(bundl
     with_model(bundle, HUGE[what])
     script = """
         import re, sys
-        from cappy_select import BundleDamaged, Scorer
+        from cappy_select import Scorer
+        from cappy_select.core import BundleDamaged
         try:
             Scorer.load(sys.argv[1]).score("which river", ["yes", "no", "maybe"])
         except BundleDamaged as error:

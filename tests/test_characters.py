@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cappy_select import Candidate, Delta, Failure, Instruction, Selection, Usage
+from cappy_select import Candidate, Delta, Selection, Usage
+from cappy_select.core import Failure, Instruction
 from cappy_select.core.characters import Halves, escaped, is_blank, joined, without_halves
 
 HALVES = st.text(alphabet=st.one_of(st.characters(), st.integers(0xD800, 0xDFFF).map(chr)))

@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from tiny import awkward_pairs, make_bert, make_roberta
 
-from cappy_select import BundleNotFound, ExportError, InputError, Scorer
+from cappy_select import InputError, Scorer
 from cappy_select.bundle.bundle import Bundle, load_bundle
+from cappy_select.core import BundleNotFound, ExportError
 from cappy_select.export import Card, export_checkpoint
 from cappy_select.export.checkpoint import load_checkpoint
 from cappy_select.export.gates import torch_scores

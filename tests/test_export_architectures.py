@@ -14,7 +14,8 @@ from test_scorer import assert_bits_depend_on_the_pair_alone
 from tiny import WORDS, awkward_pairs, wordpiece_vocabulary
 from tiny_encoders import MAKERS, make_deberta, make_deberta_v2, make_modernbert, make_roberta
 
-from cappy_select import ExportError, Scorer
+from cappy_select import Scorer
+from cappy_select.core import ExportError
 from cappy_select.export import attention, export_checkpoint
 from cappy_select.export.checkpoint import load_checkpoint
 from cappy_select.export.gates import torch_scores

@@ -12,10 +12,10 @@ from cappy_select import (
     JsonSchema,
     Matches,
     Request,
-    ResponseFormat,
     ToolArguments,
 )
 from cappy_select.ask.complete import MAX_CHARACTERS, Complete
+from cappy_select.select import ResponseFormat
 from cappy_select.select.gates import as_gates, reason_against
 
 SCHEMA = {"type": "object", "properties": {"age": {"type": "integer", "minimum": 0}}, "required": ["age"]}

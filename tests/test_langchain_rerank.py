@@ -10,7 +10,8 @@ from langchain_core.cross_encoders import BaseCrossEncoder
 from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.retrievers import BaseRetriever
 
-from cappy_select import BundleNotFound, InputError, TruncationWarning
+from cappy_select import InputError, TruncationWarning
+from cappy_select.core import BundleNotFound
 
 PASSAGES = {
     "refund": "Digital goods can be returned within 14 days if they were not downloaded. Choose Return.",

@@ -14,7 +14,6 @@ from cappy_select import (
     Candidate,
     Delta,
     InputError,
-    Instruction,
     NoCandidates,
     Selection,
     Selector,
@@ -22,6 +21,7 @@ from cappy_select import (
     Usage,
     Vote,
 )
+from cappy_select.core import Instruction
 
 ASK = [{"role": "user", "content": "The Marañón and the Ucayali meet near Nauta. Which rivers meet near Nauta?"}]
 WRONG, RIGHT = "Fine weather on Monday.", "The Marañón and the Ucayali."

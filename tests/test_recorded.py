@@ -100,7 +100,7 @@ def test_the_command_takes_them_in_without_a_traceback(tmp_path):
     command = [
         sys.executable,
         "-m",
-        "cappy_select.cli",
+        "cappy_select",
         "sample",
         "--recorded",
         file,

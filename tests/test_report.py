@@ -13,7 +13,8 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from cappy_select import DataError, InputError
+from cappy_select import InputError
+from cappy_select.core import DataError
 from cappy_select.evaluate.intervals import Interval, of_few, paired, resampled, stratified
 from cappy_select.evaluate.report import Picture, Report, Table, check_folder, markdown, shown, write_report
 

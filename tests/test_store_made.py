@@ -39,9 +39,11 @@ for number in range(rounds):
                 store.add(one, [(Key("m", "{}", 0), Recorded(model="m", response="The Nile."))])
             os._exit(0)
         until = time.perf_counter() + draw.uniform(0, took)
-        while time.perf_counter() < until and not os.waitpid(child, os.WNOHANG)[0]:
+        quicker = False
+        while not quicker and time.perf_counter() < until:
             time.sleep(0.0002)
-        if time.perf_counter() < until:  # it was quicker: the next ones are killed sooner
+            quicker = os.waitpid(child, os.WNOHANG)[0] != 0
+        if quicker:  # the next ones are killed sooner
             took *= 0.9
             continue
         took *= 1.02

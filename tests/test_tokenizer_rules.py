@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from test_bundle_untrusted import listed
 
-from cappy_select import BundleDamaged, ExportError, Scorer
+from cappy_select import Scorer
+from cappy_select.core import BundleDamaged, ExportError
 from cappy_select.export import export_checkpoint
 from cappy_select.scorer.tokenizer_rules import Refused, checked_tokenizer
 

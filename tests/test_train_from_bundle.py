@@ -22,9 +22,10 @@ from tiny import WORDS, make_bert, make_roberta
 from tokenizers import Tokenizer
 from trainings import environment, looks_of
 
-from cappy_select import BundleDamaged, InputError, Scorer
+from cappy_select import InputError, Scorer
 from cappy_select.bundle.bundle import EMBEDDED, Bundle, is_bundle, load_bundle
 from cappy_select.bundle.writing import save_bundle
+from cappy_select.core import BundleDamaged
 from cappy_select.export import export_checkpoint
 from cappy_select.export.checkpoint import load_checkpoint
 from cappy_select.export.gates import torch_scores
