@@ -25,7 +25,7 @@ def test_the_wheel_holds_the_import_packages_and_the_embedded_bundle(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.split("/")[0] for name in names if ".dist-info/" not in name}
     assert tops == {"cappy_select", "langchain_cappy", "litellm_cappy"}
-    bundle = "cappy_select/bundle/cappy-mini/"
+    bundle = "cappy_select/bundles/cappy-mini/"
     assert {name for name in names if name.startswith(bundle)} == {
         f"{bundle}{file}" for file in ("manifest.json", "model.onnx", "tokenizer.json")
     }

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _MOST_READ = 64 * 2**20  # bytes of a manifest or a tokenizer; the largest published tokenizers have half of it
 _MOST_IN_MEMORY = 256 * 2**20  # bytes of a model's verified copy
 _CHUNK = 2**20
-EMBEDDED = Path(__file__).parent / "cappy-mini"
+EMBEDDED = Path(__file__).parent.parent / "bundles" / "cappy-mini"
 
 
 @dataclass(frozen=True)
