@@ -180,11 +180,11 @@ def test_models_must_be_names_or_providers(models):
 
 def test_what_a_model_refuses_is_known_before_it_is_asked():
     params = {"temperature": 0.7, "top_k": 4, "max_tokens": 9, "n": 2, "seed": 1}
-    assert LiteLLMProvider("openai/gpt-5-mini").refused(params) == {"temperature", "top_k"}
-    assert LiteLLMProvider("openai/gpt-5-mini").refused({"temperature": 1.0}) == set()
-    assert LiteLLMProvider("openai/gpt-4o-mini").refused(params) == {"top_k"}
-    assert LiteLLMProvider("anthropic/claude-haiku-4-5").refused(params) == {"n", "seed"}
-    assert LiteLLMProvider("openai/m", supports={"top_k"}).refused(params) == set()
+    assert LiteLLMProvider("openai/gpt-5-mini").unsupported(params) == {"temperature", "top_k"}
+    assert LiteLLMProvider("openai/gpt-5-mini").unsupported({"temperature": 1.0}) == set()
+    assert LiteLLMProvider("openai/gpt-4o-mini").unsupported(params) == {"top_k"}
+    assert LiteLLMProvider("anthropic/claude-haiku-4-5").unsupported(params) == {"n", "seed"}
+    assert LiteLLMProvider("openai/m", supports={"top_k"}).unsupported(params) == set()
 
 
 async def test_no_key_is_in_the_traceback_either(loopback, provider):

@@ -378,7 +378,7 @@ def test_an_answer_without_end_is_lost_alone_and_paid_for(store):
     for lost, kept in ((odd_answer(endless), 4), (sunk, 6)):  # what is none at all is asked for again
         with SampleStore(store.path.with_name(str(id(lost))), write=True) as own:
             several = Giving(odd_answer("one"), lost, odd_answer("three"))
-            several.refused = lambda params: ()  # it takes `n`
+            several.unsupported = lambda params: ()  # it takes `n`
             run = Sampler(lambda: INSTANCES[:2], [several], own, samples=3, limits=QUICK).run()
             assert (run.answers, run.failures, run.stopped) == (kept, 6 - kept, {})
             assert "one" in responses(own)

@@ -105,7 +105,7 @@ class Given:
     def __init__(self, candidates: list[Candidate]) -> None:
         self._candidates = candidates
 
-    def refused(self, params: Mapping[str, Any]) -> Collection[str]:
+    def unsupported(self, params: Mapping[str, Any]) -> Collection[str]:
         """Nothing: all of them are one call."""
         return ()
 

@@ -13,7 +13,7 @@ from tenacity import RetryCallState, wait_random_exponential
 
 from cappy_select.ask.breaker import Budget, CircuitBreaker
 from cappy_select.ask.prices import estimated_usage, most_usage
-from cappy_select.ask.providers import Bounding, Priced, Provider
+from cappy_select.ask.providers import Capabilities, Provider
 from cappy_select.ask.providers.failures import without_places
 from cappy_select.ask.sampling import Sampling
 from cappy_select.core.errors import ProviderError
@@ -178,20 +178,21 @@ def estimated_bill(call: Call) -> Bill:
 def price_of(provider: Provider, usage: Usage) -> float | None:
     """Dollars for `usage`; None when the provider does not know."""
     try:
-        return dollars_of(provider.price(usage)) if isinstance(provider, Priced) else None
+        price = Capabilities.of(provider).price
+        return None if price is None else dollars_of(price(usage))
     except Exception:  # a provider's defect, and a price that is not known
         return None
 
 
 def highest_price(call: Call) -> float:
     """Dollars of a call at most, if a limit of tokens bounds its answers; else its prompt's. Infinite: nobody knows."""
-    provider, request = call.provider, call.request
+    able, request = Capabilities.of(call.provider), call.request
     most: float | None = None
     try:
-        if isinstance(provider, Bounding):
-            most = provider.highest_price(request)
-        elif isinstance(provider, Priced):
-            most = provider.price(most_usage(request, request.params))
+        if able.highest_price is not None:
+            most = able.highest_price(request)
+        elif able.price is not None:
+            most = able.price(most_usage(request, request.params))
     except Exception:  # a provider's defect, a limit of tokens that is none
         most = None
     most = dollars_of(most, most=ANY)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from cappy_select.ask.calls import Call, price_of
 from cappy_select.ask.fan_out import FanOutConfig
 from cappy_select.ask.in_context import InContext
-from cappy_select.ask.providers import Declaring, Guarding, Provider, Windowed
+from cappy_select.ask.providers import Capabilities, Provider
 from cappy_select.ask.sampling import MAX_SAMPLES, PARAMETERS, Plan, Sampling, calls_of, honoured
 from cappy_select.core.errors import InputError
 from cappy_select.core.types import Downgrade, Request, Usage
@@ -42,15 +42,16 @@ class RequestPlanner:
     ) -> None:
         self.providers, self.plan, self.examples = providers, plan, examples
         self._config, self._logprobs = config, logprobs
-        self._breakers = [config.breaker(getattr(provider, "max_concurrency", None)) for provider in providers]
+        self._abilities = [Capabilities.of(provider) for provider in providers]
+        self._breakers = [config.breaker(able.max_concurrency) for able in self._abilities]
         if examples is not None and not isinstance(examples, InContext):
             raise InputError(f"examples must be an InContext, got {type(examples).__name__}")
-        for provider in providers:
+        for provider, able in zip(providers, self._abilities, strict=True):
             if config.max_cost is not None:
                 self.need_price(provider, "max_cost")
-            if examples is not None and examples.max_tokens and not isinstance(provider, Windowed):
+            if examples is not None and examples.max_tokens and able.count_tokens is None:
                 raise InputError(f"the examples' max_tokens can't be kept: {provider.model} does not count tokens")
-            if logprobs and "logprobs" in _refused(provider)({"logprobs": True}):
+            if logprobs and able.cannot("logprobs", True):
                 raise InputError(f"this strategy needs log-probabilities, which {provider.model} does not give")
         if unknown := sorted(plan.overrides.keys() - {provider.model for provider in providers}):
             raise InputError(f"the plan {plan.name!r} has overrides for {', '.join(unknown)}, not asked here")
@@ -82,11 +83,12 @@ class RequestPlanner:
         if self._logprobs:
             others["logprobs"] = True
         calls, examples = [], {}
-        for provider, breaker, samplings in zip(self.providers, self._breakers, samplings_of, strict=True):
+        asked = zip(self.providers, self._abilities, self._breakers, samplings_of, strict=True)
+        for provider, able, breaker, samplings in asked:
             prompt = messages
             if self.examples is not None:
-                prompt, examples[provider.model] = _with_examples(self.examples, provider, messages, samplings)
-            several = breaker.gives_n and isinstance(provider, Declaring) and "n" not in provider.refused({"n": 2})
+                prompt, examples[provider.model] = _with_examples(self.examples, able, messages, samplings)
+            several = breaker.gives_n and able.unsupported is not None and not able.cannot("n", 2)
             for first, sampling in calls_of(samplings, several=several):
                 request = Request(
                     messages=prompt,
@@ -101,8 +103,8 @@ class RequestPlanner:
 
     def _guard(self, params: Mapping[str, Any]) -> None:
         """Raises InputError for a parameter that a provider would act upon, where a model should."""
-        for provider in self.providers:
-            if isinstance(provider, Guarding) and (own := sorted(provider.acted_upon(params))):
+        for provider, able in zip(self.providers, self._abilities, strict=True):
+            if able.acted_upon is not None and (own := sorted(able.acted_upon(params))):
                 raise InputError(
                     f"{', '.join(own)} can't be a call parameter: the library that asks {provider.model} acts upon it "
                     f"itself. Only its owner can set it: {type(provider).__name__}(MODEL, params={{...}})"
@@ -113,8 +115,8 @@ class RequestPlanner:
         plan = self.plan.with_params(params)
         asked: list[tuple[Sampling, ...]] = []
         downgrades: tuple[Downgrade, ...] = ()
-        for provider in self.providers:
-            samplings, left_out = honoured(plan, provider.model, _refused(provider))
+        for provider, able in zip(self.providers, self._abilities, strict=True):
+            samplings, left_out = honoured(plan, provider.model, able.unsupported or (lambda params: ()))
             asked.append(samplings)
             downgrades += left_out
         return asked, downgrades
@@ -133,15 +135,11 @@ def as_plan(samples: int | None, plan: Plan | Mapping[str, Any] | str | Path | N
     return Plan(name=f"{samples} samples", samplings=(Sampling(n=samples),))
 
 
-def _refused(provider: Provider) -> Callable[[Mapping[str, Any]], Collection[str]]:
-    return provider.refused if isinstance(provider, Declaring) else lambda params: ()
-
-
 def _with_examples(
-    examples: InContext, provider: Provider, messages: tuple[dict[str, Any], ...], samplings: Iterable[Sampling]
+    examples: InContext, able: Capabilities, messages: tuple[dict[str, Any], ...], samplings: Iterable[Sampling]
 ) -> tuple[tuple[dict[str, Any], ...], int]:
     """As many examples as the model's window takes beside its longest answer."""
-    if not isinstance(provider, Windowed):
+    if able.count_tokens is None or able.max_prompt_tokens is None:
         return examples.apply(messages)
     answer = max((sampling.max_tokens or 0 for sampling in samplings), default=0)
-    return examples.apply(messages, count_tokens=provider.count_tokens, room=provider.max_prompt_tokens(answer or None))
+    return examples.apply(messages, count_tokens=able.count_tokens, room=able.max_prompt_tokens(answer or None))

@@ -185,15 +185,15 @@ _PRESETS = {
 
 
 def honoured(
-    plan: Plan, model: str, refused: Callable[[Mapping[str, Any]], Collection[str]]
+    plan: Plan, model: str, unsupported: Callable[[Mapping[str, Any]], Collection[str]]
 ) -> tuple[tuple[Sampling, ...], tuple[Downgrade, ...]]:
     """What of the plan a model does, and what is left out. Raises InputError when the plan allows no downgrade.
 
-    `refused` says which of some parameters the model's provider can't honour.
+    `unsupported` says which of some parameters the model's provider can't honour.
     """
     samplings, downgrades = [], []
     for sampling in plan.of(model):
-        names = refused(sampling.params)
+        names = unsupported(sampling.params)
         odd = {name: value for name, value in sampling.params.items() if name in names}
         if odd and plan.on_unsupported == "error":
             raise InputError(

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
 from cappy_select.ask.calls import Call, highest_price, price_of
 from cappy_select.ask.prices import estimated_usage
-from cappy_select.ask.providers import Provider, Streaming
+from cappy_select.ask.providers import Capabilities, Provider
 from cappy_select.core.characters import Halves, joined_in
 from cappy_select.core.errors import ProviderError
 from cappy_select.core.types import Candidate, Delta, Message, Request, Usage
 
 Emit = Callable[[Delta], None]
+Stream = Callable[[Request], AsyncGenerator[Delta | Candidate, None]]
 
 
 def passed_on(calls: Sequence[Call], emit: Emit) -> Sequence[Call]:
     """The calls, with what comes of an only one handed to `emit`, where its provider streams."""
-    if len(calls) != 1 or calls[0].request.n != 1 or not isinstance(calls[0].provider, Streaming):
+    if len(calls) != 1 or calls[0].request.n != 1:
         return calls
-    return [replace(calls[0], provider=_PassingOn(calls[0].provider, calls[0].provider, emit))]
+    stream = Capabilities.of(calls[0].provider).stream
+    return calls if stream is None else [replace(calls[0], provider=_PassingOn(calls[0].provider, stream, emit))]
 
 
 def pieces_of(message: Message) -> Iterator[Delta]:
@@ -64,8 +66,8 @@ def _delta_of(place: Any, half: str) -> dict[str, Any]:
 class _PassingOn:
     """A provider whose answer's pieces are handed on as they come."""
 
-    def __init__(self, provider: Provider, streaming: Streaming, emit: Emit) -> None:
-        self._provider, self._streaming, self._emit = provider, streaming, emit
+    def __init__(self, provider: Provider, stream: Stream, emit: Emit) -> None:
+        self._provider, self._stream, self._emit = provider, stream, emit
 
     @property
     def model(self) -> str:
@@ -82,7 +84,7 @@ class _PassingOn:
         waiting: dict[str, Any] = {}
         halves = Halves()
         try:
-            async with aclosing(self._streaming.stream(request)) as pieces:
+            async with aclosing(self._stream(request)) as pieces:
                 async for piece in pieces:
                     if isinstance(piece, Candidate):
                         for place, half in halves.rest().items():

@@ -2,35 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Iterable, Sequence
+from typing import Protocol, runtime_checkable
 
+from cappy_select.ask.providers.capabilities import Capabilities
 from cappy_select.ask.providers.litellm import LiteLLMProvider
 from cappy_select.ask.providers.openai import OpenAIProvider
 from cappy_select.ask.providers.replay import ReplayProvider
 from cappy_select.ask.providers.transformers import TransformersProvider
 from cappy_select.core.errors import InputError
-from cappy_select.core.types import Candidate, Delta, Message, Request, Usage
+from cappy_select.core.types import Candidate, Request
 
 __all__ = [
-    "Bounding",
-    "Declaring",
-    "Guarding",
+    "Capabilities",
     "LiteLLMProvider",
     "OpenAIProvider",
-    "Priced",
     "Provider",
     "ReplayProvider",
-    "Streaming",
     "TransformersProvider",
-    "Windowed",
     "as_providers",
 ]
 
 
 @runtime_checkable
 class Provider(Protocol):
-    """One model, or one thing that answers like a model. `model` is its name in candidates and failures."""
+    """One model, or one thing that answers like a model. `model` is its name in candidates and failures.
+
+    What else it can do, `Capabilities` lists.
+    """
 
     @property
     def model(self) -> str: ...
@@ -41,64 +40,6 @@ class Provider(Protocol):
         Usage and cost of the call are divided among the candidates, so that they add up. Raises
         ProviderError; must not swallow `asyncio.CancelledError`.
         """
-        ...
-
-
-@runtime_checkable
-class Streaming(Protocol):
-    """A provider that can give an answer in pieces, as they come."""
-
-    def stream(self, request: Request) -> AsyncGenerator[Delta | Candidate, None]:
-        """`complete` for one answer: its pieces, then the whole of it. Raises ProviderError."""
-        ...
-
-
-@runtime_checkable
-class Priced(Protocol):
-    """A provider that knows its prices, so that a call that never answered can be priced too."""
-
-    def price(self, usage: Usage) -> float | None:
-        """Dollars for `usage`; None when the price is unknown."""
-        ...
-
-
-@runtime_checkable
-class Bounding(Protocol):
-    """A provider that knows what a call of it costs at most, with its own parameters and at its dearest tariff."""
-
-    def highest_price(self, request: Request) -> float | None:
-        """Dollars at most, if the answers have a limit of tokens; else those of the prompt. None when unknown."""
-        ...
-
-
-@runtime_checkable
-class Declaring(Protocol):
-    """A provider that says what it can't do; any other is taken to honour all parameters but `n`."""
-
-    def refused(self, params: Mapping[str, Any]) -> Collection[str]:
-        """Which of these it can't honour: sampling parameters by name, `n`, `logprobs`."""
-        ...
-
-
-@runtime_checkable
-class Guarding(Protocol):
-    """A provider whose client library acts upon some parameters itself: where to ask, with which key, at what price."""
-
-    def acted_upon(self, params: Mapping[str, Any]) -> Collection[str]:
-        """Which of these it would act upon: they never come from a caller."""
-        ...
-
-
-@runtime_checkable
-class Windowed(Protocol):
-    """A provider that knows how long a prompt may be, so that in-context examples are fitted into it."""
-
-    def max_prompt_tokens(self, max_tokens: int | None) -> int | None:
-        """Tokens that a prompt may have when the answer may have `max_tokens`; None when unknown."""
-        ...
-
-    def count_tokens(self, messages: Sequence[Message]) -> int:
-        """A prompt's length in the model's tokens."""
         ...
 
 

@@ -104,7 +104,7 @@ class LiteLLMProvider:
         """The LiteLLM model name."""
         return self._model
 
-    def refused(self, params: Mapping[str, Any]) -> frozenset[str]:
+    def unsupported(self, params: Mapping[str, Any]) -> frozenset[str]:
         """What does not reach the model, by LiteLLM's lists and checks of values, unless it is in `supports`."""
         return frozenset(name for name, value in params.items() if not self._takes(name, value))
 

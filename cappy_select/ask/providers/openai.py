@@ -99,7 +99,7 @@ class OpenAIProvider:
         """The model's name."""
         return self._model
 
-    def refused(self, params: Mapping[str, Any]) -> frozenset[str]:
+    def unsupported(self, params: Mapping[str, Any]) -> frozenset[str]:
         """What is neither OpenAI's common parameter nor in `supports`."""
         return frozenset(params.keys() - self._supports)
 

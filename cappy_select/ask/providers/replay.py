@@ -37,7 +37,7 @@ class ReplayProvider:
         """The recorded model's name, or the file's."""
         return self._recorded_model or f"replay:{Path(self._file).name}"
 
-    def refused(self, params: Mapping[str, Any]) -> frozenset[str]:
+    def unsupported(self, params: Mapping[str, Any]) -> frozenset[str]:
         """All sampling parameters: what was recorded can't be sampled anew. `logprobs` only if there are none."""
         recorded = [answer.logprob_sum for answers in self._answers.values() for answer in answers]
         able = {"n"} | ({"logprobs"} if any(value is not None for value in recorded) else set())

@@ -107,7 +107,7 @@ class TransformersProvider:
         """The name given, or the folder's."""
         return self._name
 
-    def refused(self, params: Mapping[str, Any]) -> frozenset[str]:
+    def unsupported(self, params: Mapping[str, Any]) -> frozenset[str]:
         """Nothing but what is no sampling parameter."""
         return frozenset(params.keys() - PARAMETERS - {"n", "logprobs"})
 

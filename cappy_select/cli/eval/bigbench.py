@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from cappy_select.ask.in_context import InContext
-from cappy_select.ask.providers import Declaring, Provider, TransformersProvider, as_providers
+from cappy_select.ask.providers import Capabilities, Provider, TransformersProvider, as_providers
 from cappy_select.ask.sampling import Plan
 from cappy_select.cli.output import (
     AllowDowngrade,
@@ -206,7 +206,7 @@ def _ask(
     limits: Limits,
 ) -> bool:
     """Fill the store; returns whether that had to stop before everything was asked."""
-    logprobs = not (isinstance(provider, Declaring) and "logprobs" in provider.refused({"logprobs": True}))
+    logprobs = not Capabilities.of(provider).cannot("logprobs", True)
     sampler = Sampler(
         lambda: instances, [provider], store, plan=plan, examples=examples, limits=limits, logprobs=logprobs
     )
