@@ -52,7 +52,7 @@ def selector(loopback, tiny, monkeypatch):
 
 
 def test_a_copy_is_the_same_and_shares_what_is_open(selector, tiny):
-    for thing in (selector, tiny, *selector._asking.providers):
+    for thing in (selector, tiny, *selector._planner.providers):
         assert copy.copy(thing) is copy.deepcopy(thing) is thing
     assert copy.deepcopy({"panel": [selector]})["panel"][0] is selector
 

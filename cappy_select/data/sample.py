@@ -91,7 +91,7 @@ class Sampler:
         config = self._limits.fan_out().model_copy(update={"max_cost": self._limits.max_cost})
         RequestPlanner(providers, asked, examples, config, logprobs=logprobs, params=own)  # a contradiction is said now
         self._params = own
-        self._asking = {
+        self._planner = {
             provider.model: RequestPlanner(
                 [provider],
                 asked.model_copy(
@@ -107,7 +107,7 @@ class Sampler:
 
     def estimate(self) -> list[Estimate]:
         """What is left to do, for each model."""
-        return [self._estimate(model) for model in self._asking]
+        return [self._estimate(model) for model in self._planner]
 
     def run(self, on_progress: OnProgress = lambda outcome: None) -> Outcome:
         """Ask, and store what comes. Can be interrupted at any moment and called again.
@@ -118,7 +118,7 @@ class Sampler:
 
     async def arun(self, on_progress: OnProgress = lambda outcome: None) -> Outcome:
         """`run` for async callers."""
-        lines = [(model, self._bulk_calls(model)) for model in self._asking]
+        lines = [(model, self._bulk_calls(model)) for model in self._planner]
         return await run_bulk(lines, self._limits, self._store, on_progress=on_progress)
 
     def _distinct(self) -> Iterator[Instance]:
@@ -140,7 +140,7 @@ class Sampler:
         if not self._retry_failed:
             have |= self._store.failed(instance, FINAL)
         bare = as_messages(instance.instruction)
-        for call, keys in _keyed(self._asking[model].ask(bare, self._params, allowed=self._params.keys()).calls, bare):
+        for call, keys in _keyed(self._planner[model].ask(bare, self._params, allowed=self._params.keys()).calls, bare):
             for start, count in _runs([key not in have for key in keys]):
                 yield _part(call, start, count), keys[start : start + count]
 

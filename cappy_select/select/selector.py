@@ -162,7 +162,7 @@ class Selector:
             raise InputError(f"a strategy is an object with `name` and `order`, such as Argmax(), got {strategy!r}")
         self._params = everyone
         needs = self._strategy.needs if isinstance(self._strategy, Needing) else frozenset()
-        self._asking = RequestPlanner(
+        self._planner = RequestPlanner(
             as_providers(models, api_key=api_key, api_base=api_base),
             asked,
             examples,
@@ -171,8 +171,8 @@ class Selector:
             params=everyone,
         )
         if "cost" in needs:
-            for provider in self._asking.providers:
-                self._asking.need_price(provider, self._strategy.name)
+            for provider in self._planner.providers:
+                self._planner.need_price(provider, self._strategy.name)
         self.scorer = as_scorer(scorer)
         self._policy = instruction
 
@@ -189,7 +189,7 @@ class Selector:
     @property
     def plan(self) -> Plan:
         """What is asked of each model."""
-        return self._asking.plan
+        return self._planner.plan
 
     def select(
         self, prompt: Prompt, params: Mapping[str, Any] | None = None, **known: Unpack[CallParameters]
@@ -261,8 +261,8 @@ class Selector:
         started = time.perf_counter()
         messages = as_messages(prompt)
         everyone, allowed = self._params, {*(self._params.keys() - params.keys()), *(self._allowed or ())}
-        asked = await background.work(lambda: self._asking.ask(messages, {**everyone, **params}, allowed=allowed))
-        examples = self._asking.examples
+        asked = await background.work(lambda: self._planner.ask(messages, {**everyone, **params}, allowed=allowed))
+        examples = self._planner.examples
         seen = asked.calls[0].request.messages if examples and examples.scorer_sees else prompt
         # Before the calls: a prompt or policy that can't be read must not be found out after they are paid for.
         instruction = await self._in_background(lambda: self._instruction(seen, self.scorer.window))
