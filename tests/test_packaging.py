@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import cappy_select
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -67,3 +69,18 @@ def test_it_installs_into_a_clean_environment_and_ranks(how, wheel, tmp_path):
     assert json.loads(done.stdout)[0]["response"] == "Business"
     check = "import litellm_cappy, sys; assert 'torch' not in sys.modules"
     subprocess.run([str(python), "-c", check], check=True, cwd=tmp_path)
+
+
+def test_the_files_of_the_house_can_be_read_and_agree_on_the_version():
+    import yaml
+
+    read = {file: yaml.safe_load((ROOT / file).read_text()) for file in
+            (".pre-commit-config.yaml", ".github/workflows/ci.yml", "CITATION.cff")}  # fmt: skip
+    assert {hook["id"] for repo in read[".pre-commit-config.yaml"]["repos"] for hook in repo["hooks"]} >= {
+        "ruff",
+        "format",
+    }
+    assert read[".github/workflows/ci.yml"]["jobs"].keys() == {"whole", "versions", "lowest", "smoke"}
+    assert read["CITATION.cff"]["version"] == cappy_select.__version__
+    pinned = (ROOT / "requirements-dev.lock").read_text().splitlines()
+    assert all("==" in line for line in pinned if not line.startswith("#"))
