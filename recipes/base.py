@@ -1,8 +1,8 @@
 r"""cappy-base: all-mpnet-base-v2 (MPNet, 12 layers, width 768; Apache-2.0) made a scorer, on a CPU, short rows first.
 
-    python recipes/fetch_mpnet.py --out encoder
+    python recipes/prepare/fetch_mpnet.py --out encoder
     python recipes/made_tasks train-recross.jsonl.gz train-selfinstruct.jsonl.gz --out made
-    python recipes/short_rows.py train-recross.jsonl.gz train-selfinstruct.jsonl.gz made/instances.jsonl \
+    python recipes/prepare/short_rows.py train-recross.jsonl.gz train-selfinstruct.jsonl.gz made/instances.jsonl \
         --out short.jsonl
     cappy build short.jsonl --validation 0.005 --against zeroshot-dev.jsonl.gz --out pairs --seed 7
     cappy train recipes/base.py --set pairs=pairs --set checkpoint=encoder --out runs/base --resume
@@ -17,7 +17,7 @@ from cappy_select.train import TrainConfig
 def get_config() -> TrainConfig:
     return TrainConfig(
         pairs="pairs",
-        checkpoint="encoder",
+        checkpoint="hf://sentence-transformers/all-mpnet-base-v2",
         updates=20_000,
         batch=32,
         buckets=(32, 48, 64, 80, 96, 128, 160, 192),

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-RECIPES = Path(__file__).resolve().parent.parent / "recipes"
+PREPARE = Path(__file__).resolve().parent.parent / "recipes" / "prepare"
 
 
 def script(name):
-    spec = importlib.util.spec_from_file_location(name, RECIPES / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(name, PREPARE / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -62,7 +62,7 @@ def test_short_rows_are_those_that_fit_and_no_task_has_more_than_its_cap(tmp_pat
         for n in range(1, 41)
     ]
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    command = [sys.executable, RECIPES / "short_rows.py", tmp_path / "in.jsonl", "--out", tmp_path / "out.jsonl"]
+    command = [sys.executable, PREPARE / "short_rows.py", tmp_path / "in.jsonl", "--out", tmp_path / "out.jsonl"]
     command += ["--characters", "103", "--cap", "15", "--made-cap", "5"]
     texts = []
     for _ in range(2):

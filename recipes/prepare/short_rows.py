@@ -1,6 +1,6 @@
 """The short rows of instances: what a CPU learns from first, for a short pair costs a fifth of a long one.
 
-    python recipes/short_rows.py train-recross.jsonl.gz made/instances.jsonl --out short.jsonl
+    python recipes/prepare/short_rows.py train-recross.jsonl.gz made/instances.jsonl --out short.jsonl
 
 A row is short when its instruction and its longest answer have at most so many characters together. Of a task at most
 --cap rows are drawn, of a made one (its name begins with made_) --made-cap. The same files give the same rows.

