@@ -28,13 +28,13 @@ def test_a_provider_that_keeps_failing_is_left_alone_then_tried_once():
         breaker.ended(DOWN)
     assert breaker.admit() == (None, False)
     breaker.ended(DOWN)
-    assert not breaker.is_open
+    assert not breaker.lets_through
     assert (
         breaker.admit().refusal
         == "it failed 3 times in a row (last: server: a 500) and is left alone for another 30.0 s"
     )
     clock.now += 31
-    assert breaker.is_open
+    assert breaker.lets_through
     assert breaker.admit() == (None, True)
     assert "left alone" in breaker.admit().refusal  # while the trial is under way
     breaker.ended(None)
@@ -63,7 +63,7 @@ def test_what_is_wrong_with_a_prompt_shows_that_the_provider_is_there(kind):
     clock.now += 31
     assert breaker.admit().trial
     breaker.ended(ProviderError("no", kind=kind, model="m"))
-    assert breaker.is_open
+    assert breaker.lets_through
     assert breaker.admit() == (None, False)
 
 
@@ -148,7 +148,7 @@ class Down:
 async def test_a_provider_in_its_pause_is_not_asked_while_another_is_there():
     down, fine = Down(), Counting()
     config = FanOutConfig(cool_down_after=2, max_retries=0)
-    bad, good = config.breaker(), config.breaker()
+    bad, good = config.breaker("a model"), config.breaker("a model")
     calls = [Call(down, ASK, bad), Call(fine, ASK, good)]
     kinds = [(await fan_out(calls, config)).failures[0].kind for _ in range(4)]
     assert kinds == ["server", "server", "unavailable", "unavailable"]
@@ -161,7 +161,7 @@ async def test_a_provider_in_its_pause_is_not_asked_while_another_is_there():
 async def test_the_last_one_standing_is_asked_whatever_it_did():
     down = Down()
     config = FanOutConfig(cool_down_after=1, max_retries=0)
-    breaker = config.breaker()
+    breaker = config.breaker("a model")
     for _ in range(3):
         with pytest.raises(NoCandidates) as caught:
             await fan_out([Call(down, ASK, breaker)], config)
@@ -181,22 +181,22 @@ class Hanging:
 async def test_a_provider_that_hangs_is_left_alone_too():
     hanging, fine = Hanging(), Counting()
     config = FanOutConfig(cool_down_after=2, deadline_s=0.3)
-    bad, good = config.breaker(), config.breaker()
+    bad, good = config.breaker("a model"), config.breaker("a model")
     calls = [Call(hanging, ASK, bad), Call(fine, ASK, good)]
     kinds = [(await fan_out(calls, config)).failures[0].kind for _ in range(4)]
     assert kinds == ["timeout", "timeout", "unavailable", "unavailable"]
     patient = FanOutConfig(cool_down_after=1, grace_s=0.2)
-    breaker = patient.breaker()
+    breaker = patient.breaker("a model")
     for _ in range(2):  # cut off because it was not needed: that says nothing
         await fan_out([Call(hanging, ASK, breaker), Call(fine, ASK, good)], patient)
-        assert breaker.is_open
+        assert breaker.lets_through
 
 
 async def test_calls_that_wait_their_turn_are_not_made_once_it_is_left_alone():
     down, fine = Down(), Counting()
     config = FanOutConfig(cool_down_after=3, max_retries=0, max_concurrency=1)
-    bad = config.breaker()
-    gathered = await fan_out([*[Call(down, ASK, bad)] * 20, Call(fine, ASK, config.breaker())], config)
+    bad = config.breaker("a model")
+    gathered = await fan_out([*[Call(down, ASK, bad)] * 20, Call(fine, ASK, config.breaker("a model"))], config)
     assert down.calls == 3
     assert [f.kind for f in gathered.failures] == ["server"] * 3 + ["unavailable"] * 17
 

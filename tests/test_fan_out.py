@@ -322,7 +322,7 @@ async def test_a_server_that_ignores_n_is_asked_again_for_the_rest():
 
 
 async def test_answers_that_there_was_no_time_to_ask_for_again_are_named():
-    async def slow_judge(answers, seconds):
+    async def slow_screen(answers, seconds):
         await asyncio.sleep(0.3)
         return [answer for answer, _ in answers]
 
@@ -332,7 +332,7 @@ async def test_answers_that_there_was_no_time_to_ask_for_again_are_named():
             return await super().complete(request)
 
     deaf = asking(Soon("deaf", 1), 4)
-    gathered = await fan_out([*calls(Scripted("quick", "now")), deaf], FanOutConfig(deadline_s=0.2), judge=slow_judge)
+    gathered = await fan_out([*calls(Scripted("quick", "now")), deaf], FanOutConfig(deadline_s=0.2), screen=slow_screen)
     assert [c.model for c in gathered.candidates] == ["quick", "deaf"]
     (failure,) = gathered.failures
     assert (failure.model, failure.kind) == ("deaf", "timeout")
@@ -381,25 +381,25 @@ async def test_good_enough_is_not_enough_for_a_quorum():
     assert [c.model for c in gathered.candidates] == ["good", "second"]
 
 
-async def test_the_grace_time_holds_while_a_straggler_is_judged():
-    async def judge(answers, seconds):
+async def test_the_grace_time_holds_while_a_straggler_is_screened():
+    async def screen(answers, seconds):
         if any(answer.text == "late" for answer, _ in answers):
             assert seconds < 0.5
             await asyncio.sleep(seconds)
         return [answer for answer, _ in answers]
 
     started = time.perf_counter()
-    await fan_out(calls(Scripted("quick", "now"), Scripted("soon", 0.1)), FanOutConfig(grace_s=0.4), judge=judge)
+    await fan_out(calls(Scripted("quick", "now"), Scripted("soon", 0.1)), FanOutConfig(grace_s=0.4), screen=screen)
     assert time.perf_counter() - started < 5
 
 
-async def test_what_arrives_after_the_deadline_while_answers_are_judged_still_counts():
-    async def slow_judge(answers, seconds):
+async def test_what_arrives_after_the_deadline_while_answers_are_screened_still_counts():
+    async def slow_screen(answers, seconds):
         await asyncio.sleep(0.4)
         return [answer for answer, _ in answers]
 
     gathered = await fan_out(
-        calls(Scripted("quick", "now"), Scripted("soon", 0.1)), FanOutConfig(deadline_s=0.3), judge=slow_judge
+        calls(Scripted("quick", "now"), Scripted("soon", 0.1)), FanOutConfig(deadline_s=0.3), screen=slow_screen
     )
     assert [c.model for c in gathered.candidates] == ["quick", "soon"]
 

@@ -49,6 +49,14 @@ def test_every_response_that_nobody_judged_is_marked_once_with_all_that_is_known
     assert len(loopback.requests) == 3
 
 
+def test_a_judge_that_is_down_is_left_alone_and_given_up(direct, loopback, store):
+    loopback.replies["judge"] = [Reply(status=500)]
+    limits = Limits(max_retries=0, concurrency=1, cool_down_after=1, cool_down_s=0.1, max_pauses=1)
+    outcome = Judge(direct("judge"), store, limits=limits).run()
+    assert loopback.calls_to("judge") == 2  # of three responses
+    assert "left alone" in outcome.stopped["judge"]
+
+
 def test_an_answer_without_a_mark_is_told_and_asked_again(direct, loopback, store):
     loopback.replies["judge"] = [Reply(text="well"), Reply(text="2")]
     judge = Judge(direct("judge"), store, limits=ONE)

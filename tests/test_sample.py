@@ -152,6 +152,44 @@ def test_a_model_that_is_down_is_given_up(direct, loopback, store):
     assert "3 calls failed in a row" in outcome.stopped["a"]
 
 
+MANY = [INSTANCES[0].model_copy(update={"id": str(number)}) for number in range(100)]
+
+
+def test_a_dead_model_is_left_alone_tried_and_given_up_and_the_others_go_on(direct, loopback, store):
+    loopback.replies["a"] = [Reply(status=500)]
+    limits = Limits(max_retries=0, concurrency=1, cool_down_after=3, cool_down_s=0.3, max_pauses=2)
+    started = time.monotonic()
+    outcome = sampler(store, [direct("a"), direct("b")], MANY, samples=1, limits=limits).run()
+    assert time.monotonic() - started >= 0.6
+    assert loopback.calls_to("a") == 5  # three that found it down, and one after each pause
+    assert "left alone for 0.3 s 2 times, and it still fails" in outcome.stopped["a"]
+    assert store.counts() == {"b": 100}
+
+
+def test_a_model_that_is_back_after_a_pause_answers_the_rest(direct, loopback, store):
+    loopback.replies["a"] = [*[Reply(status=503)] * 4, Reply(text="here again")]
+    limits = Limits(max_retries=0, concurrency=1, cool_down_after=3, cool_down_s=0.2, max_pauses=2)
+    outcome = sampler(store, [direct("a")], MANY, samples=1, limits=limits).run()
+    assert (outcome.stopped, outcome.failures) == ({}, 4)
+    assert store.counts() == {"a": 96}
+
+
+def test_a_retry_waits_for_the_pause_of_its_provider(direct, loopback, store):
+    loopback.replies["a"] = [*[Reply(status=503)] * 6, Reply(text="here again")]
+    limits = Limits(max_retries=2, concurrency=4, cool_down_after=1, cool_down_s=0.2, max_pauses=9)
+    sampler(store, [direct("a")], MANY[:8], samples=1, limits=limits).run()
+    assert store.counts()["a"] >= 6
+    assert loopback.calls_to("a") <= 14
+
+
+def test_errors_of_the_prompts_do_not_pause_a_model_and_end_it_when_they_are_many(direct, loopback, store):
+    loopback.replies["a"] = [Reply(status=400)]
+    limits = Limits(max_retries=0, concurrency=1, cool_down_after=2, cool_down_s=60.0)
+    outcome = sampler(store, [direct("a")], MANY, samples=1, limits=limits).run()
+    assert loopback.calls_to("a") == 20
+    assert "20 calls failed in a row" in outcome.stopped["a"]
+
+
 def test_the_budget_holds_over_all_runs(direct, loopback, store):
     call = 18e-6
     limits = Limits(max_retries=0, concurrency=4, max_cost=7 * call)
@@ -167,9 +205,8 @@ def test_the_budget_holds_over_all_runs(direct, loopback, store):
 
 def test_without_a_limit_of_tokens_the_budget_goes_by_what_calls_cost(direct, loopback, store):
     loopback.replies["a"] = [Reply(usage={"prompt_tokens": 10, "completion_tokens": 1000})]  # $0.00201
-    many = [INSTANCES[0].model_copy(update={"id": str(number)}) for number in range(100)]
     limits = Limits(max_retries=0, concurrency=4, max_cost=0.02)
-    outcome = sampler(store, [direct("a")], many, samples=1, limits=limits).run()
+    outcome = sampler(store, [direct("a")], MANY, samples=1, limits=limits).run()
     assert "max_cost" in outcome.stopped["a"]
     assert store.spent() <= 0.02 + 3 * 0.00201  # the first four, of which nothing was known
 

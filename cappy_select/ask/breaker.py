@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import threading
 import time
@@ -15,8 +16,10 @@ from cappy_select.core.fork import starts_anew_in_child
 from cappy_select.core.limiter import Limiter
 from cappy_select.core.types import FailureKind
 
+_logger = logging.getLogger(__name__)
+
 # What says something about the provider, and not about this prompt.
-_PROVIDER_DOWN: frozenset[FailureKind] = frozenset(
+PROVIDER_DOWN: frozenset[FailureKind] = frozenset(
     {"rate_limit", "timeout", "auth", "server", "connection", "invalid_response"}
 )
 
@@ -41,11 +44,14 @@ class CircuitBreaker:
         cool_down_after: int,
         cool_down_s: float,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        name: str = "a provider",
     ) -> None:
+        self._name = name
         self._max_concurrency = max_concurrency
         self._cool_down_after, self._cool_down_s, self._clock = cool_down_after, cool_down_s, clock
         self._failed = 0  # in a row
-        self._closed_until = 0.0
+        self._open_until = 0.0
         self._last: ProviderError | None = None
         self.gives_n = True  # until a call for several answers brings one
         self.start_anew()
@@ -71,23 +77,35 @@ class CircuitBreaker:
     def ended(self, error: ProviderError | None) -> None:
         """A call ended, with answers or with this error. An error that is about the prompt shows that it is there."""
         with self._lock:
-            if error is None or error.kind not in _PROVIDER_DOWN:
-                self._failed, self._closed_until, self._last = 0, 0.0, None
+            if error is None or error.kind not in PROVIDER_DOWN:
+                if self._failed >= self._cool_down_after:
+                    _logger.info("%s: it answers again, and is asked as before", self._name)
+                self._failed, self._open_until, self._last = 0, 0.0, None
                 return
             self._failed, self._last = self._failed + 1, error
             if self._failed >= self._cool_down_after:
-                self._closed_until = self._clock() + self._cool_down_s
+                self._open_until = self._clock() + self._cool_down_s
+                _logger.warning(
+                    "%s: left alone for %g s: it failed %d times in a row, last with %s",
+                    *(self._name, self._cool_down_s, self._failed, error.kind),
+                )
 
     def abandoned(self) -> None:
         """The trial was cancelled, and says nothing: another may be made."""
         with self._lock:
-            self._closed_until = min(self._closed_until, self._clock())
+            self._open_until = min(self._open_until, self._clock())
 
     @property
-    def is_open(self) -> bool:
-        """False while it cools down."""
+    def pause_s(self) -> float:
+        """Seconds for which no call may be made; 0: one may."""
         with self._lock:
-            return self._clock() >= self._closed_until
+            return max(0.0, self._open_until - self._clock())
+
+    @property
+    def lets_through(self) -> bool:
+        """Whether calls may be made: False while its provider cools down."""
+        with self._lock:
+            return self._clock() >= self._open_until
 
     def admit(self) -> Admission:
         """May a call be made now? After a pause the first one, the trial, keeps the others out."""
@@ -95,12 +113,12 @@ class CircuitBreaker:
             now = self._clock()
             if self._failed < self._cool_down_after or self._last is None:
                 return Admission()
-            if now >= self._closed_until:
-                self._closed_until = now + self._cool_down_s
+            if now >= self._open_until:
+                self._open_until = now + self._cool_down_s
                 return Admission(trial=True)
             return Admission(
                 f"it failed {self._failed} times in a row (last: {self._last.kind}: {self._last.message}) "
-                f"and is left alone for another {self._closed_until - now:.1f} s"
+                f"and is left alone for another {self._open_until - now:.1f} s"
             )
 
 

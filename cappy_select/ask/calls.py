@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeGuard
 
@@ -15,7 +15,7 @@ from cappy_select.ask.breaker import Budget, CircuitBreaker
 from cappy_select.ask.prices import estimated_usage, most_usage
 from cappy_select.ask.providers import Capabilities, Provider
 from cappy_select.ask.providers.failures import without_places
-from cappy_select.ask.sampling import Sampling
+from cappy_select.ask.sampling import Sampling, singles
 from cappy_select.core.errors import ProviderError
 from cappy_select.core.figures import ANY, dollars_of, tokens_of
 from cappy_select.core.json_text import is_too_deep
@@ -33,6 +33,18 @@ class Call:
     request: Request
     breaker: CircuitBreaker = field(default_factory=lambda: CircuitBreaker(100, 5, 30.0))
     sampling: Sampling = field(default_factory=Sampling)
+
+
+def calls_for_missing(call: Call, have: int) -> Iterator[Call]:
+    """Calls for one answer each, for what a call brought too few of: its server ignores `n`."""
+    if have == 1:
+        call.breaker.gives_n = False
+    for number, sampling in enumerate(singles(call.sampling, have), have):
+        seed = {} if sampling.seed is None else {"seed": sampling.seed}
+        request = call.request.model_copy(
+            update={"n": 1, "sample": call.request.sample + number, "params": call.request.params | seed}
+        )
+        yield Call(call.provider, request, call.breaker, sampling)
 
 
 @dataclass(frozen=True)

@@ -9,30 +9,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
 
 from cappy_select.ask.breaker import Budget, CircuitBreaker
-from cappy_select.ask.calls import (
-    Bill,
-    Call,
-    bill_of,
-    complete_once,
-    error_of,
-    estimated_bill,
-    highest_price,
-    wait_before_retry,
-)
+from cappy_select.ask.calls import Bill, Brought, Call, calls_for_missing, highest_price, total
 from cappy_select.ask.complete import Complete
-from cappy_select.ask.sampling import singles
+from cappy_select.ask.retries import RetriedCall
 from cappy_select.core.errors import NoCandidates, ProviderError
-from cappy_select.core.types import RETRYABLE, Candidate, Ended, Failure, FailureKind, Request, Usage, total_cost
+from cappy_select.core.types import Candidate, Ended, Failure, FailureKind, Request, Usage
 
 _DRAIN_S = 0.25  # for cancelled calls to close their connections; one that will not end is left behind
-_OURS = frozenset({"unavailable", "budget", "cancelled"})  # kinds that say nothing about the provider
 
 
 class FanOutConfig(BaseModel):
@@ -61,11 +50,10 @@ class FanOutConfig(BaseModel):
     cool_down_after: int = Field(5, ge=1, description="failures of a provider in a row, before it is left alone")
     cool_down_s: float = Field(30.0, ge=0, description="how long it is left alone then")
 
-    def breaker(self, most: int | None = None) -> CircuitBreaker:
+    def breaker(self, name: str, most: int | None = None) -> CircuitBreaker:
         """A circuit breaker with these limits; `most` calls at a time, if the provider says so itself."""
-        return CircuitBreaker(
-            min(most or self.max_concurrency, self.max_concurrency), self.cool_down_after, self.cool_down_s
-        )
+        at_a_time = min(most or self.max_concurrency, self.max_concurrency)
+        return CircuitBreaker(at_a_time, self.cool_down_after, self.cool_down_s, name=name)
 
 
 @dataclass(frozen=True)
@@ -82,39 +70,32 @@ class FanOutResult:
     ended: Ended = "complete"
 
 
-Judge = Callable[[Sequence[tuple[Candidate, Request]], float], Awaitable[list[Candidate]]]
+Screen = Callable[[Sequence[tuple[Candidate, Request]], float], Awaitable[list[Candidate]]]
 """Sets `rejected` of the answers that can't win (and `score`, if it knows), as they arrive, in so many seconds."""
 
-_LEAST_JUDGING_S = 0.1  # for what arrives at the deadline
+_LEAST_SCREENING_S = 0.1  # for what arrives at the deadline
 _Why = Ended | Literal["out of reach"]
 
 
 @dataclass(eq=False)
 class _Run:
-    """One call while it runs, so that a cancelled one can still say how it went. `place` is its request order."""
+    """One call of the fan-out, and what its screen made of its answers. `place` is its request order."""
 
-    call: Call
+    call: RetriedCall
     place: tuple[int, int]
-    started: float = field(default_factory=time.perf_counter)
-    ended: float | None = None
-    attempts: int = 0
-    attempt_began: float = 0.0
-    trial: bool = False
-    last_error: ProviderError | None = None
-    lost: list[Bill] = field(default_factory=list)  # of the attempts that failed
     answers: list[Candidate] | None = None
     followed: bool = False  # by calls for the answers it did not bring
 
     @property
-    def latency_s(self) -> float:
-        return (self.ended or time.perf_counter()) - self.started
+    def asked(self) -> Request:
+        return self.call.call.request
 
 
 async def fan_out(
     calls: Sequence[Call],
     config: FanOutConfig,
     *,
-    judge: Judge | None = None,
+    screen: Screen | None = None,
     good_enough: Callable[[Candidate], bool] = lambda candidate: False,
 ) -> FanOutResult:
     """Make all calls at once and gather what arrives before the deadline, or until enough is there.
@@ -122,12 +103,12 @@ async def fan_out(
     Args:
         calls: In the order that breaks ties. A call that brings fewer answers than it asked for is followed
             by calls for one each.
-        judge: Says which answers can win; None: those that are `Complete`.
+        screen: Says which answers can win; None: those that are `Complete`.
         good_enough: An answer that ends the fan-out at once.
 
     Raises NoCandidates when fewer than `config.min_usable` usable answers arrived.
     """
-    gathering = _FanOut(config, judge or _judge_completeness, good_enough)
+    gathering = _FanOut(config, screen or _screen_completeness, good_enough)
     try:
         for place, call in enumerate(calls):
             gathering.start(call, (place, 0))
@@ -142,21 +123,21 @@ async def fan_out(
 
 
 class _FanOut:
-    """The calls of one fan-out, as they start, end, and are judged."""
+    """The calls of one fan-out, as they start, end, and are screened."""
 
-    def __init__(self, config: FanOutConfig, judge: Judge, good_enough: Callable[[Candidate], bool]) -> None:
-        self._config, self._judge, self._good_enough = config, judge, good_enough
+    def __init__(self, config: FanOutConfig, screen: Screen, good_enough: Callable[[Candidate], bool]) -> None:
+        self._config, self._screen, self._good_enough = config, screen, good_enough
         self._until = self._deadline = time.perf_counter() + config.deadline_s
         self._budget = Budget(config.max_cost)
         self._runs: dict[asyncio.Task[None], _Run] = {}
-        self._arrived: list[_Run] = []  # calls that ended, and were not judged yet
+        self._arrived: list[_Run] = []  # calls that ended, and were not screened yet
         self._arrival = asyncio.Event()
         self._running: list[_Run] = []
         self._usable = 0
-        self._over = self._timed_out = False
+        self._over = False
 
     def start(self, call: Call, place: tuple[int, int]) -> None:
-        run = _Run(call, place)
+        run = _Run(RetriedCall(call, self._deadline, self._config.max_retries), place)
         task = asyncio.create_task(self._complete(run))
         self._runs[task] = run
         self._running.append(run)
@@ -170,7 +151,7 @@ class _FanOut:
         self._arrival.set()
 
     async def wait(self) -> _Why:
-        """Until all calls ended or one of the limits is reached; judges what arrives."""
+        """Until all calls ended or one of the limits is reached; screens what arrives."""
         graced = good = False
         while True:
             self._arrival.clear()
@@ -194,20 +175,20 @@ class _FanOut:
             except TimeoutError:
                 if self._until < self._deadline:
                     return "grace"
-                self._timed_out = True
                 return "deadline"
 
     @property
     def _outstanding(self) -> int:
-        """Answers that the calls under way may bring, and those not judged yet."""
+        """Answers that the calls under way may bring, and those not screened yet."""
         promising = [*self._running, *(run for run in self._arrived if run.answers is not None)]
-        return sum(run.call.request.n for run in promising)
+        return sum(run.asked.n for run in promising)
 
     async def drain(self) -> None:
         """Cancel what runs, and wait until it is over."""
         self._over = True
         pending = {task for task in self._runs if not task.done()}
         for task in pending:
+            self._runs[task].call.over = True
             task.cancel()
         if pending:
             _, stubborn = await asyncio.wait(pending, timeout=_DRAIN_S)
@@ -216,7 +197,7 @@ class _FanOut:
 
     async def gathered(self, ended: _Why) -> FanOutResult:
         """All that came back, in request order."""
-        await self._take()  # what arrived while the last answers were judged
+        await self._take()  # what arrived while the last answers were screened
         candidates: list[Candidate] = []
         failures: list[Failure] = []
         in_order = sorted(self._runs.items(), key=lambda item: item[1].place)
@@ -226,34 +207,39 @@ class _FanOut:
                 continue
             candidates += [
                 answer.model_copy(
-                    update={"latency_s": run.latency_s, "sampling": answer.sampling | run.call.sampling.params}
+                    update={
+                        "latency_s": run.call.latency_s,
+                        "sampling": answer.sampling | run.call.call.sampling.params,
+                    }
                 )
                 for answer in run.answers
             ]
-            if not run.followed and len(run.answers) < run.call.request.n:
+            if not run.followed and len(run.answers) < run.asked.n:
                 kind, why = self._why_cancelled(ended)
-                message = f"{len(run.answers)} of {run.call.request.n} answers came; for the others: {why}"
-                failures.append(Failure(model=run.call.provider.model, kind=kind, message=message, cost=0.0))
-        bills = [Bill(candidate.usage, candidate.cost) for candidate in candidates]
-        bills += [bill for _, run in in_order for bill in run.lost]
+                message = f"{len(run.answers)} of {run.asked.n} answers came; for the others: {why}"
+                failures.append(Failure(model=run.call.call.provider.model, kind=kind, message=message, cost=0.0))
+        bill = total(
+            [Bill(candidate.usage, candidate.cost) for candidate in candidates]
+            + [run.call.bill() for _, run in in_order]
+        )
         return FanOutResult(
             tuple(candidate.model_copy(update={"index": index}) for index, candidate in enumerate(candidates)),
             tuple(failures),
-            usage=sum((bill.usage for bill in bills), Usage()),
-            cost=total_cost(bill.cost for bill in bills),
+            usage=bill.usage,
+            cost=bill.cost,
             ended="complete" if ended == "out of reach" else ended,
         )
 
     async def _take(self) -> list[Candidate]:
-        """Judge what has arrived since, and ask for what a call did not bring."""
+        """Screen what has arrived since, and ask for what a call did not bring."""
         arrived, self._arrived = self._arrived, []
         brought = [run for run in arrived if run.answers is not None]
         if brought:
-            answers = [(answer, run.call.request) for run in brought for answer in run.answers or ()]
-            left = max(_LEAST_JUDGING_S, self._until - time.perf_counter())
-            judged = iter(await self._judge(answers, left))
+            answers = [(answer, run.asked) for run in brought for answer in run.answers or ()]
+            left = max(_LEAST_SCREENING_S, self._until - time.perf_counter())
+            screened = iter(await self._screen(answers, left))
             for run in brought:
-                run.answers = [next(judged) for _ in run.answers or ()]
+                run.answers = [next(screened) for _ in run.answers or ()]
         found = [answer for run in brought for answer in run.answers or ()]
         self._usable += sum(answer.rejected is None for answer in found)
         for run in brought:
@@ -262,104 +248,48 @@ class _FanOut:
 
     def _ask_for_missing(self, run: _Run) -> None:
         """A server that ignores `n` is asked again, once for each answer."""
-        call, have = run.call, len(run.answers or ())
-        if have >= call.request.n or self._over:
+        have = len(run.answers or ())
+        if have >= run.asked.n or self._over:
             return
         run.followed = True
-        if have == 1:
-            call.breaker.gives_n = False
-        for number, sampling in enumerate(singles(call.sampling, have), have):
-            request = call.request.model_copy(
-                update={
-                    "n": 1,
-                    "sample": call.request.sample + number,
-                    "params": call.request.params | ({} if sampling.seed is None else {"seed": sampling.seed}),
-                }
-            )
-            self.start(Call(call.provider, request, call.breaker, sampling), (run.place[0], number))
+        for number, call in enumerate(calls_for_missing(run.call.call, have), have):
+            self.start(call, (run.place[0], number))
 
     async def _complete(self, run: _Run) -> None:
-        def give_up(state: RetryCallState) -> bool:
-            # A wait that would end beyond the deadline is not begun: the error is the answer, now.
-            return self._over or time.perf_counter() + state.upcoming_sleep > self._deadline
+        run.answers = (await run.call.run(lambda: self._attempt(run.call))).answers
 
-        retrying = AsyncRetrying(
-            stop=lambda state: stop_after_attempt(self._config.max_retries + 1)(state) or give_up(state),
-            wait=wait_before_retry,
-            retry=retry_if_exception(lambda error: isinstance(error, ProviderError) and error.kind in RETRYABLE),
-            reraise=True,
-        )
-        breaker = run.call.breaker
-        try:
-            async for attempt in retrying:
-                with attempt:
-                    run.answers = await self._attempt(run)
-            breaker.ended(None)
-        except ProviderError as error:
-            if error.kind not in _OURS:
-                breaker.ended(error)
-            elif run.trial:
-                breaker.abandoned()
-            raise
-        except asyncio.CancelledError:
-            waited = time.perf_counter() - run.attempt_began
-            # One that had little time, because it waited its turn, says nothing about the provider.
-            if self._timed_out and run.attempts > len(run.lost) and waited > self._config.deadline_s / 2:
-                breaker.ended(error_of(run.call, "timeout", f"no answer in {waited:.1f} s"))
-            elif run.trial:
-                breaker.abandoned()
-            raise
-        finally:
-            run.ended = time.perf_counter()
-
-    async def _attempt(self, run: _Run) -> list[Candidate]:
-        call = run.call
-        async with call.breaker.place():
-            # The last provider standing is asked, whatever it did: there is nothing to lose.
-            if not run.trial and any(other.call.breaker.is_open for other in self._runs.values()):
-                refusal, run.trial = call.breaker.admit()
-                if refusal is not None:
-                    raise self._refused(run, "unavailable", f"not asked{' again' if run.attempts else ''}: {refusal}")
-            promised = highest_price(call) if self._config.max_cost is not None else 0.0
-            if refusal := self._budget.promise(promised):
-                raise self._refused(run, "budget", refusal)
-            run.attempts += 1
-            run.attempt_began = time.perf_counter()
-            try:
-                brought = await complete_once(call, self._budget, promised)
-            except ProviderError as error:
-                run.last_error = error
-                run.lost.append(bill_of(call, error))
-                raise
-            run.lost += brought.lost
-            return brought.answers
-
-    def _refused(self, run: _Run, kind: FailureKind, message: str) -> ProviderError:
-        run.last_error = error_of(run.call, kind, message)
-        return run.last_error
+    async def _attempt(self, asked: RetriedCall) -> Brought:
+        # The last provider standing is asked, whatever it did: there is nothing to lose.
+        others_stand = any(run.call.call.breaker.lets_through for run in self._runs.values())
+        if others_stand and (refusal := asked.admit()):
+            again = " again" if asked.attempts else ""
+            raise asked.refused("unavailable", f"not asked{again}: {refusal}")
+        promised = highest_price(asked.call) if self._config.max_cost is not None else 0.0
+        if refusal := self._budget.promise(promised):
+            raise asked.refused("budget", refusal)
+        return await asked.make(self._budget, promised)
 
     def _failure(self, run: _Run, task: asyncio.Task[None], ended: _Why) -> Failure:
-        """What became of a call without an answer; adds the bill of an attempt that was cut off."""
+        """What became of a call without an answer."""
         error = task.exception() if task.done() and not task.cancelled() else None
+        model, call = run.call.call.provider.model, run.call
         kind: FailureKind
         if isinstance(error, ProviderError):
-            kind, message = error.kind, error.message
+            model, kind, message = error.model, error.kind, error.message
         elif error is not None:
             raise error  # neither an answer nor an Exception: SystemExit and its like are not ours to keep
         else:
             kind, message = self._why_cancelled(ended)
-            if run.last_error is not None:
-                message += f"; the attempt before failed: {run.last_error.kind}: {run.last_error.message}"
-            if len(run.lost) < run.attempts:  # cut off in flight, not between two attempts
-                run.lost.append(estimated_bill(run.call))
+            message = call.after_last_error(message)
+        bill = call.bill()
         return Failure(
-            model=error.model if isinstance(error, ProviderError) else run.call.provider.model,
+            model=model,
             kind=kind,
             message=message,
-            latency_s=run.latency_s,
-            attempts=run.attempts,
-            usage=sum((bill.usage for bill in run.lost), Usage()),
-            cost=total_cost(bill.cost for bill in run.lost),
+            latency_s=call.latency_s,
+            attempts=call.attempts,
+            usage=bill.usage,
+            cost=bill.cost,
         )
 
     def _why_cancelled(self, ended: _Why) -> tuple[FailureKind, str]:
@@ -374,7 +304,7 @@ class _FanOut:
         return "timeout", f"no answer within the deadline of {self._config.deadline_s:g} s"
 
 
-async def _judge_completeness(answers: Sequence[tuple[Candidate, Request]], seconds: float) -> list[Candidate]:
+async def _screen_completeness(answers: Sequence[tuple[Candidate, Request]], seconds: float) -> list[Candidate]:
     return [answer.model_copy(update={"rejected": Complete().reason(answer, request)}) for answer, request in answers]
 
 

@@ -12,6 +12,7 @@ from cappy_select.ask.in_context import InContext
 from cappy_select.ask.providers import Capabilities, Provider
 from cappy_select.ask.sampling import MAX_SAMPLES, PARAMETERS, Plan, Sampling, calls_of, honoured
 from cappy_select.core.errors import InputError
+from cappy_select.core.masking import masked
 from cappy_select.core.types import Downgrade, Request, Usage
 
 
@@ -43,7 +44,10 @@ class RequestPlanner:
         self.providers, self.plan, self.examples = providers, plan, examples
         self._config, self._logprobs = config, logprobs
         self._abilities = [Capabilities.of(provider) for provider in providers]
-        self._breakers = [config.breaker(able.max_concurrency) for able in self._abilities]
+        self._breakers = [
+            config.breaker(masked(str(provider.model)), able.max_concurrency)
+            for provider, able in zip(providers, self._abilities, strict=True)
+        ]
         if examples is not None and not isinstance(examples, InContext):
             raise InputError(f"examples must be an InContext, got {type(examples).__name__}")
         for provider, able in zip(providers, self._abilities, strict=True):

@@ -10,28 +10,31 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from cappy_select.ask.breaker import Budget
+from cappy_select.ask.breaker import PROVIDER_DOWN, Budget
 from cappy_select.ask.calls import (
     Bill,
+    Brought,
     Call,
     bill_of,
-    complete_once,
+    calls_for_missing,
     error_of,
     estimated_bill,
     highest_price,
     price_of,
     settled_at,
 )
-from cappy_select.ask.fan_out import FanOutConfig, fan_out
+from cappy_select.ask.fan_out import FanOutConfig
 from cappy_select.ask.prices import estimated_usage
+from cappy_select.ask.retries import RetriedCall
 from cappy_select.ask.sampling import token_limit
-from cappy_select.core.errors import DataError, NoCandidates, ProviderError
-from cappy_select.core.types import Candidate, Request, Usage, total_cost
+from cappy_select.core.errors import DataError, ProviderError
+from cappy_select.core.types import Candidate, Request, total_cost
 from cappy_select.data.store import SampleStore
 
 _T = TypeVar("_T")
@@ -58,11 +61,20 @@ class Limits(BaseModel):
     )
     timeout_s: float = Field(120.0, gt=0, allow_inf_nan=False)
     max_retries: int = Field(4, ge=0)
-    give_up_after: int = Field(20, ge=1, description="failed calls of a model in a row")
+    give_up_after: int = Field(20, ge=1, description="failed calls of a model in a row, whatever the reason")
+    cool_down_after: int = Field(5, ge=1, description="calls in a row that find a model down: it is left alone then")
+    cool_down_s: float = Field(30.0, ge=0, allow_inf_nan=False, description="for so long; then one call tries it")
+    max_pauses: int = Field(3, ge=1, description="such pauses in a row after which it is down still: it is given up")
 
     def fan_out(self) -> FanOutConfig:
         """The same, for one call."""
-        return FanOutConfig(deadline_s=self.timeout_s, max_retries=self.max_retries, max_concurrency=self.concurrency)
+        return FanOutConfig(
+            deadline_s=self.timeout_s,
+            max_retries=self.max_retries,
+            max_concurrency=self.concurrency,
+            cool_down_after=self.cool_down_after,
+            cool_down_s=self.cool_down_s,
+        )
 
 
 class BulkCall(NamedTuple):
@@ -121,8 +133,8 @@ async def run_bulk(
     return outcome
 
 
-class _Keeper:
-    """A bulk call's provider, which keeps what it brings before it gives its place to another call.
+class _Kept:
+    """What one bulk call brings is kept before its place is given to another call.
 
     Each attempt is promised on the budget and noted in the store before it is made, so that one whose end nobody
     sees, for the process is killed, counts as what it may have cost.
@@ -145,49 +157,48 @@ class _Keeper:
         self.error: Exception | None = None  # of the store
 
     @property
-    def model(self) -> str:
-        return self._bulk_call.call.provider.model
-
-    @property
     def cost(self) -> float | None:
         """Dollars that count, over all attempts; None: unknown."""
         return total_cost(self._costs)
 
-    def price(self, usage: Usage) -> float | None:
-        return price_of(self._bulk_call.call.provider, usage)
-
-    async def complete(self, request: Request) -> list[Candidate]:
-        call = replace(self._bulk_call.call, request=request)
-        promised = await self._promise(call)
-        attempt, counts = len(self._costs), estimated_bill(call).cost if promised is None else promised
+    async def attempt(self, asked: RetriedCall) -> Brought:
+        """Make the call once, when its provider is not left alone and there is money for it."""
+        while (refusal := asked.admit()) is not None:
+            pause = asked.call.breaker.pause_s
+            if time.perf_counter() + pause > asked.deadline:
+                raise asked.refused("unavailable", f"not asked{' again' if asked.attempts else ''}: {refusal}")
+            await asyncio.sleep(pause)
+        call = asked.call
+        promised = await self._promise(asked)
+        place, counts = len(self._costs), estimated_bill(call).cost if promised is None else promised
         self._costs.append(counts)
-        number = await self._in_store(lambda: self._store.promise(self.model, counts))
+        number = await self._in_store(lambda: self._store.promise(call.provider.model, counts))
         began = time.perf_counter()
         try:
-            brought = await complete_once(call, self._budget, promised or 0.0)
+            brought = await asked.make(self._budget, promised or 0.0)
         except ProviderError as error:
-            lost = self._costs[attempt] = self._counting(bill_of(call, error), promised)
+            lost = self._costs[place] = self._counting(bill_of(call, error), promised)
             await self._in_store(lambda: self._store.settle(number, lost))
             raise
-        self._costs[attempt] = self._counting(brought.bill, promised)
+        self._costs[place] = self._counting(brought.bill, promised)
         seconds = time.perf_counter() - began
         answers = [answer.model_copy(update={"latency_s": seconds}) for answer in brought.answers]
-        await self._in_store(lambda: self._keep(answers, request, number, self._costs[attempt]))
-        return answers
+        await self._in_store(lambda: self._keep(answers, call.request, number, self._costs[place]))
+        return brought
 
     def release(self) -> None:
         """Give back what was set aside for a call that was never made."""
         while self._first:
             self._budget.settle(self._first.pop() or 0.0, 0.0)
 
-    async def _promise(self, call: Call) -> float | None:
+    async def _promise(self, asked: RetriedCall) -> float | None:
         """Dollars that are set aside for an attempt. Raises ProviderError when they can't be."""
         if self._first:
             return self._first.pop()
-        promised = self._promise_of(call)
+        promised = self._promise_of(asked.call)
         while refusal := self._budget.promise(promised or 0.0):
             if not self._budget.under_way:
-                raise error_of(call, "budget", refusal)
+                raise asked.refused("budget", refusal)
             await asyncio.sleep(_PATIENCE_S)  # what costs less than promised makes room
         return promised
 
@@ -227,11 +238,6 @@ class _Keeper:
         self.kept += len(paid)
 
 
-async def _all_can_win(answers: Sequence[tuple[Candidate, Request]], seconds: float) -> list[Candidate]:
-    """Empty and cut-off answers too: a scorer learns from them."""
-    return [candidate for candidate, _ in answers]
-
-
 class _ModelCalls:
     """One model's bulk calls."""
 
@@ -246,8 +252,8 @@ class _ModelCalls:
     ) -> None:
         self._model, self._limits, self._budget, self._store = model, limits, budget, store
         self._outcome, self._on_progress = outcome, on_progress
-        self._config = limits.fan_out()
         self._failed_in_a_row = 0
+        self._pauses = 0  # after which it still failed, in a row
         self._dearest = 0.0
         self._next_turn = 0.0
 
@@ -257,6 +263,8 @@ class _ModelCalls:
             for bulk_call in bulk_calls:
                 if len(running) >= self._limits.concurrency:
                     running = await _some_ended(running)
+                while (pause := bulk_call.call.breaker.pause_s) and self._model not in self._outcome.stopped:
+                    running = await _some_ended(running, pause)  # which may end the pause, or the run
                 if self._model in self._outcome.stopped:
                     break
                 promised = self._promised(bulk_call.call)
@@ -294,35 +302,54 @@ class _ModelCalls:
             await asyncio.sleep(at - now)
 
     async def _do(self, bulk_call: BulkCall, promised: float | None) -> None:
-        keeper = _Keeper(bulk_call, self._store, self._budget, self._promised, promised)
+        kept = _Kept(bulk_call, self._store, self._budget, self._promised, promised)
+        calls = [bulk_call.call]
+        failures: list[ProviderError] = []
+        failed_trial = False
+        until = time.perf_counter() + self._limits.timeout_s
         try:
-            gathered = await fan_out([replace(bulk_call.call, provider=keeper)], self._config, judge=_all_can_win)
-            failures = [ProviderError(f.message, kind=f.kind, model=f.model) for f in gathered.failures]
-        except NoCandidates as error:
-            failures = [failure for failure in error.exceptions if isinstance(failure, ProviderError)]
+            while calls:  # in turn: a call that brings too few answers is followed by calls for one each
+                asked = RetriedCall(calls.pop(0), until, self._limits.max_retries)
+                try:
+                    async with asyncio.timeout(until - time.perf_counter()):
+                        brought = await asked.run(partial(kept.attempt, asked))
+                    if bulk_call.call is asked.call and len(brought.answers) < asked.call.request.n:
+                        calls += calls_for_missing(asked.call, len(brought.answers))
+                except TimeoutError:
+                    late = f"no answer within the deadline of {self._limits.timeout_s:g} s"
+                    failures.append(error_of(asked.call, "timeout", asked.after_last_error(late)))
+                    failed_trial |= asked.trial
+                except ProviderError as error:
+                    failures.append(error)
+                    failed_trial |= asked.trial and error.kind in PROVIDER_DOWN
         finally:
-            keeper.release()
-        if keeper.error is not None:
-            raise keeper.error
-        failures += keeper.not_kept
-        self._dearest = max(self._dearest, keeper.dearest)
+            kept.release()
+        if kept.error is not None:
+            raise kept.error
+        failures += kept.not_kept
+        self._dearest = max(self._dearest, kept.dearest)
         if failures:
             await asyncio.shield(asyncio.to_thread(bulk_call.fail, failures))
-        self._note(keeper.kept, failures, keeper.cost)
+        self._note(kept, failures, failed_trial=failed_trial)
 
-    def _note(self, brought: int, failures: Sequence[ProviderError], cost: float | None) -> None:
-        outcome = self._outcome
-        outcome.answers += brought
+    def _note(self, kept: _Kept, failures: Sequence[ProviderError], *, failed_trial: bool) -> None:
+        outcome, model = self._outcome, self._model
+        outcome.answers += kept.kept
         outcome.failures += len(failures)
-        outcome.cost = None if outcome.cost is None or cost is None else outcome.cost + cost
-        self._failed_in_a_row = 0 if brought else self._failed_in_a_row + 1
+        outcome.cost = None if outcome.cost is None or kept.cost is None else outcome.cost + kept.cost
+        self._failed_in_a_row = 0 if kept.kept else self._failed_in_a_row + 1
+        self._pauses = 0 if kept.kept else self._pauses + failed_trial
         if failures and failures[-1].kind == "budget":
-            outcome.stopped.setdefault(self._model, failures[-1].message)
-        elif failures and not brought:
+            outcome.stopped.setdefault(model, failures[-1].message)
+        elif failures and not kept.kept:
             last = failures[-1]
-            if last.kind == "auth" or self._failed_in_a_row >= self._limits.give_up_after:
-                why = f"{self._failed_in_a_row} calls failed in a row, the last one: {last.kind}: {last.message}"
-                outcome.stopped.setdefault(self._model, why)
+            why = f"{self._failed_in_a_row} calls failed in a row, the last one: {last.kind}: {last.message}"
+            if self._pauses >= self._limits.max_pauses:
+                times = "once" if self._pauses == 1 else f"{self._pauses} times"
+                why = f"left alone for {self._limits.cool_down_s:g} s {times}, and it still fails; {why}"
+                outcome.stopped.setdefault(model, why)
+            elif last.kind == "auth" or self._failed_in_a_row >= self._limits.give_up_after:
+                outcome.stopped.setdefault(model, why)
         self._on_progress(outcome)
 
 
@@ -333,12 +360,13 @@ def likely_price(call: Call) -> float | None:
     return price_of(call.provider, usage)
 
 
-async def _some_ended(running: set[asyncio.Task[None]]) -> set[asyncio.Task[None]]:
-    """Those that still run, once some ended; if there are none, those of another model may have."""
+async def _some_ended(running: set[asyncio.Task[None]], seconds: float | None = None) -> set[asyncio.Task[None]]:
+    """Those that still run, once some ended, or after so many seconds; if there are none, those of another model may
+    have ended."""
     if not running:
-        await asyncio.sleep(_PATIENCE_S)
+        await asyncio.sleep(_PATIENCE_S if seconds is None else seconds)
         return running
-    done, pending = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+    done, pending = await asyncio.wait(running, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     for task in done:
         task.result()  # an error of the store ends the run
     return pending

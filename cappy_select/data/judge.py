@@ -47,6 +47,7 @@ class Judge:
     ) -> None:
         (self._provider,) = as_providers([model], api_base=api_base)
         self._store, self._limits = store, limits or Limits()
+        self._breaker = self._limits.fan_out().breaker(self.name)
         self.unreadable = 0  # answers that held no mark
 
     @property
@@ -92,7 +93,7 @@ class Judge:
         def fail(failures: Sequence[ProviderError]) -> None:
             pass  # it is asked again by the next run
 
-        call = Call(self._provider, request, self._limits.fan_out().breaker(), sampling)
+        call = Call(self._provider, request, self._breaker, sampling)
         return BulkCall(call, keep, fail)
 
 

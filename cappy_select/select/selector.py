@@ -270,7 +270,7 @@ class Selector:
         gathered = await fan_out(
             passed_on(asked.calls, emit) if emit is not None and freely else asked.calls,
             self.config,
-            judge=lambda answers, seconds: self._judge(answers, instruction, seconds),
+            screen=lambda answers, seconds: self._screened(answers, instruction, seconds),
             good_enough=self._is_good_enough,
         )
         left = self.config.deadline_s - (time.perf_counter() - started)
@@ -406,7 +406,7 @@ class Selector:
         asked = given(getattr(Selector, name), params, known, name=name, made_with=Selector.__init__)
         return callers(asked, self._allowed, Selector.__init__)
 
-    async def _judge(
+    async def _screened(
         self, answers: Sequence[tuple[Candidate, Request]], instruction: Instruction, seconds: float
     ) -> list[Candidate]:
         """Answers as they arrive: rejected by a gate, or not; scored already when a score can end the fan-out."""
@@ -419,22 +419,22 @@ class Selector:
             said = await asyncio.gather(*(_said_by(gates, *answers[place], seconds) for place in asked))
             for place, reason in zip(asked, said, strict=True):
                 reasons[place] = reason
-        judged = [
+        screened = [
             candidate if reason is None else candidate.model_copy(update={"rejected": reason})
             for (candidate, _), reason in zip(answers, reasons, strict=True)
         ]
-        able = [place for place, candidate in enumerate(judged) if candidate.rejected is None]
+        able = [place for place, candidate in enumerate(screened) if candidate.rejected is None]
         if self.config.stop_when is None or not able:
-            return judged
-        pairs = [(instruction.text, response_text(judged[place].message)) for place in able]
+            return screened
+        pairs = [(instruction.text, response_text(screened[place].message)) for place in able]
         try:
             async with asyncio.timeout(until - time.perf_counter()):
                 scored = await self._scores(pairs, instruction, seconds)
         except (TimeoutError, _ScorerFailed):  # they are scored with the others, when all calls have ended
-            return judged
+            return screened
         for place, score in zip(able, scored.scores.tolist(), strict=True):
-            judged[place] = judged[place].model_copy(update={"score": score})
-        return judged
+            screened[place] = screened[place].model_copy(update={"score": score})
+        return screened
 
     async def _scores(self, pairs: list[tuple[str, str]], instruction: Instruction, seconds: float) -> ScoredPairs:
         """Raises _ScorerFailed where the scorer is somebody else's, and fails, or has not ended in so many seconds."""
