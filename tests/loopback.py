@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -55,6 +56,14 @@ class Loopback:
         self.takes: frozenset[str] = frozenset()  # parameters beyond OpenAI's, as a server of one's own does
         self.lock = threading.Lock()
         self.base = ""
+        self.connections = 0  # open ones
+
+    def closed_within(self, seconds: float) -> bool:
+        """Whether all connections are closed, or are so soon."""
+        until = time.monotonic() + seconds
+        while self.connections and time.monotonic() < until:
+            time.sleep(0.01)
+        return self.connections == 0
 
     def next_reply(self, request: dict[str, Any]) -> Reply:
         if self.answer is not None:
@@ -85,6 +94,16 @@ class Loopback:
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     state: Loopback
+
+    def setup(self) -> None:
+        super().setup()
+        with self.state.lock:
+            self.state.connections += 1
+
+    def finish(self) -> None:
+        with self.state.lock:
+            self.state.connections -= 1
+        super().finish()
 
     def do_POST(self) -> None:
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,9 @@ from cappy_select.ask.sampling import MAX_SAMPLES, PARAMETERS, Plan, Sampling, c
 from cappy_select.core.errors import InputError
 from cappy_select.core.masking import masked
 from cappy_select.core.types import Downgrade, Request, Usage
+
+
+_logger = logging.getLogger(__name__)
 
 
 class PlannedCalls(NamedTuple):
@@ -43,6 +47,7 @@ class RequestPlanner:
     ) -> None:
         self.providers, self.plan, self.examples = providers, plan, examples
         self._config, self._logprobs = config, logprobs
+        self._logged: set[tuple[str, ...]] = set()  # downgrades: each kind once
         self._abilities = [Capabilities.of(provider) for provider in providers]
         self._breakers = [
             config.breaker(masked(str(provider.model)), able.max_concurrency)
@@ -83,6 +88,11 @@ class RequestPlanner:
         """
         self._guard(params)
         samplings_of, downgrades = self._samplings(params)
+        for downgrade in downgrades:
+            if (said := (downgrade.model, *sorted(downgrade.left_out))) not in self._logged:
+                self._logged.add(said)
+                model, *names = said
+                _logger.info("%s: asked without %s, which it does not take", masked(model), ", ".join(names))
         others = {name: value for name, value in params.items() if name not in PARAMETERS}
         if self._logprobs:
             others["logprobs"] = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cappy_select.core.errors import BundleNotFound
+
+_logger = logging.getLogger(__name__)
 
 PREFIX = "hf://"
 # What a checkpoint's tokenizer may be in.
@@ -58,6 +61,7 @@ def fetch(repo: str, revision: str | None, patterns: Sequence[str]) -> Snapshot:
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     where = f"hub repository {repo!r}" + (f" at revision {revision!r}" if revision else "")
+    _logger.info("%s: looked for, and downloaded if it is not in the hub's cache", where)
     try:
         folder = Path(snapshot_download(repo, revision=revision, allow_patterns=list(patterns)))
     except LocalEntryNotFoundError as error:
@@ -68,6 +72,7 @@ def fetch(repo: str, revision: str | None, patterns: Sequence[str]) -> Snapshot:
         raise BundleNotFound(
             f"{where} can't be fetched: {_line(error)} (check the name; a private one needs HF_TOKEN)"
         ) from error
+    _logger.info("%s: commit %s is in the hub's cache", where, folder.name)
     return Snapshot(folder, folder.name)
 
 

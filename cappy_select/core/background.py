@@ -90,6 +90,11 @@ def is_own_loop() -> bool:
         return False
 
 
+def owns(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether this is the background loop, which waits for nobody."""
+    return loop is _loop
+
+
 _EXITING = "the interpreter is exiting: no answer would come any more"
 _WAITS_FOR_ITSELF = "a synchronous call from inside a provider or policy would wait for itself: use the async one"
 

@@ -16,6 +16,8 @@ from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
+from cappy_select.core.fork import starts_anew_in_child
+
 _T = TypeVar("_T")
 _Task = tuple[Future[Any], Callable[[], Any]]
 
@@ -41,6 +43,11 @@ class DaemonPool:
         """
         self._name, self._max_threads = name, max_threads
         self._at_a_time, self._patience_s = at_a_time, patience_s
+        self.start_anew()
+        starts_anew_in_child(self)
+
+    def start_anew(self) -> None:
+        """Also in a forked child, which has none of the threads: what they ran, or would have, is the parent's."""
         self._lock = threading.Lock()
         self._threads = 0
         self._running: dict[int, float] = {}  # when each began

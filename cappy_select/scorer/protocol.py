@@ -14,7 +14,6 @@ import numpy.typing as npt
 
 from cappy_select.core.daemon_pool import DaemonPool
 from cappy_select.core.errors import InputError
-from cappy_select.core.fork import starts_anew_in_child
 from cappy_select.core.types import CutSide
 from cappy_select.scorer.scorer import ScoredPairs, Scorer
 
@@ -108,18 +107,4 @@ def _only_awaited(_: Pairs) -> Any:
     raise InputError("this scorer is async: use aselect, or give it a `score_pairs` that is not")
 
 
-class _Threads:
-    """Where scorers of others run. They start anew in a forked child."""
-
-    def __init__(self) -> None:
-        self.start_anew()
-        starts_anew_in_child(self)
-
-    def start_anew(self) -> None:
-        self._pool = DaemonPool("cappy-scorer", 1000, at_a_time=8, patience_s=math.inf)
-
-    def submit(self, task: Callable[[], npt.NDArray[np.float32]]) -> Any:
-        return self._pool.submit(task)
-
-
-_threads = _Threads()
+_threads = DaemonPool("cappy-scorer", 1000, at_a_time=8, patience_s=math.inf)

@@ -21,7 +21,6 @@ from cappy_select.bundle.resolve import resolve
 from cappy_select.core.copies import made_again
 from cappy_select.core.daemon_pool import DaemonPool
 from cappy_select.core.errors import InputError, TruncationWarning
-from cappy_select.core.fork import starts_anew_in_child
 from cappy_select.core.types import CutSide
 from cappy_select.scorer.batching import Batcher
 from cappy_select.scorer.cache import CacheInfo, Key, Known, ScoreCache, text_digest
@@ -340,21 +339,8 @@ async def _alone(steps: _Steps[_T]) -> _T:
         steps.close()
 
 
-class _Encoders:
-    """Threads that tokenise for async callers. They last as long as any caller, and start anew in a forked child."""
-
-    def __init__(self) -> None:
-        self.start_anew()
-        starts_anew_in_child(self)
-
-    def start_anew(self) -> None:
-        self._pool = DaemonPool("cappy-encode", 1000, at_a_time=2, patience_s=math.inf)
-
-    def submit(self, step: Callable[[], Any]) -> Future[Any]:
-        return self._pool.submit(step)
-
-
-_encoders = _Encoders()
+# Threads that tokenise for async callers. They last as long as any caller.
+_encoders = DaemonPool("cappy-encode", 1000, at_a_time=2, patience_s=math.inf)
 
 
 def _joined(pieces: list[ScoredPairs]) -> ScoredPairs:

@@ -11,6 +11,7 @@ from cappy_select.select.gates import (
     ToolArguments,
     reason_against,
 )
+from cappy_select.select.observers import Finished, Observer
 from cappy_select.select.panels import Panel, PanelModel, load_panels
 from cappy_select.select.selector import (
     Selector,
@@ -32,10 +33,12 @@ __all__ = [
     "Argmax",
     "Cluster",
     "FinishReason",
+    "Finished",
     "Gate",
     "JsonSchema",
     "Matches",
     "MinimumBayesRisk",
+    "Observer",
     "Panel",
     "PanelModel",
     "QualityCost",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -13,16 +12,16 @@ from typing import Any, Literal, Self, TypeVar, Unpack, overload
 from pydantic import ValidationError
 
 from cappy_select.ask.complete import Complete
-from cappy_select.ask.fan_out import FanOutResult, fan_out, no_candidates
+from cappy_select.ask.fan_out import fan_out, no_candidates
 from cappy_select.ask.in_context import InContext
 from cappy_select.ask.parameters import CallParameters, callers, check_allowed, given, owned
-from cappy_select.ask.providers import Provider, as_providers
+from cappy_select.ask.providers import Capabilities, Provider, as_providers
 from cappy_select.ask.requests import RequestPlanner, as_plan
 from cappy_select.ask.sampling import Plan
 from cappy_select.ask.streaming import Emit, passed_on, pieces_of
 from cappy_select.core import background
+from cappy_select.core.closing import Closable
 from cappy_select.core.copies import made_again
-from cappy_select.core.daemon_pool import PoolFull
 from cappy_select.core.errors import InputError, NoGoodAnswer, StrategyError, validation_message
 from cappy_select.core.time_limit import OutOfTime
 from cappy_select.core.types import (
@@ -34,29 +33,32 @@ from cappy_select.core.types import (
     Request,
     Selection,
 )
-from cappy_select.scorer import PairScorer, ScoredPairs, Scorer, as_scorer
+from cappy_select.scorer import PairScorer, Scorer, as_scorer
 from cappy_select.select.config import SelectorConfig
-from cappy_select.select.gates import AS_ASKED, FORMAL, Gate, as_gates, reason_against
+from cappy_select.select.gates import AS_ASKED, Gate, as_gates
+from cappy_select.select.observers import Finished, Observer, Told
+from cappy_select.select.scoring import AnswerScoring, ScorerFailed
+from cappy_select.select.screening import screened
 from cappy_select.select.strategies import Argmax, Needing, Strategy
-from cappy_select.text.instruction import as_messages, build_instruction, check_policy
+from cappy_select.text.instruction import as_messages, check_policy
 from cappy_select.text.messages import response_text
 
 _T = TypeVar("_T")
 
+_TELLING_S = 5.0  # for observers, when a Selector is closed
 _LEAST_ORDERING_S = 1.0  # for a strategy when the answers came at the last moment
 
 
-class _ScorerFailed(Exception):
-    """A scorer that is not ours gave no scores; the message says why."""
-
-
 @made_again
-class Selector:
+class Selector(Closable):
     """Asks models for several answers and returns the best, scored on this machine.
 
     Safe to share between threads and event loops. What it learns of a provider that is down (cool-down) and
     how many calls run at a time is shared by all its callers. A copy is the same Selector; a pickle holds what it
     was made with, a key only if one was given, and loads the scorer anew.
+
+    `close`, `aclose` or `with` close the connections of the models that were given by name, and wait a few seconds
+    until the observers were told of everything. Providers that were given are their maker's to close.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Selector:
         gates: Iterable[Gate | Callable[[Candidate], object]] = (),
         accept_cut_off: bool | None = None,
         strategy: Strategy | None = None,
+        observers: Iterable[Observer] = (),
         stop_when: float | None = None,
         abstain_below: float | None = None,
         deadline_s: float = 60.0,
@@ -105,6 +108,8 @@ class Selector:
                 `response_format` must also fit those.
             accept_cut_off: Answers that a limit cut off can win; None: as the plan says.
             strategy: How the winner is found; default `Argmax()`.
+            observers: Functions that are told of every selection when it has ended (`Finished`): a ledger, metrics.
+                Each runs in a thread of its own, and can neither slow a selection nor make it fail.
             stop_when: A score that is good enough: when one answer has it, and `min_usable` are there, the other
                 calls are cancelled.
             abstain_below: A score that the winner must have: else `NoGoodAnswer` is raised.
@@ -162,19 +167,20 @@ class Selector:
             raise InputError(f"a strategy is an object with `name` and `order`, such as Argmax(), got {strategy!r}")
         self._params = everyone
         needs = self._strategy.needs if isinstance(self._strategy, Needing) else frozenset()
+        told = list(observers)
+        if not all(map(callable, told)):
+            raise InputError(f"observers are functions of a Finished selection, got {told!r:.200}")
+        providers = as_providers(models, api_key=api_key, api_base=api_base)
         self._planner = RequestPlanner(
-            as_providers(models, api_key=api_key, api_base=api_base),
-            asked,
-            examples,
-            self.config,
-            logprobs="logprobs" in needs,
-            params=everyone,
+            providers, asked, examples, self.config, logprobs="logprobs" in needs, params=everyone
         )
         if "cost" in needs:
-            for provider in self._planner.providers:
+            for provider in providers:
                 self._planner.need_price(provider, self._strategy.name)
         self.scorer = as_scorer(scorer)
-        self._policy = instruction
+        self._scoring = AnswerScoring(self.scorer, instruction, self.config.deadline_s)
+        ours = [provider for given, provider in zip(models, providers, strict=True) if isinstance(given, str)]
+        self._held = _Held(ours, [Told(observer) for observer in told])
 
     _form: tuple[Gate, ...] = AS_ASKED
 
@@ -256,16 +262,42 @@ class Selector:
             selecting.cancel()
             await asyncio.gather(selecting, return_exceptions=True)
 
+    async def aclose(self) -> None:
+        """Close the connections that this Selector made, of this event loop and of synchronous calls."""
+        await self._held.aclose()
+
     async def _select(self, prompt: Prompt, params: dict[str, Any], emit: Emit | None = None) -> Selection:
+        """`_chosen`, and whoever observes is told."""
+        self._held.check_open()
+        if not self._held.told:
+            return await self._chosen(prompt, params, emit)
+        started, selection, error = time.perf_counter(), None, None
+        try:
+            selection = await self._chosen(prompt, params, emit)
+            return selection
+        except BaseException as raised:
+            selection = getattr(raised, "selection", None)
+            error = raised
+            raise
+        finally:
+            finished = Finished(prompt, params, time.perf_counter() - started, selection, error)
+            for told in self._held.told:
+                told.tell(finished)
+
+    async def _chosen(self, prompt: Prompt, params: dict[str, Any], emit: Emit | None = None) -> Selection:
         """Ask, score, choose; the pieces of an only answer are handed to `emit` as they come."""
         started = time.perf_counter()
+
+        def left() -> float:  # seconds for what comes after the calls
+            return max(_LEAST_ORDERING_S, self.config.deadline_s - (time.perf_counter() - started))
+
         messages = as_messages(prompt)
         everyone, allowed = self._params, {*(self._params.keys() - params.keys()), *(self._allowed or ())}
         asked = await background.work(lambda: self._planner.ask(messages, {**everyone, **params}, allowed=allowed))
         examples = self._planner.examples
         seen = asked.calls[0].request.messages if examples and examples.scorer_sees else prompt
         # Before the calls: a prompt or policy that can't be read must not be found out after they are paid for.
-        instruction = await self._in_background(lambda: self._instruction(seen, self.scorer.window))
+        instruction = await self._scoring.instruction(seen)
         freely = emit is not None and len(self._gates) == 1 and self.config.abstain_below is None
         gathered = await fan_out(
             passed_on(asked.calls, emit) if emit is not None and freely else asked.calls,
@@ -273,8 +305,7 @@ class Selector:
             screen=lambda answers, seconds: self._screened(answers, instruction, seconds),
             good_enough=self._is_good_enough,
         )
-        left = self.config.deadline_s - (time.perf_counter() - started)
-        instruction, candidates = await self._score(seen, instruction, gathered, max(_LEAST_ORDERING_S, left))
+        instruction, candidates = await self._scoring.scored(seen, instruction, gathered.candidates, left())
         able = [candidate for candidate in candidates if candidate.rejected is None]
         if len(able) < self.config.min_usable:  # a score may be no number
             raise no_candidates(replace(gathered, candidates=tuple(candidates)), len(able), self.config.min_usable)
@@ -293,8 +324,7 @@ class Selector:
             cost=gathered.cost,
             latency_s=time.perf_counter() - started,
         )
-        left = self.config.deadline_s - (time.perf_counter() - started)
-        ordered = await self._ordered(able, selection, max(_LEAST_ORDERING_S, left))
+        ordered = await self._ordered(able, selection, left())
         latency_s = time.perf_counter() - started
         selection = selection.model_copy(update={"candidates": (*ordered, *unable), "latency_s": latency_s})
         score = selection.best.score
@@ -411,42 +441,19 @@ class Selector:
     ) -> list[Candidate]:
         """Answers as they arrive: rejected by a gate, or not; scored already when a score can end the fan-out."""
         until = time.perf_counter() + seconds
-        reasons: list[str | None] = [reason_against(*answer, self._gates[:1]) for answer in answers]  # microseconds
-        formal = any(request.params.get(name) for _, request in answers for name in FORMAL)
-        gates = (*self._gates, *self._form) if formal else self._gates
-        if len(gates) > 1:  # each answer by itself: one that takes all the time must not take that of the others
-            asked = [place for place, reason in enumerate(reasons) if reason is None]
-            said = await asyncio.gather(*(_said_by(gates, *answers[place], seconds) for place in asked))
-            for place, reason in zip(asked, said, strict=True):
-                reasons[place] = reason
-        screened = [
-            candidate if reason is None else candidate.model_copy(update={"rejected": reason})
-            for (candidate, _), reason in zip(answers, reasons, strict=True)
-        ]
-        able = [place for place, candidate in enumerate(screened) if candidate.rejected is None]
+        found = await screened(answers, self._gates, self._form, seconds)
+        able = [place for place, candidate in enumerate(found) if candidate.rejected is None]
         if self.config.stop_when is None or not able:
-            return screened
-        pairs = [(instruction.text, response_text(screened[place].message)) for place in able]
+            return found
+        texts = [response_text(found[place].message) for place in able]
         try:
             async with asyncio.timeout(until - time.perf_counter()):
-                scored = await self._scores(pairs, instruction, seconds)
-        except (TimeoutError, _ScorerFailed):  # they are scored with the others, when all calls have ended
-            return screened
+                scored = await self._scoring.scores(texts, instruction, seconds)
+        except (TimeoutError, ScorerFailed):  # they are scored with the others, when all calls have ended
+            return found
         for place, score in zip(able, scored.scores.tolist(), strict=True):
-            screened[place] = screened[place].model_copy(update={"score": score})
-        return screened
-
-    async def _scores(self, pairs: list[tuple[str, str]], instruction: Instruction, seconds: float) -> ScoredPairs:
-        """Raises _ScorerFailed where the scorer is somebody else's, and fails, or has not ended in so many seconds."""
-        if isinstance(self.scorer, Scorer):
-            return await self.scorer.ascore_detailed(pairs, instruction_side=instruction.cut_side)
-        try:
-            async with asyncio.timeout(seconds):
-                return await self.scorer.ascore_detailed(pairs)
-        except TimeoutError as error:
-            raise _ScorerFailed(f"the scorer {self.scorer.name} had not ended after {seconds:.3g} s") from error
-        except Exception as error:
-            raise _ScorerFailed(f"the scorer {self.scorer.name} failed: {type(error).__name__}: {error}") from error
+            found[place] = found[place].model_copy(update={"score": score})
+        return found
 
     async def _ordered(self, able: Sequence[Candidate], selection: Selection, seconds: float) -> list[Candidate]:
         """By the strategy. It may be the user's own; if it fails, the answers must not be lost."""
@@ -467,15 +474,6 @@ class Selector:
             raise StrategyError(f"the strategy {name!r} must return the candidates it was given, in order", selection)
         return ordered
 
-    async def _in_background(self, task: Callable[[], _T]) -> _T:
-        if not callable(self._policy):
-            return await background.work(task)
-        seconds = self.config.deadline_s
-        try:
-            return await background.users_work(task, seconds)
-        except TimeoutError as error:
-            raise InputError(f"the instruction policy failed, or had not ended after {seconds:g} s: {error}") from error
-
     def _is_good_enough(self, candidate: Candidate) -> bool:
         return (
             self.config.stop_when is not None
@@ -483,54 +481,23 @@ class Selector:
             and candidate.score >= self.config.stop_when
         )
 
-    def _instruction(self, prompt: Prompt, budget: int) -> Instruction:
-        return build_instruction(
-            prompt,
-            self._policy,
-            count_tokens=self.scorer.count_tokens,
-            budget=budget,
-            paper_side=self.scorer.cut_side,
-        )
 
-    def _fitted(self, prompt: Prompt, responses: list[str]) -> Instruction:
-        longest = max(self.scorer.count_tokens(response) for response in responses)
-        window = self.scorer.window
-        return self._instruction(prompt, max(window // 2, window - longest))
+class _Held:
+    """What a Selector made for itself and has to let go of."""
 
-    async def _score(
-        self, prompt: Prompt, instruction: Instruction, gathered: FanOutResult, seconds: float
-    ) -> tuple[Instruction, list[Candidate]]:
-        """Score the usable candidates, reject those without a finite score. A scorer of others has so many seconds."""
-        usable = [candidate for candidate in gathered.candidates if candidate.rejected is None]
-        if not usable:
-            return instruction, list(gathered.candidates)
-        responses = [response_text(candidate.message) for candidate in usable]
-        if instruction.policy == "chat":  # the turns it has room for depend on how long the answers are
-            instruction = await self._in_background(lambda: self._fitted(prompt, responses))
-        try:
-            scored = await self._scores([(instruction.text, text) for text in responses], instruction, seconds)
-        except _ScorerFailed as error:
-            failed = {"rejected": str(error)}
-            return instruction, [
-                each if each.rejected else each.model_copy(update=failed) for each in gathered.candidates
-            ]
-        by_index = {
-            candidate.index: candidate.model_copy(
-                update={"score": score, "tokens_cut": int(cut)}
-                if math.isfinite(score)
-                else {"score": None, "tokens_cut": int(cut), "rejected": f"the score is {score}"}
-            )
-            for candidate, score, cut in zip(usable, scored.scores.tolist(), scored.response_cut, strict=True)
-        }
-        instruction = instruction.model_copy(update={"tokens_cut": int(scored.instruction_cut.max())})
-        return instruction, [by_index.get(candidate.index, candidate) for candidate in gathered.candidates]
+    def __init__(self, providers: Sequence[Provider], told: Sequence[Told]) -> None:
+        self._providers, self.told = providers, told
+        self._closed = False
 
+    def check_open(self) -> None:
+        """Raises RuntimeError when it was closed."""
+        if self._closed:
+            raise RuntimeError("this Selector is closed: make another one")
 
-async def _said_by(gates: Sequence[Gate], candidate: Candidate, request: Request, seconds: float) -> str | None:
-    """Why one of the gates objects to an answer; that they did not end is a reason too."""
-    try:
-        return await background.users_work(lambda: reason_against(candidate, request, gates), seconds)
-    except TimeoutError:
-        return "its gates had not ended in time"
-    except PoolFull as error:
-        return f"its gates could not run: {error}"
+    async def aclose(self) -> None:
+        self._closed = True
+        for provider in self._providers:
+            if (aclose := Capabilities.of(provider).aclose) is not None:
+                await aclose()
+        for told in self.told:
+            await asyncio.to_thread(told.flush, _TELLING_S)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -25,6 +25,7 @@ class Capabilities:
         count_tokens: A prompt's length in the model's tokens.
         max_prompt_tokens: Tokens that a prompt may have when the answer may have so many; None when unknown.
         max_concurrency: Calls that it can make at a time: an int, no method.
+        aclose: Closes its connections, threads or weights. It can't be asked any more.
     """
 
     unsupported: Callable[[Mapping[str, Any]], Collection[str]] | None = None
@@ -35,6 +36,7 @@ class Capabilities:
     count_tokens: Callable[[Sequence[Message]], int] | None = None
     max_prompt_tokens: Callable[[int | None], int | None] | None = None
     max_concurrency: int | None = None
+    aclose: Callable[[], Awaitable[None]] | None = None
 
     @classmethod
     def of(cls, provider: Any) -> Capabilities:

@@ -12,19 +12,21 @@ from contextlib import aclosing
 from functools import cache, partial
 from importlib.util import find_spec
 from typing import Any, Unpack
+from weakref import WeakSet
 
 from cappy_select.ask.parameters import ProviderParameters, all_of, given
 from cappy_select.ask.prices import highest_of, most_usage
 from cappy_select.ask.providers import litellm_own
 from cappy_select.ask.providers.content import check_parts, for_claude
 from cappy_select.ask.providers.failures import failure_from, failure_of, refusal_in
-from cappy_select.ask.providers.litellm_clients import our_clients
+from cappy_select.ask.providers.litellm_clients import close_our_clients, our_clients
 from cappy_select.ask.providers.openai_format import COMMON, TokenPrices, candidates_of, refuse_seed
 from cappy_select.ask.providers.received import Received
 from cappy_select.ask.providers.streams import streamed
 from cappy_select.ask.providers.transport import kept_in
 from cappy_select.ask.sampling import token_limit
 from cappy_select.core.characters import without_halves
+from cappy_select.core.closing import Closable
 from cappy_select.core.copies import made_again
 from cappy_select.core.errors import InputError, ProviderError
 from cappy_select.core.figures import ANY, dollars_of
@@ -43,11 +45,13 @@ _MIN_TOKENS = frozenset({"hosted_vllm", "vllm"})
 _ANTHROPICS_FORM = frozenset({"vertex_ai", "azure_ai"})  # where LiteLLM writes Claude's requests as to Anthropic itself
 
 
+_open: WeakSet[LiteLLMProvider] = WeakSet()  # those that were asked, and not closed since
+
 _OF_A_READER = frozenset({"server", "bad_request", "invalid_response", "connection"})
 
 
 @made_again
-class LiteLLMProvider:
+class LiteLLMProvider(Closable):
     """A model by its LiteLLM name. Importing LiteLLM (about 2 s) happens when the first one is made.
 
     Args:
@@ -148,6 +152,15 @@ class LiteLLMProvider:
             secrets=self._secrets,
         )
 
+    async def aclose(self) -> None:
+        """Close the connections of all LiteLLM providers, when it is the last one that is open: they share them.
+
+        New ones are opened when one of them is asked again.
+        """
+        _open.discard(self)
+        if not _open:
+            await close_our_clients()
+
     async def stream(self, request: Request) -> AsyncGenerator[Delta | Candidate, None]:
         """One streamed call, for one answer."""
         response = await self._completion(request, {"stream": True, "stream_options": {"include_usage": True}})
@@ -167,6 +180,7 @@ class LiteLLMProvider:
         choice = params.get("tool_choice")
         if isinstance(choice, Mapping) and choice.get("type") == "custom":  # LiteLLM refuses it, and OpenAI takes it
             params["extra_body"] = {**(params.get("extra_body") or {}), "tool_choice": params.pop("tool_choice")}
+        _open.add(self)
         try:
             with our_clients(self._litellm), kept_in(None if received is None else received.raw):
                 response = await self._litellm.acompletion(

@@ -89,3 +89,8 @@ class _Clients:
 
 
 _per_loop: PerLoop[_Clients] = PerLoop(_Clients, _Clients.aclose)
+
+
+async def close_our_clients() -> None:
+    """Close them, of all event loops; they are made anew when they are needed."""
+    await _per_loop.aclose()

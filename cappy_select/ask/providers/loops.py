@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
 from typing import Generic, TypeVar
 
+from cappy_select.core import background
 from cappy_select.core.fork import starts_anew_in_child
 
 _T = TypeVar("_T")
@@ -18,7 +19,8 @@ class PerLoop(Generic[_T]):
 
     Args:
         make: Makes it, on its loop.
-        close: Closes it, on its loop: when that ends (`asyncio.run` does this), or by `aclose`.
+        close: Closes it, on its loop: when that ends (`asyncio.run` does this), or by `aclose`. Another one is made
+            when it is needed again.
     """
 
     def __init__(self, make: Callable[[], _T], close: Callable[[_T], Awaitable[None]]) -> None:
@@ -47,11 +49,21 @@ class PerLoop(Generic[_T]):
             return self._kept[loop][0]
 
     async def aclose(self) -> None:
-        """Close that of the running loop."""
+        """Close those of all loops that run, and wait for this loop's and the background loop's.
+
+        Another loop may itself wait for the caller: there, closing is begun. That of a loop which does not run stays
+        until the loop is shut down.
+        """
+        here = asyncio.get_running_loop()
         with self._lock:
-            kept = self._kept.get(asyncio.get_running_loop())
-        if kept is not None:
-            await kept[1].aclose()
+            kept = {loop: keeper for loop, (_, keeper) in self._kept.items() if loop.is_running()}
+        for loop, keeper in kept.items():
+            if loop is here:
+                await keeper.aclose()
+                continue
+            closing = asyncio.run_coroutine_threadsafe(_closed(keeper), loop)
+            if background.owns(loop):
+                await asyncio.wrap_future(closing)
 
     async def _keep(self, loop: asyncio.AbstractEventLoop, thing: _T) -> AsyncGenerator[None, None]:
         try:
@@ -60,3 +72,7 @@ class PerLoop(Generic[_T]):
             with self._lock:
                 self._kept.pop(loop, None)
             await self._close(thing)
+
+
+async def _closed(keeper: AsyncGenerator[None, None]) -> None:
+    await keeper.aclose()

@@ -24,6 +24,7 @@ from cappy_select.ask.providers.streams import streamed
 from cappy_select.ask.providers.transport import guard
 from cappy_select.ask.sampling import token_limit
 from cappy_select.core.characters import without_halves
+from cappy_select.core.closing import Closable
 from cappy_select.core.copies import made_again
 from cappy_select.core.errors import InputError, ProviderError
 from cappy_select.core.fork import ask_for_platform
@@ -34,7 +35,7 @@ _OPENAI = "api.openai.com"
 
 
 @made_again
-class OpenAIProvider:
+class OpenAIProvider(Closable):
     """A model of an OpenAI-compatible endpoint.
 
     Args:
@@ -168,7 +169,7 @@ class OpenAIProvider:
         return self.price(most_usage(request, self._arguments(request)))
 
     async def aclose(self) -> None:
-        """Close the connections that this event loop opened."""
+        """Close its connections; it opens new ones when it is asked again."""
         await self._clients.aclose()
 
     def _client(self) -> Any:

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from cappy_select.ask.recorded import Recorded, read_recorded
+from cappy_select.core.closing import Closable
 from cappy_select.core.errors import InputError, ProviderError
 from cappy_select.core.types import Candidate, Request, Usage, content_text
 
 
-class ReplayProvider:
+class ReplayProvider(Closable):
     """Answers from a file of instances with `candidates`, matched by the last user message.
 
     Sample k of a request is the k-th recorded answer; asking for more than were recorded is a failure.

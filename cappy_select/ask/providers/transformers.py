@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from cappy_select.ask.parameters import given
 from cappy_select.ask.sampling import PARAMETERS
+from cappy_select.core.closing import Closable
 from cappy_select.core.copies import made_again
 from cappy_select.core.errors import InputError, MissingExtra, ProviderError
 from cappy_select.core.fork import starts_anew_in_child
@@ -46,7 +47,7 @@ class Likelihood(NamedTuple):
 
 
 @made_again
-class TransformersProvider:
+class TransformersProvider(Closable):
     """A model on this machine. Answers are drawn one batch at a time, whatever the number of models.
 
     Args:
@@ -136,11 +137,18 @@ class TransformersProvider:
 
     async def complete(self, request: Request) -> list[Candidate]:
         """`request.n` answers in one batch."""
+        if self._model is None:
+            raise ProviderError("this provider is closed", kind="bad_request", model=self._name)
         params = {**self._params, **request.params}
         params.pop("logprobs", None)  # they come with every answer
         if odd := sorted(params.keys() - PARAMETERS):
             raise ProviderError(f"a local model has no {', '.join(odd)}", kind="bad_request", model=self._name)
         return await self._off_loop(partial(self._generate, request, params))
+
+    async def aclose(self) -> None:
+        """Free the model's memory and end its thread. It can't be asked any more."""
+        self._worker.shutdown(wait=False, cancel_futures=True)
+        self._model = self._tokenizer = None
 
     async def log_likelihoods(self, prompt: Prompt, responses: Sequence[str]) -> list[Likelihood]:
         """What each response's tokens are worth to the model as an answer to the prompt.
