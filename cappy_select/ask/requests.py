@@ -16,7 +16,6 @@ from cappy_select.core.errors import InputError
 from cappy_select.core.masking import masked
 from cappy_select.core.types import Downgrade, Request, Usage
 
-
 _logger = logging.getLogger(__name__)
 
 
