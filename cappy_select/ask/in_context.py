@@ -139,8 +139,7 @@ class InContext(BaseModel):
 
         Raises:
             InputError: there is no user message, `max_tokens` is set and there is nothing to count with, or a rendering
-                that
-                rewrites the last user message finds more than text in it.
+                that rewrites the last user message finds more than text in it.
             MissingExtra: examples are chosen by BM25, and bm25s is not installed.
         """
         at = max((place for place, m in enumerate(messages) if m["role"] == "user"), default=None)

@@ -101,8 +101,8 @@ class Plan(BaseModel):
         name: Recorded in the Selection.
         samplings: What is asked of every model that has no override.
         overrides: By model name.
-        on_unsupported: What to do with a parameter that a provider can't honour: `error`, or `downgrade`:
-            leave it out and record that.
+        on_unsupported: What to do with a parameter that a provider can't honour: `error`, or `downgrade`: leave it out
+            and record that.
         accept_cut_off: Answers that ended at their token limit can win: `max_tokens` is short on purpose.
     """
 
@@ -120,10 +120,8 @@ class Plan(BaseModel):
 
         Args:
             name: `single`: one answer. `quick`: four. `paper`: the 17 of Cappy's BIG-bench experiment: 4 plain samples,
-                4 at
-                temperature 0.9, 4 of the 40 likeliest tokens, 4 of the nucleus 0.95 and the best of 4 beams, each of 3
-                to 64
-                tokens.
+                4 at temperature 0.9, 4 of the 40 likeliest tokens, 4 of the nucleus 0.95 and the best of 4 beams, each
+                of 3 to 64 tokens.
 
         Returns:
             The plan.

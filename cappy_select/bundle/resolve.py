@@ -20,8 +20,8 @@ def resolve(source: str | Path | None, *, revision: str | None = None) -> Bundle
     A hub *checkpoint* is exported once (fp32), cached by commit; that needs the `export` extra.
 
     Args:
-        source: None for the embedded default; a folder; or `hf://org/name`. An existing path wins over
-            every other reading.
+        source: None for the embedded default; a folder; or `hf://org/name`. An existing path wins over every other
+            reading.
         revision: Branch, tag or commit of a hub repository.
 
     Returns:

@@ -17,9 +17,9 @@ _Class = TypeVar("_Class", bound=type[Any])
 def made_again(cls: _Class) -> _Class:
     """Class decorator: `copy` and `deepcopy` give the same object, `pickle` writes what it was made with.
 
-    An argument that was not given is not written: what comes from the environment (a key) is read anew where the
-    object is made again. Pickling raises TypeError, and names it, for an argument that can't be pickled. A subclass is
-    pickled as Python does it, for it may take other arguments.
+    An argument that was not given is not written: what comes from the environment (a key) is read anew where the object
+    is made again. Pickling raises TypeError, and names it, for an argument that can't be pickled. A subclass is pickled
+    as Python does it, for it may take other arguments.
 
     Args:
         cls: The class; it is changed in place.

@@ -103,8 +103,7 @@ class Request(_Frozen):
         timeout_s: Seconds that the call may take.
         params: What goes to the provider as it is (temperature, max_tokens, tools, response_format, ...).
         allowed: Those of `params` that the panel's owner set, or allows by name. Any other that is not OpenAI's may
-            come
-            from anybody, and goes no further than into the body of the provider's request.
+            come from anybody, and goes no further than into the body of the provider's request.
     """
 
     messages: tuple[dict[str, Any], ...] = Field(min_length=1)

@@ -123,8 +123,7 @@ def as_scorer(given: Scorer | PairScorer | Callable[[Pairs], Any] | str | Path |
 
     Args:
         given: A scorer of ours; a folder or `hf://org/name`, which is loaded; None for the embedded default; a function
-            of
-            (instruction, response) pairs, or an object with `score_pairs`.
+            of (instruction, response) pairs, or an object with `score_pairs`.
 
     Returns:
         The scorer.

@@ -94,8 +94,8 @@ class Scorer:
 
         Args:
             bundle: From `cappy_select.bundle.bundle.load_bundle` or `resolve`.
-            providers: onnxruntime execution providers, best first; default CPU. On others a score may depend on
-                its batch in the last bits, so there is no cache.
+            providers: onnxruntime execution providers, best first; default CPU. On others a score may depend on its
+                batch in the last bits, so there is no cache.
             threads: Threads for one batch; default the cores this process may use.
             cache: False for none; a `ScoreCache` to set its size or to share it between scorers.
 
@@ -289,8 +289,8 @@ class Scorer:
         Args:
             pairs: (instruction, response), any strings, empty ones too.
             instruction_side: Where a too long instruction loses tokens; default as the manifest says.
-            on_progress: Called every few batches with the number of pairs, repeated ones too, that became known.
-                It must not score with this scorer itself.
+            on_progress: Called every few batches with the number of pairs, repeated ones too, that became known. It
+                must not score with this scorer itself.
 
         Returns:
             Scores and counts, in the order of the pairs.
@@ -333,8 +333,7 @@ class Scorer:
 
         Args:
             pairs, instruction_side, on_progress: As in `score_detailed`. Of the pairs and of their results one window
-                (4,096
-                pairs, or 4 million characters) is held at a time.
+                (4,096 pairs, or 4 million characters) is held at a time.
 
         Yields:
             Scores and counts of a window's pairs.

@@ -95,10 +95,8 @@ def extractor(name: str) -> Extract:
 
     Args:
         name: `text`: the whole response; `number`: its last number; `line`: its last line that is not empty; `boxed`:
-            what
-            stands in its last `\boxed{...}`; `after:MARKER`: what follows the last occurrence of the marker in its
-            line;
-            `regex:PATTERN`: the last match, of its first group if it has one.
+            what stands in its last `\boxed{...}`; `after:MARKER`: what follows the last occurrence of the marker in its
+            line; `regex:PATTERN`: the last match, of its first group if it has one.
 
     Returns:
         A function from a candidate to its answer in one spelling, so that answers can be compared; empty for none.

@@ -34,8 +34,7 @@ def as_messages(prompt: Prompt) -> tuple[dict[str, Any], ...]:
 
     Args:
         prompt: A text, which becomes one user message; or messages, each with a `role` and a `content` of text, parts
-            or
-            None.
+            or None.
 
     Returns:
         The messages, copied: who gets them can't change the caller's.
@@ -81,11 +80,11 @@ def build_instruction(
 
     Args:
         prompt: A plain prompt, or OpenAI-style messages.
-        policy: `paper`: the whole prompt, nothing added (the turns of a chat joined by blank lines), cut
-            as the bundle's manifest says. `chat`: the last user message, preceded by the system message
-            and by the other turns as far as they fit `budget`, newest first; cut from the left.
-            `last_user`: only the last user message, cut from the left. A callable makes the text itself
-            (cut from the left). None: `paper` for a str, `chat` for messages.
+        policy: `paper`: the whole prompt, nothing added (the turns of a chat joined by blank lines), cut as the
+            bundle's manifest says. `chat`: the last user message, preceded by the system message and by the other turns
+            as far as they fit `budget`, newest first; cut from the left. `last_user`: only the last user message, cut
+            from the left. A callable makes the text itself (cut from the left). None: `paper` for a str, `chat` for
+            messages.
         count_tokens: Length of a text in the scorer's tokens.
         budget: Tokens that the instruction may have before earlier turns are left out.
         paper_side: The side the bundle's manifest cuts on.

@@ -19,8 +19,8 @@ def behind_thinking(text: str) -> str:
 
     Args:
         text: What a model wrote, perhaps with `<think> ... </think>` or `<thinking> ... </thinking>` in it. A tag
-            between
-            quotes or backticks is spoken of and opens nothing; all before an end without a beginning is thinking.
+            between quotes or backticks is spoken of and opens nothing; all before an end without a beginning is
+            thinking.
 
     Returns:
         The rest, without white space at its beginning; the text as it is where there is no such block.

@@ -58,14 +58,13 @@ def as_providers(
 ) -> list[Provider]:
     """Providers for model names, or providers as they are.
 
-    A name is LiteLLM's (`anthropic/claude-haiku-4-5`), or `openai:MODEL` (OpenAI's own client, LiteLLM not in
-    the path), `transformers:PATH` (a local model), `replay:FILE[#MODEL]` (recorded answers).
+    A name is LiteLLM's (`anthropic/claude-haiku-4-5`), or `openai:MODEL` (OpenAI's own client, LiteLLM not in the
+    path), `transformers:PATH` (a local model), `replay:FILE[#MODEL]` (recorded answers).
 
     Args:
         models: Names and providers, mixed as one likes; at least one.
         api_key: The key of the models that are given by the name of LiteLLM's or as `openai:MODEL`; default each
-            vendor's
-            environment variable.
+            vendor's environment variable.
         api_base: The address of those models' server; default each vendor's own.
 
     Returns:
@@ -73,8 +72,7 @@ def as_providers(
 
     Raises:
         InputError: `models` is empty or holds anything else, a key would go to several vendors, a key or an address
-            would
-            go nowhere, or a provider can't be made.
+            would go nowhere, or a provider can't be made.
         MissingExtra: a local model needs a package that is not installed.
     """
     if isinstance(models, str) or not isinstance(models, Iterable) or not (given := list(models)):

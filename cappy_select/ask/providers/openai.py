@@ -47,8 +47,8 @@ class OpenAIProvider:
         supports: Sampling parameters that it honours beyond `n, temperature, top_p, seed, max_tokens, logprobs`: vLLM
             has `top_k` and `min_tokens` too.
         context_window: Tokens of prompt and answer together; in-context examples are fitted into it.
-        params: Passed with every call; a request's own parameters win. What is no parameter of OpenAI's goes into
-            the request's body as it is.
+        params: Passed with every call; a request's own parameters win. What is no parameter of OpenAI's goes into the
+            request's body as it is.
         **known: OpenAI's call parameters and those of a `Sampling` by name (temperature, max_tokens, ...), and
             `extra_headers`, `extra_query`.
 

@@ -167,8 +167,7 @@ class TransformersProvider:
 
         Args:
             request: What to ask; its parameters are those of a `Sampling`, and `logprobs`, which changes nothing.
-                Without
-                `max_tokens` an answer has at most 256.
+                Without `max_tokens` an answer has at most 256.
 
         Returns:
             The answers. One of them stands for the prompt's tokens.
