@@ -5,13 +5,13 @@ from __future__ import annotations
 import ast
 import builtins
 import dataclasses
-import enum
 import inspect
 import re
 import textwrap
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from importlib import import_module
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 import pytest
@@ -22,47 +22,39 @@ NOUNS = {"A", "All", "An", "Each", "How", "The", "What", "Whether"}  # a first l
 
 
 def ours(thing: Any) -> bool:
-    return (getattr(thing, "__module__", None) or "").startswith(("cappy_select", "langchain_cappy", "litellm_cappy"))
+    return str(getattr(thing, "__module__", "")).startswith(("cappy_select", "langchain_cappy", "litellm_cappy"))
 
 
-def function_of(member: Any) -> Any:
-    """The function behind a property, a class or static method, a cache; anything else as it is."""
+def function_of(member: Any) -> FunctionType | None:
+    """Our function behind a property, a class or static method, a cache; None where there is none."""
     for name in ("fget", "func", "__func__"):
-        member = getattr(member, name, None) or member
-    return inspect.unwrap(member)
+        member = inspect.unwrap(getattr(member, name, None) or member)
+    return member if isinstance(member, FunctionType) and ours(member) else None
 
 
-def is_function(member: Any) -> bool:
-    return inspect.isfunction(function_of(member)) and ours(function_of(member))
-
-
-def public_names() -> tuple[dict[str, Any], dict[str, type]]:
-    """The functions and the classes of every `__all__`, each where the last of the packages lists it."""
-    homes: dict[Any, str] = {}
+def public_names() -> dict[str, tuple[Any, Any]]:
+    """What every `__all__` lists, with the functions of its classes and modules: (what it is in, what it is)."""
+    homes: dict[Any, str] = {}  # what several packages list is the last one's
     for package in map(import_module, PACKAGES):
         for name in getattr(package, "__all__", ()):
-            where, thing = f"{package.__name__}.{name}", getattr(package, name)
-            if isinstance(thing, ModuleType):
-                own = {inner: each for inner, each in vars(thing).items() if is_function(each) and inner[0] != "_"}
-                homes |= {each: f"{where}.{inner}" for inner, each in own.items() if each.__module__ == thing.__name__}
-            elif is_function(thing) or (inspect.isclass(thing) and ours(thing)):
-                homes[thing] = where
-    functions = {where: thing for thing, where in homes.items() if is_function(thing)}
-    return functions, {where: thing for thing, where in homes.items() if inspect.isclass(thing)}
+            thing = getattr(package, name)
+            if function_of(thing) or isinstance(thing, ModuleType) or (inspect.isclass(thing) and ours(thing)):
+                homes[thing] = f"{package.__name__}.{name}"
+    names = {where: (None, thing) for thing, where in homes.items() if not isinstance(thing, ModuleType)}
+    for thing, where in homes.items():
+        module = getattr(thing, "__module__", None) or thing.__name__
+        for name, member in vars(thing).items() if isinstance(thing, type | ModuleType) else ():
+            if name[0] != "_" and (function := function_of(member)) and function.__module__ == module:
+                names[f"{where}.{name}"] = thing, member
+    return names
 
 
-FUNCTIONS, CLASSES = public_names()
-METHODS = {
-    f"{where}.{name}": (cls, member)
-    for where, cls in CLASSES.items()
-    for name, member in vars(cls).items()
-    if name[0] != "_" and is_function(member)
-}
-PROTOCOLS = [cls for cls in CLASSES.values() if getattr(cls, "_is_protocol", False)]
+NAMES = public_names()
+PROTOCOLS = [thing for _, thing in NAMES.values() if getattr(thing, "_is_protocol", False)]
 
 
-def parameters(function: Any) -> list[str]:
-    return [name for name in inspect.signature(function).parameters if name not in {"self", "cls"} and name[0] != "_"]
+def parameters(function: FunctionType) -> list[str]:
+    return [name for name in inspect.signature(function).parameters if not re.match("self$|cls$|_", name)]
 
 
 def fields(cls: type) -> list[str]:
@@ -72,25 +64,24 @@ def fields(cls: type) -> list[str]:
     if known := getattr(cls, "model_fields", getattr(cls, "_fields", ())):
         own = [name for each in cls.__mro__ if ours(each) for name in inspect.get_annotations(each)]
         return [name for name in own if name in known]
-    return next((parameters(make) for make in (cls.__init__, cls.__new__) if ours(make)), [])
+    return next((parameters(make) for make in map(function_of, (cls.__init__, cls.__new__)) if make), [])
 
 
-def sections(*docs: str | None) -> dict[str, set[str]]:
+def sections(docs: Iterable[str | None]) -> dict[str, set[str]]:
     """The names under `Args:`, `Attributes:` and `Raises:`; any other section is there or not."""
-    found: dict[str, set[str]] = {}
+    found: dict[str, set[str]] = defaultdict(set)
     for doc in docs:
         heading = ""
         for line in inspect.cleandoc(doc or "").splitlines():
             if line.endswith(":") and line[:-1].isalpha():
-                heading = line[:-1]
-                found.setdefault(heading, set())
+                found[heading := line[:-1]] |= set()
             elif heading and (entry := re.match(r" {4}([\w*., ]+):", line)):
                 found[heading] |= {name.strip("* ") for name in entry[1].split(",")}
     return found
 
 
 def raised(nodes: Iterable[ast.AST], scope: dict[str, Any], caught: frozenset[str] = frozenset()) -> Iterator[str]:
-    """The errors of ours and of Python that code makes, but for those that it catches and those of functions in it."""
+    """The errors that code makes, but for those that it catches itself and those of functions in it."""
     for node in nodes:
         if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and isinstance(node.exc.func, ast.Name):
             error = scope.get(node.exc.func.id)
@@ -104,47 +95,25 @@ def raised(nodes: Iterable[ast.AST], scope: dict[str, Any], caught: frozenset[st
             yield from raised(ast.iter_child_nodes(node), scope, caught)
 
 
-def not_in_raises(function: Any, found: dict[str, set[str]]) -> list[str]:
-    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(function))).body
-    made = set(raised(definition.body, vars(builtins) | function.__globals__))
-    return sorted(made - found.get("Raises", set()))
-
-
-def check(function: Any, *inherited: Any, is_property: bool = False) -> None:
-    docs = [each.__doc__ for each in (function, *inherited) if each.__doc__]
-    assert docs, "no docstring"
-    found, signature = sections(*docs), inspect.signature(function)
-    assert sorted(set(parameters(function)) - found.get("Args", set())) == [], "not in Args:"
-    assert not_in_raises(function, found) == []
-    if signature.return_annotation not in (signature.empty, "None", None) and not is_property:
-        names_a_value = not parameters(function) and docs[0].split()[0] in NOUNS
-        assert names_a_value or {"Returns", "Yields"} & found.keys(), "neither Returns: nor Yields:"
-
-
-@pytest.mark.parametrize("where", FUNCTIONS)
-def test_a_function(where):
-    check(function_of(FUNCTIONS[where]))
-
-
-@pytest.mark.parametrize("where", METHODS)
-def test_a_method(where):
-    """One that implements a method of a base or a protocol of ours need not say again what that says."""
-    (cls, member), name = METHODS[where], where.rpartition(".")[2]
-    others = [function_of(vars(base)[name]) for base in (*cls.__mro__[1:], *PROTOCOLS) if name in vars(base)]
-    function = function_of(member)
-    bases = [each for each in others if is_function(each) and parameters(each) == parameters(function)]
-    check(function, *bases, is_property=not callable(getattr(cls, name)))
-
-
-@pytest.mark.parametrize("where", CLASSES)
-def test_a_class(where):
-    cls, own_words = CLASSES[where], f"{CLASSES[where].__name__}("  # how a dataclass's own docstring begins
-    assert not (cls.__doc__ or own_words).startswith(own_words), "no docstring"
-    makers = [function_of(make) for make in (cls.__init__, cls.__new__) if ours(make) and is_function(make)]
-    found = sections(*(each.__doc__ for each in (*cls.__mro__, *makers) if ours(each)))
-    if not issubclass(cls, enum.Enum) and cls not in PROTOCOLS:
-        assert sorted(set(fields(cls)) - found.get("Args", set()) - found.get("Attributes", set())) == [], (
-            "not in Args:"
-        )
-    if makers and not dataclasses.is_dataclass(cls) and cls not in PROTOCOLS:
-        assert not_in_raises(makers[0], found) == []
+@pytest.mark.parametrize("where", NAMES)
+def test_it_says_what_it_takes_gives_and_raises(where):
+    owner, thing = NAMES[where]
+    if inspect.isclass(thing):
+        code = None if dataclasses.is_dataclass(thing) else function_of(thing.__init__)
+        docs, takes, gives = [each.__doc__ for each in (*thing.__mro__, code) if ours(each)], fields(thing), None
+        assert not (docs[0] or "").startswith(f"{thing.__name__}("), "only the docstring that dataclass makes"
+    else:
+        code = function_of(thing)
+        # What a method of our base class or protocol says need not be said again.
+        bases = [*owner.__mro__, *PROTOCOLS] if inspect.isclass(owner) else []
+        others = [function_of(vars(base).get(where.rpartition(".")[2])) for base in bases]
+        docs = [code.__doc__, *(each.__doc__ for each in others if each and parameters(each) == parameters(code))]
+        takes, gives = parameters(code), inspect.signature(code).return_annotation
+    found, first = sections(docs), docs[0] if inspect.isclass(thing) else next(filter(None, docs), None)
+    assert first, "no docstring"
+    assert [name for name in takes if name not in found["Args"] | found["Attributes"]] == [], "not in Args:"
+    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(code))).body if code else [ast.Module([])]
+    errors = raised(definition.body, vars(builtins) | getattr(code, "__globals__", {}))
+    assert [name for name in errors if name not in found["Raises"]] == [], "not in Raises:"
+    if gives not in (None, "None", inspect.Signature.empty) and not isinstance(thing, property):
+        assert {"Returns", "Yields"} & {*found} or (not takes and first.split()[0] in NOUNS), "no Returns:, no Yields:"

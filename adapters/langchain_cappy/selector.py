@@ -201,8 +201,7 @@ class CappySelector(SharedByCopies, RunnableSerializable[Any, Any]):
 
     @classmethod
     def is_lc_serializable(cls) -> bool:
-        """Whether LangChain may write it: `langchain_core.load.dumps` writes its configuration, as far as its parts can
-        be.
+        """Whether `langchain_core.load.dumps` writes its configuration: it does, as far as its parts can be written.
 
         Returns:
             True.

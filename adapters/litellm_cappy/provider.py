@@ -73,8 +73,9 @@ class CappyLLM(CustomLLM):
     def completion(  # type: ignore[override]
         self, model: str, messages: list[Any], model_response: ModelResponse, optional_params: dict[str, Any], **_: Any
     ) -> ModelResponse:
-        """`litellm.completion`; the other arguments of the seam carry nothing for a fan-out. Raises LiteLLM's
-        exceptions.
+        """`litellm.completion`; the other arguments of the seam carry nothing for a fan-out.
+
+        What is raised are LiteLLM's exceptions; see the class.
 
         Args:
             model: The preset's name, without `cappy/`.
@@ -95,7 +96,7 @@ class CappyLLM(CustomLLM):
     async def acompletion(  # type: ignore[override]
         self, model: str, messages: list[Any], model_response: ModelResponse, optional_params: dict[str, Any], **_: Any
     ) -> ModelResponse:
-        """`litellm.acompletion`. Raises LiteLLM's exceptions.
+        """`completion` for async callers.
 
         Args:
             model, messages, model_response, optional_params: As in `completion`.

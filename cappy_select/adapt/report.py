@@ -45,7 +45,7 @@ class AdaptReport(BaseModel):
         left_out: Held-out examples without.
         candidates: Mean number of answers an example.
         quality_by: What quality goes by: `recorded`, the label that compared with the references, or both.
-        best_model: The LLM whose answers are best in the mean.
+        best_model: The LLM whose first answers are best in the mean.
         ways: Each way to pick, with its mean quality as a fraction of 1.
         adapted_over: What the adapted scorer's picks have over each other way's, with 95 % intervals.
         base: An audit of the scorer before the adaptation.

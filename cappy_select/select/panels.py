@@ -48,8 +48,8 @@ class PanelModel(_Strict):
         model: Its name, as `ask.providers.as_providers` takes it.
         api_base: The address of its server; default the vendor's own.
         api_key_env: The environment variable that holds the key; default the vendor's own.
-        input_cost_per_token: Dollars; default LiteLLM's price.
-        output_cost_per_token: Dollars; default LiteLLM's price.
+        input_cost_per_token: Dollars; default LiteLLM's price, for a model that LiteLLM asks.
+        output_cost_per_token: Dollars; default LiteLLM's price, for a model that LiteLLM asks.
         supports: Sampling parameters beyond those known.
         params: Passed with every call to it.
     """

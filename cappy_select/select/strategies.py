@@ -68,6 +68,9 @@ class Vote:
     Args:
         extract: The answer within a candidate: a function, or a name (`text`, `number`, `line`, `boxed`,
             `after:MARKER`, `regex:PATTERN`). Candidates without an answer, or on which it fails, come last.
+
+    Raises:
+        InputError: there is no extractor of this name.
     """
 
     name = "vote"
@@ -87,6 +90,9 @@ class WeightedVote:
 
     Args:
         extract: As in `Vote`.
+
+    Raises:
+        InputError: there is no extractor of this name.
     """
 
     name = "weighted_vote"

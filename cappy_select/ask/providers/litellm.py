@@ -287,14 +287,13 @@ class LiteLLMProvider:
         )
 
     def price(self, usage: Usage) -> float | None:
-        """Dollars by the prices given at construction, else by LiteLLM's price list; None for a model that has none
-        there.
+        """Dollars by the prices given at construction, else by LiteLLM's price list.
 
         Args:
             usage: Tokens of one or several calls.
 
         Returns:
-            Dollars, or None.
+            Dollars; None for a model without a price.
         """
         return self._priced(usage, {})
 
