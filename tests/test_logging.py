@@ -48,7 +48,8 @@ def test_a_breaker_that_opens_and_closes_is_logged(direct, loopback, tiny, log):
 def test_what_a_model_can_not_be_asked_for_is_logged_once(loopback, tmp_path, tiny, log):
     file = tmp_path / "answers.jsonl"
     file.write_text('{"id": "1", "instruction": "hi", "candidates": [{"model": "m", "response": "ho"}]}\n')
-    selector = Selector([f"replay:{file}"], plan={"samplings": [{"temperature": 0.7}]}, scorer=tiny)
+    plan = {"samplings": [{"temperature": 0.7}], "on_unsupported": "downgrade"}
+    selector = Selector([f"replay:{file}"], plan=plan, scorer=tiny)
     for _ in range(2):
         assert selector.select("hi").downgrades
     assert events(log) == [("INFO", "replay:answers.jsonl: asked without temperature, which it does not take")]

@@ -77,72 +77,91 @@ class ChatCappy(SharedByCopies, BaseChatModel):
 
     Too few usable answers raise `cappy_select.NoCandidates`, which is LangChain's own error too (`ModelRateLimitError`,
     `ModelTimeoutError`, ...) when all calls failed alike.
+
+    Args:
+        models: Names as `cappy_select.Selector` takes them (LiteLLM's), LangChain chat models, or `cappy_select`
+            providers.
+        samples: Answers to ask of each model; default 4. Short for a plan.
+        plan: What to ask of each model instead: a `cappy_select.Plan`, its preset's name, or a JSON file.
+        scorer: What a `Selector` takes: a `Scorer`, what `Scorer.load` takes, a function of pairs; None for the
+            embedded one.
+        strategy: How the winner is found: a `cappy_select.Strategy`; default `Argmax()`.
+        gates: What an answer must be to be scored: `cappy_select` gates, or functions of a candidate.
+        instruction: How the scorer's instruction is made of the messages: `paper`, `chat` (default), `last_user`, or a
+            callable.
+        temperature: Of every call; a call's own wins.
+        max_tokens: Tokens that an answer may have.
+        stop: Texts that end an answer.
+        timeout: `deadline_s`, under the name that LangChain's models have for it: seconds for all calls of an answer
+            together.
+        grace_s: Seconds that the other calls have once `min_usable` answers arrived.
+        max_retries: Of one call. A LangChain model's own retries come on top: set those to 0, or these.
+        min_usable: Usable answers needed.
+        max_cost: Dollars that one answer may cost over all calls.
+        max_candidates: Answers that one call may ask for.
+        max_concurrency: Calls to one provider at a time, over all calls of this model.
+        cool_down_after: Failures of a provider in a row, before it is left alone.
+        cool_down_s: Seconds that it is left alone then.
+        accept_cut_off: Answers that a limit cut off can win; None: as the plan says.
+        stop_when: A score that is good enough to cancel the other calls.
+        abstain_below: A score that the winner must have: else `cappy_select.NoGoodAnswer` is raised.
+        api_key: For every model given by name; default each provider's own environment variable.
+        api_base: The address of an OpenAI-compatible server, for the models given by name.
+        model_kwargs: Further parameters of every call.
+        allowed_params: What a call may set beyond OpenAI's own parameters; None: whatever no client library acts upon
+            itself.
+        streaming: Stream in `invoke` too, for callbacks that want tokens.
+
+    Raises:
+        UnknownArgument: a field that there is not (a TypeError).
+        InputError: a field is out of range, two contradict each other, or a model can't be had.
+        BundleError: the scorer can't be loaded.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", hide_input_in_errors=True)
 
     models: list[Any] = Field(min_length=1)
-    """Names as `cappy_select.Selector` takes them (LiteLLM's), LangChain chat models, or `cappy_select` providers."""
     samples: int | None = Field(None, ge=1)
-    """Answers to ask of each model; default 4. Short for a plan."""
     plan: Any = None
-    """What to ask of each model instead: a `cappy_select.Plan`, its preset's name, or a JSON file."""
     scorer: Any = None
-    """What a `Selector` takes: a `Scorer`, what `Scorer.load` takes, a function of pairs; None for the embedded one."""
     strategy: Any = None
-    """How the winner is found: a `cappy_select.Strategy`; default `Argmax()`."""
     gates: list[Any] = Field(default_factory=list)
-    """What an answer must be to be scored: `cappy_select` gates, or functions of a candidate."""
     instruction: Any = None
-    """How the scorer's instruction is made of the messages: `paper`, `chat` (default), `last_user`, or a callable."""
     temperature: float | None = None
     max_tokens: int | None = None
     stop: list[str] | str | None = None
     timeout: float = limit("deadline_s")
-    """`deadline_s`, under the name that LangChain's models have for it: seconds for all calls of an answer together."""
     grace_s: float | None = limit("grace_s")
-    """Seconds that the other calls have once `min_usable` answers arrived."""
     max_retries: int = limit("max_retries")
-    """Of one call. A LangChain model's own retries come on top: set those to 0, or these."""
     min_usable: int = limit("min_usable")
-    """Usable answers needed."""
     max_cost: float | None = limit("max_cost")
-    """Dollars that one answer may cost over all calls."""
     max_candidates: int = limit("max_candidates")
-    """Answers that one call may ask for."""
     max_concurrency: int = limit("max_concurrency")
-    """Calls to one provider at a time, over all calls of this model."""
     cool_down_after: int = limit("cool_down_after")
-    """Failures of a provider in a row, before it is left alone."""
     cool_down_s: float = limit("cool_down_s")
-    """Seconds that it is left alone then."""
     accept_cut_off: bool | None = limit("accept_cut_off")
-    """Answers that a limit cut off can win; None: as the plan says."""
     stop_when: float | None = limit("stop_when")
-    """A score that is good enough to cancel the other calls."""
     abstain_below: float | None = limit("abstain_below")
-    """A score that the winner must have: else `cappy_select.NoGoodAnswer` is raised."""
     api_key: SecretStr | None = None
-    """For every model given by name; default each provider's own environment variable."""
     api_base: str | None = None
     model_kwargs: dict[str, Any] = Field(default_factory=dict)
-    """Further parameters of every call."""
     allowed_params: list[str] | None = None
-    """What a call may set beyond OpenAI's own parameters; None: whatever no client library acts upon itself."""
     streaming: bool = False
-    """Stream in `invoke` too, for callbacks that want tokens."""
 
     _built: tuple[dict[str, Any], Selector] = PrivateAttr()
 
     if not TYPE_CHECKING:  # whose reader knows the fields
 
         def __init__(self, **fields: Any) -> None:
-            """The fields by name. Raises UnknownArgument for one that there is not."""
             check_fields(type(self).__name__, fields, type(self).model_fields, params="model_kwargs")
             super().__init__(**fields)
 
     def model_post_init(self, context: Any, /) -> None:
-        """Load the scorer and check the models once, here and not in the first request."""
+        """Load the scorer and check the models once, here and not in the first request.
+
+        Args:
+            context: Pydantic's own.
+        """
         super().model_post_init(context)
         setup = self._setup
         self._built = setup, _selector_of(setup)
@@ -179,7 +198,11 @@ class ChatCappy(SharedByCopies, BaseChatModel):
 
     @classmethod
     def is_lc_serializable(cls) -> bool:
-        """`langchain_core.load.dumps` writes its configuration, without the key."""
+        """Whether `langchain_core.load.dumps` writes its configuration, which it does, without the key.
+
+        Returns:
+            True.
+        """
         return True
 
     @property
@@ -230,7 +253,14 @@ class ChatCappy(SharedByCopies, BaseChatModel):
         return {**{name: value for name, value in fields.items() if value is not None}, **self.model_kwargs}
 
     def get_num_tokens(self, text: str) -> int:
-        """Tokens as the scorer counts them; LangChain's default would fetch a tokenizer from a hub."""
+        """Tokens as the scorer counts them; LangChain's default would fetch a tokenizer from a hub.
+
+        Args:
+            text: Any text.
+
+        Returns:
+            Their number.
+        """
         return self._selector.scorer.count_tokens(text)
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
@@ -345,6 +375,12 @@ class ChatCappy(SharedByCopies, BaseChatModel):
                 tool.
             strict: Ask OpenAI to keep to the schema.
             **kwargs: Further parameters of every call (`parallel_tool_calls`, ...).
+
+        Returns:
+            This model with the tools bound.
+
+        Raises:
+            InputError: a tool can't be put in OpenAI's form, or the choice is none of them.
         """
         try:
             offered = [convert_to_openai_tool(tool, strict=strict) for tool in tools]
@@ -373,6 +409,13 @@ class ChatCappy(SharedByCopies, BaseChatModel):
             method: `function_calling` works with the most models. `json_schema` is OpenAI's structured output, which
                 LiteLLM translates for some others. `json_mode`: only JSON; the prompt must say of what kind.
             strict: Ask OpenAI to keep to the schema.
+            **kwargs: Further parameters of every call.
+
+        Returns:
+            A runnable that gives objects of the schema: of its class, or dicts.
+
+        Raises:
+            InputError: the method is none of the three.
         """
         tool = convert_to_openai_tool(schema, strict=strict)
         name, is_class = tool["function"]["name"], isinstance(schema, type) and is_basemodel_subclass(schema)

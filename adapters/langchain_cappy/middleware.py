@@ -60,9 +60,9 @@ class CappyMiddleware(AgentMiddleware[Any, Any, Any]):
         >>> from langchain_cappy import CappyMiddleware
         >>> agent = create_agent("openai:gpt-5-mini", tools, middleware=[CappyMiddleware(samples=3)])  # doctest: +SKIP
 
-    A candidate that calls a tool which is not there, with arguments that the tool's schema forbids, or whose
-    structured response does not fit, can't win. When all are like that the agent goes on with the first, as it would
-    have without this middleware; when all calls failed the first error is raised, with all of them as its cause.
+    A candidate that calls a tool which is not there, with arguments that the tool's schema forbids, or whose structured
+    response does not fit, can't win. When all are like that the agent goes on with the first, as it would have without
+    this middleware; when all calls failed the first error is raised, with all of them as its cause.
 
     The winner is the model's message as it was; its `response_metadata["cappy_select"]` says what it was chosen from.
     No losing candidate is in the agent's stream of messages, and the winner arrives whole. Callbacks see every call,
@@ -78,10 +78,12 @@ class CappyMiddleware(AgentMiddleware[Any, Any, Any]):
         strategy: How the winner is found; default `Argmax()`.
         gates: What an answer must be beyond fitting its tools.
         timeout: Seconds for the candidates of one step together.
-        grace_s: Seconds for the others once an answer can win.
+        grace_s: Seconds for the others once an answer can win; None: until `timeout`.
         max_retries: Of one call; the models have retries of their own.
 
-    Raises InputError for an argument out of its range.
+    Raises:
+        InputError: an argument is out of its range, or a model is none.
+        BundleError: the scorer can't be loaded.
     """
 
     transformers = (InternalCallTransformer,)
@@ -120,7 +122,15 @@ class CappyMiddleware(AgentMiddleware[Any, Any, Any]):
     def wrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]
     ) -> ModelResponse[Any]:
-        """The best of several calls of `handler`, each in a thread."""
+        """The best of several calls of `handler`, each in a thread.
+
+        Args:
+            request: The agent's step.
+            handler: Calls the model, through whatever other middleware lies within.
+
+        Returns:
+            The winner's response; the first one when none can win. When all calls failed, the first error is raised.
+        """
         context = copy_context()  # langgraph's config is in it, and the calls are made in other threads
 
         def ask(marked: ModelRequest[Any]) -> Awaitable[ModelResponse[Any]]:
@@ -136,7 +146,14 @@ class CappyMiddleware(AgentMiddleware[Any, Any, Any]):
     async def awrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
     ) -> ModelResponse[Any]:
-        """The best of several calls of `handler`, at the same time."""
+        """The best of several calls of `handler`, at the same time.
+
+        Args:
+            request, handler: As in `wrap_model_call`.
+
+        Returns:
+            As `wrap_model_call`.
+        """
         step = _Step(request, [_Branch(handler, marked) for marked in self._marked(request)])
         try:
             selection = await self._selector(step).aselect(step.messages, step.params)

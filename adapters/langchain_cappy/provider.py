@@ -60,6 +60,9 @@ class LangChainProvider:
         model: Any chat model; its own retries come before ours.
         name: In candidates and failures; default its provider and model, such as `openai/gpt-5-mini`.
         input_cost_per_token, output_cost_per_token: Dollars; without them the price is unknown.
+
+    Raises:
+        InputError: only half a price is given, or one that can't be.
     """
 
     def __init__(
@@ -82,11 +85,32 @@ class LangChainProvider:
         return f"{type(self).__name__}({self._name!r})"
 
     def price(self, usage: Usage) -> float | None:
-        """Dollars by the prices given at construction; None without them."""
+        """Dollars by the prices given at construction; None without them.
+
+        Args:
+            usage: Tokens of one or several calls.
+
+        Returns:
+            Dollars, or None.
+        """
         return None if self._prices is None else self._prices.of(usage)
 
     async def complete(self, request: Request) -> list[Candidate]:
-        """One `invoke` or `ainvoke`."""
+        """One `invoke` or `ainvoke`.
+
+        `invoke`, in a thread, where the model has no asynchronous client, or the call runs on the background loop of a
+        synchronous caller.
+
+        Args:
+            request: What to ask; its `n` is not read. Tools are bound to the model, other parameters passed to the
+                call.
+
+        Returns:
+            One answer.
+
+        Raises:
+            ProviderError: the call failed, or brought no AIMessage.
+        """
         runnable, params = self._prepared(request, streaming=False)
         messages, context = self._messages(request), _apart()
         try:
@@ -101,7 +125,17 @@ class LangChainProvider:
         return [self._candidate(message, request)]
 
     async def stream(self, request: Request) -> AsyncGenerator[Delta | Candidate, None]:
-        """One `stream` or `astream`."""
+        """One `stream` or `astream`, as `complete` chooses between `invoke` and `ainvoke`.
+
+        Args:
+            request: As in `complete`.
+
+        Yields:
+            The answer's pieces as they come, then the whole of it.
+
+        Raises:
+            ProviderError: the call failed, or the stream broke off or had no chunks.
+        """
         runnable, params = self._prepared(request, streaming=True)
         messages, context = self._messages(request), _apart()
         whole: AIMessageChunk | None = None

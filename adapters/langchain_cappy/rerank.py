@@ -49,7 +49,9 @@ class CappyCrossEncoder(BaseCrossEncoder):
         response: What it reads as the response. `instruction="{query}", response="{document}"` scores the pairs as
             `Scorer.score_pairs` does.
 
-    Raises InputError for a template that can't be, BundleError when the scorer can't be loaded.
+    Raises:
+        InputError: a template can't be.
+        BundleError: the scorer can't be loaded.
     """
 
     def __init__(
@@ -67,15 +69,34 @@ class CappyCrossEncoder(BaseCrossEncoder):
         return f"{type(self).__name__}(instruction={self.instruction!r}, response={self.response!r})"
 
     def score(self, text_pairs: list[tuple[str, str]]) -> list[float]:
-        """Raw scores of (query, document) pairs, in their order; higher is better.
+        """Raw scores of (query, document) pairs; higher is better.
 
         Warns `TruncationWarning` when a pair did not fit the scorer's window.
+
+        Args:
+            text_pairs: (query, document).
+
+        Returns:
+            A score for each pair, in their order.
+
+        Raises:
+            InputError: a pair is no two strs; names it.
         """
         scores: list[float] = self.scorer.score_pairs(self._pairs(text_pairs)).tolist()
         return scores
 
     async def ascore(self, text_pairs: list[tuple[str, str]]) -> list[float]:
-        """`score` for async callers: those that score at the same time share batches."""
+        """`score` for async callers: those that score at the same time share batches.
+
+        Args:
+            text_pairs: As in `score`.
+
+        Returns:
+            A score for each pair, in their order.
+
+        Raises:
+            InputError: as `score`.
+        """
         scores: list[float] = (await self.scorer.ascore_pairs(self._pairs(text_pairs))).tolist()
         return scores
 
@@ -101,26 +122,41 @@ class CappyCompressor(BaseDocumentCompressor):
         'Lake Titicaca lies at 3,812 m.'
 
     Stands in a `ContextualCompressionRetriever`, or in a chain as a function of documents and query. The documents
-    returned are copies whose `metadata["relevance_score"]` is the raw score; of equal ones the earlier is first.
-    Warns `TruncationWarning` when a document did not fit the scorer's window.
+    returned are copies whose `metadata["relevance_score"]` is the raw score; of equal ones the earlier is first. Warns
+    `TruncationWarning` when a document did not fit the scorer's window.
+
+    Args:
+        scorer: A `Scorer`, or what `Scorer.load` takes; None for the embedded default.
+        top_n: Documents to keep; None for all.
+        min_score: A score that a document must have. What a number means depends on the scorer: look at some first.
+        instruction: What the scorer reads as the instruction, with `{query}`, `{document}` or both in it.
+        response: What it reads as the response.
+
+    Raises:
+        InputError: a field or a template can't be.
+        UnknownArgument: there is no such field.
+        BundleError: the scorer can't be loaded.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
     scorer: Any = Field(None, repr=False)
-    """A `Scorer`, or what `Scorer.load` takes; None for the embedded default."""
     top_n: int | None = Field(3, ge=1)
-    """Documents to keep; None for all."""
     min_score: float | None = Field(None, allow_inf_nan=False)
-    """A score that a document must have. What a number means depends on the scorer: look at some first."""
     instruction: str = _INSTRUCTION
-    """What the scorer reads as the instruction, with `{query}`, `{document}` or both in it."""
     response: str = "{query}"
-    """What it reads as the response."""
 
     def __init__(self, **fields: Any) -> None:
-        """The fields by name. Raises InputError for one that can't be, UnknownArgument for one that there is not,
-        BundleError when the scorer can't be loaded."""
+        """The fields by name; see the class.
+
+        Args:
+            fields: As the class lists them.
+
+        Raises:
+            InputError: a field or a template can't be.
+            UnknownArgument: there is no such field.
+            BundleError: the scorer can't be loaded.
+        """
         check_fields(type(self).__name__, fields, type(self).model_fields)
         try:
             super().__init__(**fields)
@@ -128,7 +164,11 @@ class CappyCompressor(BaseDocumentCompressor):
             raise InputError(validation_message(error)) from error
 
     def model_post_init(self, context: Any, /) -> None:
-        """Load the scorer once, here."""
+        """Load the scorer once, here, and check the templates.
+
+        Args:
+            context: Pydantic's.
+        """
         super().model_post_init(context)
         self.scorer = _loaded(self.scorer)
         _check_templates(self.instruction, self.response)
@@ -136,13 +176,35 @@ class CappyCompressor(BaseDocumentCompressor):
     def compress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
     ) -> list[Document]:
-        """The best of `documents`, as copies with their scores. Raises InputError for what is no query or document."""
+        """The best of `documents`, as copies with their scores.
+
+        Args:
+            documents: What to choose from.
+            query: What they should answer.
+            callbacks: Not used: scoring reports to none.
+
+        Returns:
+            At most `top_n` documents of at least `min_score`, best first; those without a finite score last.
+
+        Raises:
+            InputError: the query is no str, or a document is none.
+        """
         return self._best(documents, self._cross_encoder.score(_query_and_documents(query, documents)))
 
     async def acompress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
     ) -> list[Document]:
-        """`compress_documents` for async callers."""
+        """`compress_documents` for async callers.
+
+        Args:
+            documents, query, callbacks: As in `compress_documents`.
+
+        Returns:
+            As `compress_documents`.
+
+        Raises:
+            InputError: as `compress_documents`.
+        """
         return self._best(documents, await self._cross_encoder.ascore(_query_and_documents(query, documents)))
 
     @property

@@ -72,43 +72,59 @@ class CappySelector(SharedByCopies, RunnableSerializable[Any, Any]):
 
     LangChain's cache has one entry a prompt. So that it does not make one answer of several samples, every sample but
     the first is cached under a key of its own. Models that a function calls are out of reach: give those `cache=False`.
+
+    Args:
+        runnables: By the names that candidates and failures have; none: candidates come from upstream.
+        samples: Calls of each runnable.
+        scorer: What a `Selector` takes: a `Scorer`, what `Scorer.load` takes, a function of pairs; None for the
+            embedded one.
+        instruction: What the scorer reads as the instruction: a key of the input, or a function of the input that
+            returns a str or messages. None: the input itself if it is a str, messages or a prompt, else its first key
+            of `instruction`, `question`, `input`, `query`, `messages`, else its only value.
+        strategy: How the winner is found: a `cappy_select.Strategy`; default `Argmax()`.
+        gates: What an output must be to be scored: `cappy_select` gates, or functions of a candidate.
+        min_usable: Outputs needed that can win.
+        deadline_s: Seconds for all calls of one selection together.
+        grace_s: Seconds that the other calls have once `min_usable` outputs arrived; None: to the deadline.
+        stop_when: A score that is good enough not to wait for the other calls.
+        abstain_below: A score that the winner must have: else `cappy_select.NoGoodAnswer` is raised.
+        include_scores: Return `{"output", "score", "tokens_cut", "candidates": [{"output", "score", "model",
+            "rejected"}], "failures"}`, best first, instead of the bare output.
+
+    Raises:
+        InputError: a field can't be.
+        UnknownArgument: there is no such field.
+        BundleError: the scorer can't be loaded.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
     runnables: dict[str, Runnable[Any, Any]] = Field(default_factory=dict)
-    """By the names that candidates and failures have; none: candidates come from upstream."""
     samples: int = Field(1, ge=1)
-    """Calls of each runnable."""
     scorer: Any = None
-    """What a `Selector` takes: a `Scorer`, what `Scorer.load` takes, a function of pairs; None for the embedded one."""
     instruction: Any = None
-    """What the scorer reads as the instruction: a key of the input, or a function of the input that returns a str or
-    messages. None: the input itself if it is a str, messages or a prompt, else its first key of `instruction`,
-    `question`, `input`, `query`, `messages`, else its only value."""
     strategy: Any = None
-    """How the winner is found: a `cappy_select.Strategy`; default `Argmax()`."""
     gates: tuple[Any, ...] = ()
-    """What an output must be to be scored: `cappy_select` gates, or functions of a candidate."""
     min_usable: int = limit("min_usable")
-    """Outputs needed that can win."""
     deadline_s: float = limit("deadline_s")
-    """Seconds for all calls of one selection together."""
     grace_s: float | None = limit("grace_s")
-    """Seconds that the other calls have once `min_usable` outputs arrived; None: to the deadline."""
     stop_when: float | None = limit("stop_when")
-    """A score that is good enough not to wait for the other calls."""
     abstain_below: float | None = limit("abstain_below")
-    """A score that the winner must have: else `cappy_select.NoGoodAnswer` is raised."""
     include_scores: bool = False
-    """Return `{"output", "score", "tokens_cut", "candidates": [{"output", "score", "model", "rejected"}],
-    "failures"}`, best first, instead of the bare output."""
 
     _built: tuple[list[Any], Selector] = PrivateAttr()
 
     def __init__(self, **fields: Any) -> None:
-        """The fields by name. Raises InputError for one that can't be, UnknownArgument for one that there is not,
-        BundleError when the scorer can't be loaded."""
+        """The fields by name; see the class.
+
+        Args:
+            fields: As the class lists them.
+
+        Raises:
+            InputError: a field can't be.
+            UnknownArgument: there is no such field.
+            BundleError: the scorer can't be loaded.
+        """
         check_fields(type(self).__name__, fields, type(self).model_fields)
         try:
             super().__init__(**fields)
@@ -122,11 +138,15 @@ class CappySelector(SharedByCopies, RunnableSerializable[Any, Any]):
         """A race between runnables.
 
         Args:
-            runnables: Runnables, or what LangChain makes one of (a function, a dict of runnables); by name, or
-                named as they call themselves, with a number where two are alike.
+            runnables: Runnables, or what LangChain makes one of (a function, a dict of runnables); by name, or named as
+                they call themselves, with a number where two are alike.
             **options: The other fields.
 
-        Raises InputError for what is no runnable, and for options that can't be.
+        Returns:
+            The race, ready to be invoked.
+
+        Raises:
+            InputError: there is no runnable, one is none, or an option can't be.
         """
         named = isinstance(runnables, Mapping)
         if not (named or isinstance(runnables, list | tuple)) or not runnables:
@@ -140,7 +160,14 @@ class CappySelector(SharedByCopies, RunnableSerializable[Any, Any]):
         return cls(runnables=dict(zip(names, made, strict=True)), **options)
 
     def model_post_init(self, context: Any, /) -> None:
-        """Load the scorer and check the options once, here and not in the first request."""
+        """Load the scorer and check the options once, here and not in the first request.
+
+        Args:
+            context: Pydantic's.
+
+        Raises:
+            InputError: an option can't be.
+        """
         super().model_post_init(context)
         if not self.runnables and self.samples != 1:
             raise InputError(f"samples={self.samples} is for runnables, and there are none")
@@ -174,7 +201,11 @@ class CappySelector(SharedByCopies, RunnableSerializable[Any, Any]):
 
     @classmethod
     def is_lc_serializable(cls) -> bool:
-        """`langchain_core.load.dumps` writes its configuration, as far as its parts can be written."""
+        """Whether `langchain_core.load.dumps` writes its configuration: it does, as far as its parts can be written.
+
+        Returns:
+            True.
+        """
         return True
 
     @property
@@ -188,7 +219,14 @@ class CappySelector(SharedByCopies, RunnableSerializable[Any, Any]):
         return Any
 
     def get_input_schema(self, config: RunnableConfig | None = None) -> Any:
-        """That of the first runnable."""
+        """That of the first runnable; without runnables LangChain's own.
+
+        Args:
+            config: As for any runnable.
+
+        Returns:
+            A pydantic model.
+        """
         first = next(iter(self.runnables.values()), None)
         return super().get_input_schema(config) if first is None else first.get_input_schema(config)
 
@@ -205,6 +243,9 @@ class CappySelector(SharedByCopies, RunnableSerializable[Any, Any]):
             config: As for any runnable; `max_concurrency` bounds the calls at a time.
             **kwargs: Passed to every runnable.
 
+        Returns:
+            The winner's output as it is, or with `include_scores` a dict that has all outputs.
+
         Raises:
             InputError: no instruction can be made of the input; no runnable was called.
             NoCandidates: too few usable outputs; names every failure.
@@ -214,7 +255,17 @@ class CappySelector(SharedByCopies, RunnableSerializable[Any, Any]):
         return self._call_with_config(self._invoke, input, config, **kwargs)
 
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:  # noqa: A002
-        """`invoke` for async callers."""
+        """`invoke` for async callers.
+
+        Args:
+            input, config, kwargs: As in `invoke`.
+
+        Returns:
+            As `invoke`.
+
+        Raises:
+            CappyError: as `invoke`.
+        """
         return await self._acall_with_config(self._ainvoke, input, config, **kwargs)
 
     def _invoke(

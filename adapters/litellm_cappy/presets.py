@@ -17,5 +17,15 @@ _INNER_CALL: dict[str, Any] = {
 
 
 def load_presets(path: str | Path) -> dict[str, Selector]:
-    """The selectors of a YAML file, by name (`cappy_select.select.load_panels`). Raises InputError."""
+    """The selectors of a YAML file, by name. Their calls pass LiteLLM's cache and logs by.
+
+    Args:
+        path: The file (`cappy_select.select.load_panels`).
+
+    Returns:
+        The selectors, by the names of their presets.
+
+    Raises:
+        InputError: there is a fault in the file; names it and the place.
+    """
     return load_panels(path, litellm_params=_INNER_CALL)

@@ -28,13 +28,22 @@ from litellm_cappy.responses import Chunks, fill
 class CappyLLM(CustomLLM):
     """Answers `cappy/<preset>` with the selector of that name.
 
-    The response is the winner's. Its usage and `response_cost` are those of all calls together; its field `cappy`
-    says what was weighed (score, model, candidates, failures), and so does `_hidden_params["cappy"]`. In a stream
-    the last chunk with a delta has it.
+    The response is the winner's. Its usage and `response_cost` are those of all calls together; its field `cappy` says
+    what was weighed (score, model, candidates, failures), and so does `_hidden_params["cappy"]`. In a stream the last
+    chunk with a delta has it.
 
     A caller's `timeout`, `num_retries`, `api_key` and `api_base` are not used: the selector has its own. What else
     LiteLLM acts upon itself never reaches the models' calls: it is left out where LiteLLM puts it among the parameters,
     and a bad request where a caller does, in an `extra_body`.
+
+    Errors are LiteLLM's: that of the calls when all failed alike, `BadRequestError` for bad input, `NotFoundError` for
+    a preset that there is not, `UnprocessableEntityError` where no answer is good enough.
+
+    Args:
+        presets: Selectors by name.
+
+    Raises:
+        InputError: it is no mapping, or a preset is no Selector.
     """
 
     def __init__(self, presets: Mapping[str, Selector]) -> None:
@@ -48,13 +57,35 @@ class CappyLLM(CustomLLM):
 
     @classmethod
     def load(cls, path: str | Path) -> CappyLLM:
-        """A handler for the presets of a YAML file. Raises InputError that names the file and the place."""
+        """A handler for the presets of a YAML file.
+
+        Args:
+            path: The file (`cappy_select.select.load_panels`).
+
+        Returns:
+            The handler; `register` makes LiteLLM use one.
+
+        Raises:
+            InputError: there is a fault in the file; names it and the place.
+        """
         return cls(load_presets(path))
 
     def completion(  # type: ignore[override]
         self, model: str, messages: list[Any], model_response: ModelResponse, optional_params: dict[str, Any], **_: Any
     ) -> ModelResponse:
-        """`litellm.completion`; the other arguments of the seam carry nothing for a fan-out."""
+        """`litellm.completion`; the other arguments of the seam carry nothing for a fan-out.
+
+        What is raised are LiteLLM's exceptions; see the class.
+
+        Args:
+            model: The preset's name, without `cappy/`.
+            messages: OpenAI-style.
+            model_response: LiteLLM's empty response, which is filled.
+            optional_params: Parameters of the call; what LiteLLM keeps for itself among them is left out.
+
+        Returns:
+            `model_response`.
+        """
         selector, name = self._preset(model)
         try:
             selection = selector.select(_history(messages), _params(optional_params))
@@ -65,7 +96,14 @@ class CappyLLM(CustomLLM):
     async def acompletion(  # type: ignore[override]
         self, model: str, messages: list[Any], model_response: ModelResponse, optional_params: dict[str, Any], **_: Any
     ) -> ModelResponse:
-        """`litellm.acompletion`."""
+        """`completion` for async callers.
+
+        Args:
+            model, messages, model_response, optional_params: As in `completion`.
+
+        Returns:
+            `model_response`.
+        """
         selector, name = self._preset(model)
         try:
             selection = await selector.aselect(_history(messages), _params(optional_params))
@@ -76,7 +114,14 @@ class CappyLLM(CustomLLM):
     def streaming(  # type: ignore[override]
         self, model: str, messages: list[Any], optional_params: dict[str, Any], **_: Any
     ) -> Iterator[GenericStreamingChunk]:
-        """`litellm.completion(stream=True)`; raises before the first chunk as `completion` does."""
+        """`litellm.completion(stream=True)`; raises before the first chunk as `completion` does.
+
+        Args:
+            model, messages, optional_params: As in `completion`.
+
+        Returns:
+            Chunks in LiteLLM's own form.
+        """
         selector, name = self._preset(model)
 
         def chunks() -> Iterator[GenericStreamingChunk]:
@@ -93,7 +138,14 @@ class CappyLLM(CustomLLM):
     def astreaming(  # type: ignore[override]
         self, model: str, messages: list[Any], optional_params: dict[str, Any], **_: Any
     ) -> AsyncIterator[GenericStreamingChunk]:
-        """`litellm.acompletion(stream=True)`; what a call meets is raised at the first chunk, not before."""
+        """`litellm.acompletion(stream=True)`; what a call meets is raised at the first chunk, not before.
+
+        Args:
+            model, messages, optional_params: As in `completion`.
+
+        Returns:
+            Chunks in LiteLLM's own form.
+        """
         selector, name = self._preset(model)
 
         async def chunks() -> AsyncIterator[GenericStreamingChunk]:
@@ -124,7 +176,11 @@ def register(presets: Mapping[str, Selector] | str | Path) -> CappyLLM:
     Args:
         presets: Selectors by name, or a YAML file of them (see `load_presets`).
 
-    Raises InputError for a preset that is none, or a fault in the file.
+    Returns:
+        The handler that LiteLLM has now.
+
+    Raises:
+        InputError: a preset is none, or there is a fault in the file.
     """
     handler = CappyLLM.load(presets) if isinstance(presets, str | Path) else CappyLLM(presets)
     others = [item for item in litellm.custom_provider_map if item["provider"] != "cappy"]

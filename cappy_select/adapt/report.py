@@ -38,7 +38,19 @@ class Way(BaseModel):
 
 
 class AdaptReport(BaseModel):
-    """The ways to pick on the held-out examples, from the LLM alone to the best of what was sampled."""
+    """The ways to pick on the held-out examples, from the LLM alone to the best of what was sampled.
+
+    Attributes:
+        n: Held-out examples with answers of known quality.
+        left_out: Held-out examples without.
+        candidates: Mean number of answers an example.
+        quality_by: What quality goes by: `recorded`, the label that compared with the references, or both.
+        best_model: The LLM whose first answers are best in the mean.
+        ways: Each way to pick, with its mean quality as a fraction of 1.
+        adapted_over: What the adapted scorer's picks have over each other way's, with 95 % intervals.
+        base: An audit of the scorer before the adaptation.
+        adapted: One of the adapted scorer.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -53,8 +65,21 @@ class AdaptReport(BaseModel):
     adapted: AuditReport
 
     def quality(self, name: str) -> float:
-        """Of one way."""
-        return next(way.quality for way in self.ways if way.name == name)
+        """The mean quality of one way, as a fraction of 1.
+
+        Args:
+            name: Its name in `ways`, such as `first`, `base` or `adapted`.
+
+        Returns:
+            A value in [0, 1].
+
+        Raises:
+            InputError: there is no such way.
+        """
+        for way in self.ways:
+            if way.name == name:
+                return way.quality
+        raise InputError(f"no way {name!r}: there are {', '.join(way.name for way in self.ways)}")
 
 
 class Judged(NamedTuple):

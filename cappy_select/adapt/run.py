@@ -43,8 +43,15 @@ OnStep = Callable[[str, int, int], None]
 
 
 class Adaptation(NamedTuple):
-    """How far an adaptation came: its report, or why there is none yet: models whose samples are missing, by name, or
-    the signal that stopped the training."""
+    """How far an adaptation came: its report, or why there is none yet.
+
+    Attributes:
+        report: What it is worth; None when it stopped before.
+        problems: The rows that were left out.
+        stopped: Models whose samples are missing, by name, and why.
+        signal: The signal that stopped the training; None when none did.
+        drawn: Whether the report has its pictures.
+    """
 
     report: AdaptReport | None
     problems: Problems
@@ -72,6 +79,8 @@ def adapt(
 ) -> Adaptation:
     """Adapt a scorer to a task.
 
+    Whatever is raised, what was done is kept: the same call goes on from there.
+
     Args:
         examples: Files of instances; none: those that the recorded samples are of.
         out: The folder; what it holds then is listed in `cappy_select.adapt.folder`.
@@ -85,10 +94,18 @@ def adapt(
         workers: Processes that make pairs.
         strict: Stop at the first row that can't be used.
         on_stage: Called with a few words before each long step, and when there is something to know.
-        on_step: Called while it goes on.
+        on_step: Called while it goes on, with what is being done, how much more of it is done, and how much there is.
         on_samples: Runs the sampler, to show a bar of its own.
 
-    Raises InputError, DataError, BundleNotFound, MissingExtra, ExportError; what was done is kept.
+    Returns:
+        How far it came. An adaptation that is finished already is returned as it is.
+
+    Raises:
+        InputError: examples, samples, settings or the folder can't be used.
+        DataError: the disk is full, or a worker died.
+        BundleNotFound: there is no such scorer to begin with.
+        MissingExtra: a package that this needs is not installed.
+        ExportError: the trained weights can't become a bundle.
     """
     check(examples, config, recorded)
     problems = Problems(strict=strict)

@@ -18,13 +18,25 @@ class Complete:
     """The answer has visible text behind its thinking, or a tool call, and is neither cut off, refused nor failed.
 
     Every Selector has this one. The module `finish_reasons` has the words of each vendor.
+
+    Args:
+        accept_cut_off: An answer that a limit of tokens cut off can win too.
     """
 
     def __init__(self, *, accept_cut_off: bool = False) -> None:
         self._accept_cut_off = accept_cut_off
 
     def reason(self, candidate: Candidate, request: Request) -> str | None:
-        """`refused: ...`, `failed: ...`, `empty answer`, `too long: ...`, `cut off ...`, with its vendor's word."""
+        """What is wrong with an answer.
+
+        Args:
+            candidate: The answer.
+            request: What was asked; it does not matter here.
+
+        Returns:
+            `refused: ...`, `failed: ...`, `empty answer`, `too long: ...`, `cut off ...`, with its vendor's word; None
+            when it is whole.
+        """
         refusal = _refusal(candidate.message)
         meaning = meaning_of(candidate.finish_reason)
         if refusal or meaning in ("refused", "failed"):

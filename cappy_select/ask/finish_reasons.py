@@ -100,7 +100,14 @@ _BY_KEY = {_key(word): meaning for word, meaning in FINISH_REASONS.items()}
 
 @lru_cache(256)  # few words, many answers
 def meaning_of(reason: str | None) -> Meaning:
-    """What a vendor's finish reason says of the answer; `unknown` for None and for a word that is not in the table."""
+    """What a vendor's finish reason says of the answer; `unknown` for None and for a word that is not in the table.
+
+    Args:
+        reason: As the vendor sends it, in any case and with any separators; of a longer text the first word counts.
+
+    Returns:
+        `complete`, `tool_calls`, `cut_off`, `refused`, `failed` or `unknown`.
+    """
     text = "" if reason is None else str(reason).strip().lstrip("<")
     if known := _known(text):
         return known
@@ -109,7 +116,14 @@ def meaning_of(reason: str | None) -> Meaning:
 
 
 def graver(first: str | None, second: str | None) -> str | None:
-    """Of two finish reasons of one answer (a gateway's, its provider's) the one that says more against it."""
+    """Of two finish reasons of one answer (a gateway's, its provider's) the one that says more against it.
+
+    Args:
+        first, second: As the vendors send them; None for none.
+
+    Returns:
+        One of the two; the first when both say the same.
+    """
     return second if _gravity(second) > _gravity(first) else first
 
 

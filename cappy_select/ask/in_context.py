@@ -27,7 +27,13 @@ Rendering = Literal["messages", "text", "natural_instructions"]
 
 
 class Example(BaseModel):
-    """An input with its right output. Natural Instructions' `explanation` says why it is right."""
+    """An input with its right output.
+
+    Attributes:
+        input: What is asked.
+        output: The right answer.
+        explanation: Why it is right, as Natural Instructions has it; shown by the rendering of that name alone.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -75,7 +81,16 @@ class InContext(BaseModel):
     def load(cls, path: str | Path, **options: Any) -> InContext:
         """From JSONL with `input` and `output` a line, or from a Natural Instructions task file (JSON).
 
-        Of a task file the definition and the positive examples are taken. Raises InputError.
+        Args:
+            path: The file. Of a task file the definition and the positive examples are taken, and the rendering of that
+                name.
+            options: Fields of `InContext`, over those of the file.
+
+        Returns:
+            The examples, with how they go into a prompt.
+
+        Raises:
+            InputError: the file can't be read, or is neither; or an option is none.
         """
         try:
             text = Path(path).read_text(encoding="utf-8")
@@ -89,7 +104,17 @@ class InContext(BaseModel):
             raise InputError(f"{path} is neither JSONL of input and output nor a task file: {error}") from error
 
     def chosen(self, prompt: str) -> list[Example]:
-        """The examples for a prompt, the most useful first. One that asks the prompt itself is never among them."""
+        """The examples for a prompt, the most useful first. One that asks the prompt itself is never among them.
+
+        Args:
+            prompt: The last user message's text.
+
+        Returns:
+            At most `k` examples of the pool.
+
+        Raises:
+            MissingExtra: they are chosen by BM25, and bm25s is not installed.
+        """
         able = [place for place, example in enumerate(self.pool) if example.input.strip() != prompt.strip()]
         if self.choose == "bm25":
             places = self._most_alike(prompt, able)
@@ -109,7 +134,13 @@ class InContext(BaseModel):
             count_tokens: Length of messages in the model's tokens; None: no limit can be kept.
             room: Tokens that they may have; `max_tokens` wins if it is smaller.
 
-        Raises InputError when `max_tokens` is set and there is nothing to count with, or no user message.
+        Returns:
+            (messages, examples shown): as many of the chosen examples as fit, the most useful one next to the prompt.
+
+        Raises:
+            InputError: there is no user message, `max_tokens` is set and there is nothing to count with, or a rendering
+                that rewrites the last user message finds more than text in it.
+            MissingExtra: examples are chosen by BM25, and bm25s is not installed.
         """
         at = max((place for place, m in enumerate(messages) if m["role"] == "user"), default=None)
         if at is None:

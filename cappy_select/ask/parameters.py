@@ -145,7 +145,17 @@ def given(
 
 
 def check_fields(name: str, fields: Collection[str], arguments: Collection[str], *, params: str | None = None) -> None:
-    """Raises UnknownArgument for a field that is none; `params` is the one that call parameters go into."""
+    """Make sure that all fields are arguments that there are.
+
+    Args:
+        name: What the caller makes or calls, for the message.
+        fields: The names that were given.
+        arguments: The names that there are.
+        params: The argument that call parameters go into; None when there is none.
+
+    Raises:
+        UnknownArgument: a field is none; says which one was meant, or that it goes into `params`.
+    """
     for argument in fields:
         if argument not in arguments:
             raise UnknownArgument(_unknown(argument, name, arguments, (), params))

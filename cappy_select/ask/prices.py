@@ -127,7 +127,16 @@ _BYTES_PER_TOKEN = 4  # OpenAI's rule of thumb for English text
 def estimated_usage(prompt: Sequence[Message], answers: Sequence[Message] = (), tools: Any = None) -> Usage:
     """Usage of a call that reported none, from the size of its texts and tools; flagged as an estimate.
 
-    Content that is not text is not counted: what an image costs is each model's own affair.
+    Four bytes of UTF-8 count as a token (OpenAI's rule of thumb for English). Content that is not text is not counted:
+    what an image costs is each model's own affair.
+
+    Args:
+        prompt: The messages that were sent.
+        answers: The messages that came, or what came of them.
+        tools: The tools that were offered, in any form.
+
+    Returns:
+        Tokens, with `estimated` set; none where a message is nested without end.
     """
 
     def tokens(text: str) -> int:

@@ -18,7 +18,22 @@ from cappy_select.text.thinking import behind_thinking
 
 
 class Recorded(BaseModel):
-    """One recorded answer. `correct`, or `human` (a rating from 1 to 5), says how good it was, if known."""
+    """One recorded answer.
+
+    Attributes:
+        model: The model that gave it.
+        response: Its text, with its thinking.
+        correct: Whether it is right; None when nobody said so.
+        human: A person's rating, from 1 to 5; None when nobody rated it.
+        answer: The final answer within the response, if it was extracted.
+        sampling: How it was asked for.
+        finish_reason: Why the model ended, as the provider said.
+        usage: Tokens; None when unknown.
+        cost: Dollars; None when unknown.
+        latency_s: Seconds that the call took; 0 when unknown.
+        logprob_sum: Log-likelihood of the answer's tokens, natural, summed.
+        logprob_mean: The same a token.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -56,7 +71,14 @@ class Recorded(BaseModel):
 
 
 class RecordedInstance(BaseModel):
-    """One instruction with its recorded answers."""
+    """One instruction with its recorded answers.
+
+    Attributes:
+        id: Its name in the file.
+        instruction: What was asked.
+        references: Right answers, as far as known.
+        candidates: The answers, in the order in which they were asked for.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -67,7 +89,18 @@ class RecordedInstance(BaseModel):
 
 
 def read_recorded(path: str | Path) -> Iterator[RecordedInstance]:
-    """The instances of a JSONL file, plain or `.gz`. Raises InputError naming the file and the line."""
+    """The instances of a JSONL file, one by one.
+
+    Args:
+        path: The file, plain or gzipped: `id, instruction, candidates[{model, response}]` a line; more fields as in
+            `Recorded`, others are passed over. Blank lines are, too.
+
+    Yields:
+        An instance for each line.
+
+    Raises:
+        InputError: the file or a line of it can't be read; names the file and the line.
+    """
     for number, line in enumerate(read_lines(path), 1):
         if line.strip():
             yield _instance(line, f"{path}:{number}")

@@ -23,9 +23,16 @@ MAX_SAMPLES = 1000  # of one kind from one model; each is paid for
 class Sampling(BaseModel):
     """One way of sampling, and how many answers to draw in it. None leaves a parameter to the provider.
 
-    `beams` is the width of a beam search, which draws nothing at random; `top_k=0` is no limit. A call whose
-    first answer is number k of those asked of a model gets `seed + k`: the same seed twice would give the
-    same answer twice.
+    Attributes:
+        n: Answers, 1 to 1,000.
+        temperature: 0 or more.
+        top_p: Share of the probability that the likeliest tokens drawn from have together, in (0, 1].
+        top_k: How many of the likeliest tokens are drawn from; 0 is no limit.
+        beams: Width of a beam search, which draws nothing at random and excludes the three above.
+        seed: A call whose first answer is number k of those asked of a model gets `seed + k`: the same seed twice would
+            give the same answer twice.
+        max_tokens: Tokens of an answer at most.
+        min_tokens: Tokens of an answer at least.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -92,10 +99,10 @@ class Plan(BaseModel):
 
     Args:
         name: Recorded in the Selection.
-        samplings: PlannedCalls of every model that has no override.
+        samplings: What is asked of every model that has no override.
         overrides: By model name.
-        on_unsupported: What to do with a parameter that a provider can't honour: `error`, or `downgrade`:
-            leave it out and record that.
+        on_unsupported: What to do with a parameter that a provider can't honour: `error`, or `downgrade`: leave it out
+            and record that.
         accept_cut_off: Answers that ended at their token limit can win: `max_tokens` is short on purpose.
     """
 
@@ -109,10 +116,18 @@ class Plan(BaseModel):
 
     @classmethod
     def preset(cls, name: Preset | str) -> Plan:
-        """`single`: one answer. `quick`: four. `paper`: the 17 of Cappy's BIG-bench experiment.
+        """A plan by its name.
 
-        The paper's are 4 plain samples, 4 at temperature 0.9, 4 of the 40 likeliest tokens, 4 of the nucleus
-        0.95 and the best of 4 beams, each of 3 to 64 tokens.
+        Args:
+            name: `single`: one answer. `quick`: four. `paper`: the 17 of Cappy's BIG-bench experiment: 4 plain samples,
+                4 at temperature 0.9, 4 of the 40 likeliest tokens, 4 of the nucleus 0.95 and the best of 4 beams, each
+                of 3 to 64 tokens.
+
+        Returns:
+            The plan.
+
+        Raises:
+            InputError: there is no plan of this name.
         """
         if name not in _PRESETS:
             raise InputError(f"there is no plan {name!r}; there are {', '.join(_PRESETS)}")
@@ -120,7 +135,17 @@ class Plan(BaseModel):
 
     @classmethod
     def load(cls, source: Plan | Mapping[str, Any] | str | Path) -> Plan:
-        """A plan as it is, a mapping, the name of a preset, or a JSON file. Raises InputError."""
+        """A plan as it is, a mapping, the name of a preset, or a JSON file.
+
+        Args:
+            source: The plan; its fields; or a name or path, of which an existing file wins.
+
+        Returns:
+            The plan.
+
+        Raises:
+            InputError: there is no such file or preset, or what it holds is no plan.
+        """
         if isinstance(source, Plan):
             return source
         where, value = "plan", source
@@ -138,16 +163,38 @@ class Plan(BaseModel):
             raise InputError(f"{where}: {validation_message(error)}") from error
 
     def of(self, model: str) -> tuple[Sampling, ...]:
-        """What is asked of this model."""
+        """What is asked of this model.
+
+        Args:
+            model: Its provider's name.
+
+        Returns:
+            The ways of sampling, in the order in which they are asked for.
+        """
         return self.overrides.get(model, self.samplings)
 
     def answers(self, model: str) -> int:
-        """How many answers are asked of this model."""
+        """How many answers are asked of this model.
+
+        Args:
+            model: Its provider's name.
+
+        Returns:
+            The sum over its ways of sampling.
+        """
         return sum(sampling.n for sampling in self.of(model))
 
     def with_params(self, params: Mapping[str, Any]) -> Plan:
-        """This plan with sampling parameters given beside it. Raises InputError for one that it sets itself, and for a
-        limit of tokens that is none.
+        """This plan with sampling parameters given beside it.
+
+        Args:
+            params: Call parameters; those that are not a `Sampling`'s are passed over.
+
+        Returns:
+            A plan whose every sampling has them; this one when there are none.
+
+        Raises:
+            InputError: the plan sets one itself, a value can't be, or a limit of tokens is none.
         """
         token_limit(params)
         given = {name: value for name, value in params.items() if name in PARAMETERS and value is not None}

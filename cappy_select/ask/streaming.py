@@ -28,7 +28,14 @@ def passed_on(calls: Sequence[Call], emit: Emit) -> Sequence[Call]:
 
 
 def pieces_of(message: Message) -> Iterator[Delta]:
-    """A whole message as deltas: its text word by word, its tool calls one at a time."""
+    """A whole message as deltas: its text word by word, its tool calls one at a time.
+
+    Args:
+        message: An assistant message.
+
+    Yields:
+        First what is neither text nor tool call, with the role; then the rest. Put together again they are the message.
+    """
     content = message.get("content")
     apart = ("tool_calls", "content") if isinstance(content, str) or not content else ("tool_calls",)
     yield Delta(message={"role": "assistant"} | {name: value for name, value in message.items() if name not in apart})

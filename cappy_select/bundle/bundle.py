@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 from pydantic import ValidationError
 
@@ -29,9 +29,6 @@ from cappy_select.core.errors import (
     validation_message,
 )
 
-if TYPE_CHECKING:
-    pass
-
 _MOST_READ = 64 * 2**20  # bytes of a manifest or a tokenizer; the largest published tokenizers have half of it
 _MOST_IN_MEMORY = 256 * 2**20  # bytes of a model's verified copy
 _CHUNK = 2**20
@@ -40,7 +37,13 @@ EMBEDDED = Path(__file__).parent.parent / "bundles" / "cappy-mini"
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle whose files are there. `digest` identifies its exact content (SHA-256 of the manifest)."""
+    """A bundle whose files are there.
+
+    Attributes:
+        path: Its folder.
+        manifest: What it says of itself.
+        digest: SHA-256 of the manifest, which holds those of the files: identifies the exact content.
+    """
 
     path: Path
     manifest: Manifest
@@ -54,7 +57,14 @@ class Bundle:
     def read(self, name: str) -> bytes:
         """A small file's content, verified against the manifest: what is hashed is what is used.
 
-        Raises BundleDamaged when it is not what the manifest describes.
+        Args:
+            name: A file of the manifest, such as `tokenizer.json`; of at most 64 MiB.
+
+        Returns:
+            The content.
+
+        Raises:
+            BundleDamaged: the file can't be read, or is not what the manifest describes.
         """
         most = min(self.manifest.files[name].size_bytes, _MOST_READ) + 1
         with self._opened(name) as file:
@@ -68,9 +78,18 @@ class Bundle:
 
         It names a private copy, made of the very bytes that were hashed, which nobody else can change: not by putting
         another file in its place, nor by writing into it. No other file (a model's external data, which no manifest
-        lists) is found beside it. A name, because onnxruntime needs half the memory for a file that it does for
-        bytes: 1.8 against 4.1 GB for RoBERTa-large. The embedded bundle is hashed and not copied.
-        Raises BundleDamaged as `read` does, BundleError when there is no room for the copy.
+        lists) is found beside it. A name, because onnxruntime needs half the memory for a file that it does for bytes:
+        1.8 against 4.1 GB for RoBERTa-large. The embedded bundle is hashed and not copied.
+
+        Args:
+            name: A file of the manifest, such as `model.onnx`.
+
+        Yields:
+            The name, which is good until the block ends.
+
+        Raises:
+            BundleDamaged: the file can't be read, or is not what the manifest describes.
+            BundleError: there is no room for the copy.
         """
         expected = self.manifest.files[name].size_bytes
         if self.is_embedded:
@@ -134,12 +153,25 @@ def _private_file(size_bytes: int) -> Iterator[tuple[BinaryIO, Path]]:
 
 
 def is_bundle(folder: Path) -> bool:
-    """Whether a folder is meant to be one: runs, pairs and others have a manifest, too."""
+    """Whether a folder is meant to be one: runs, pairs and others have a manifest, too.
+
+    Args:
+        folder: Any path; it need not exist.
+
+    Returns:
+        True when it has a manifest and a model. Neither is read: `load_bundle` says whether they can be used.
+    """
     return all((folder / name).is_file() for name in (MANIFEST, MODEL))
 
 
 def load_bundle(path: Path | str) -> Bundle:
     """Read a bundle folder's manifest; its files are verified as they are read (`Bundle.read`).
+
+    Args:
+        path: The folder.
+
+    Returns:
+        The bundle, whose files are all there.
 
     Raises:
         BundleNotFound: there is no such folder, or it has no manifest.

@@ -31,7 +31,11 @@ class Snapshot(NamedTuple):
 
 
 def cache_folder() -> Path:
-    """Where exported checkpoints are kept: `CAPPY_CACHE`, or the platform's cache folder."""
+    """Where exported checkpoints are kept: `CAPPY_CACHE`, or the platform's cache folder.
+
+    Returns:
+        The folder, which may not exist yet.
+    """
     from platformdirs import user_cache_path
 
     named = os.environ.get("CAPPY_CACHE")

@@ -25,7 +25,22 @@ class FileRecord(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What a bundle is, where it comes from and what was measured when it was made."""
+    """What a bundle is, where it comes from and what was measured when it was made.
+
+    Attributes:
+        format_version: Of the bundle's format.
+        name: The scorer's name, as a Selection records it.
+        version: Of the scorer.
+        architecture: The checkpoint's kind, layers and width, such as `bert 6x384`.
+        max_length: Tokens of instruction, response and special tokens together.
+        truncation: The longer of the two texts loses tokens first.
+        cut_side: Where a too long instruction loses them.
+        precision: Of the weights.
+        gates: What was measured against the fp32 checkpoint at export.
+        provenance: What it was made of: the checkpoint, its commit, the calibration.
+        licenses: By what they are for, as far as known.
+        files: SHA-256 and size of `model.onnx` and `tokenizer.json`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -17,13 +17,21 @@ CONVERTERS = "cappy_select.converters"
 def resolve(source: str | Path | None, *, revision: str | None = None) -> Bundle:
     """The bundle behind a source.
 
+    A hub *checkpoint* is exported once (fp32), cached by commit; that needs the `export` extra.
+
     Args:
-        source: None for the embedded default; a folder; or `hf://org/name`. An existing path wins over
-            every other reading.
+        source: None for the embedded default; a folder; or `hf://org/name`. An existing path wins over every other
+            reading.
         revision: Branch, tag or commit of a hub repository.
 
-    A hub *checkpoint* is exported once (fp32), cached by commit; that needs the
-    `export` extra.
+    Returns:
+        The bundle, on this disk.
+
+    Raises:
+        InputError: the source is none, or has a `revision` and is no hub id.
+        BundleNotFound: there is no such folder or hub repository, or it is neither a bundle nor a checkpoint.
+        BundleError: the bundle is damaged, or of a newer format.
+        MissingExtra: a hub checkpoint has to be exported first, and the `export` extra is missing.
     """
     if not isinstance(source, str | Path | None):
         raise InputError(f"a scorer is a Scorer, a folder or hf://org/name, got {type(source).__name__}")

@@ -32,13 +32,29 @@ def _record(path: Path) -> FileRecord:
 
 
 def draft_bundle(folder: Path, fields: Mapping[str, Any]) -> Bundle:
-    """The bundle a folder with a model and a tokenizer would be; nothing is written, so it can still be refused."""
+    """The bundle a folder with a model and a tokenizer would be; nothing is written, so it can still be refused.
+
+    Args:
+        folder: Holds `model.onnx` and `tokenizer.json`, which are hashed.
+        fields: Those of a `Manifest`, without `files`.
+
+    Returns:
+        The bundle, with an empty `digest`.
+    """
     files = {name: _record(folder / name) for name in (MODEL, TOKENIZER)}
     return Bundle(folder, Manifest(files=files, **fields), digest="")
 
 
 def save_bundle(folder: Path, fields: Mapping[str, Any]) -> Bundle:
-    """Complete a folder that holds the model and the tokenizer: write its manifest, last."""
+    """Complete a folder that holds the model and the tokenizer: write its manifest, last.
+
+    Args:
+        folder: Holds `model.onnx` and `tokenizer.json`, which are hashed.
+        fields: Those of a `Manifest`, without `files`.
+
+    Returns:
+        The bundle, as `load_bundle` reads it.
+    """
     manifest = draft_bundle(folder, fields).manifest
     partial = folder / f"{MANIFEST}.partial"
     partial.write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
@@ -50,8 +66,17 @@ def save_bundle(folder: Path, fields: Mapping[str, Any]) -> Bundle:
 def new_folder(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """A scratch folder beside `out` that becomes `out` when the block ends well, and vanishes when not.
 
-    Only a bundle, or an empty folder, is ever replaced. Raises InputError when `out` holds anything else, is
-    a bundle and `overwrite` is false, or can't be written.
+    Only a bundle, or an empty folder, is ever replaced.
+
+    Args:
+        out: The folder to make; its parents are made too.
+        overwrite: Replace a bundle that is there. Anything else never is.
+
+    Yields:
+        The scratch folder.
+
+    Raises:
+        InputError: `out` holds anything else, is a bundle and `overwrite` is false, or can't be written.
     """
     try:
         out = out.resolve()

@@ -38,7 +38,17 @@ _exiting = False
 
 
 def run(coroutine: Coroutine[Any, Any, _T]) -> _T:
-    """Run a coroutine on the background loop and wait for it; an interrupt here cancels it there."""
+    """Run a coroutine on the background loop and wait for it; an interrupt here cancels it there.
+
+    Args:
+        coroutine: What to run. It is closed without having run where this raises RuntimeError.
+
+    Returns:
+        What the coroutine returns; what it raises is raised here.
+
+    Raises:
+        RuntimeError: the caller runs on the background loop and would wait for itself, or the interpreter is exiting.
+    """
     if is_own_loop():
         coroutine.close()
         raise RuntimeError(_WAITS_FOR_ITSELF)
@@ -57,6 +67,16 @@ def iterate(make: Callable[[], AsyncGenerator[_T, None]]) -> Iterator[_T]:
     """What an asynchronous generator gives, which runs on the background loop from the first item on.
 
     Who stops listening, or is interrupted, cancels it there and does not wait: at the exit nobody would answer.
+
+    Args:
+        make: Makes the generator; called on the background loop.
+
+    Yields:
+        The generator's items, in its order; what it raises is raised here, behind them.
+
+    Raises:
+        RuntimeError: the caller runs on the background loop, the interpreter is exiting, or the process was forked
+            after the first item and this is the child.
     """
     if is_own_loop():
         raise RuntimeError(_WAITS_FOR_ITSELF)
@@ -91,7 +111,14 @@ def is_own_loop() -> bool:
 
 
 def owns(loop: asyncio.AbstractEventLoop) -> bool:
-    """Whether this is the background loop, which waits for nobody."""
+    """Whether a loop is the background loop, which waits for nobody.
+
+    Args:
+        loop: Any event loop.
+
+    Returns:
+        Whether it is that one.
+    """
     return loop is _loop
 
 
@@ -100,15 +127,32 @@ _WAITS_FOR_ITSELF = "a synchronous call from inside a provider or policy would w
 
 
 async def work(task: Callable[[], _T]) -> _T:
-    """Run a task of ours off the event loop, also for threads that go on while the main one has ended."""
+    """Run a task of ours off the event loop, also for threads that go on while the main one has ended.
+
+    Args:
+        task: Called in one of two threads that all such tasks of the process share.
+
+    Returns:
+        What the task returns; what it raises is raised here, a StopIteration as RuntimeError.
+    """
     return await asyncio.wrap_future(_pool("cappy-work", at_a_time=2, patience_s=math.inf).submit(_finite(task)))
 
 
 async def users_work(task: Callable[[], _T], seconds: float) -> _T:
     """Run a user's code, or what it was given by a model or client, off the event loop.
 
-    Raises TimeoutError when it has not ended after so many seconds: what can be stopped stops then, what can't goes on
-    in a thread that nobody waits for.
+    What can be stopped (`core.time_limit`) stops when its time is up; what can't goes on in a thread that nobody waits
+    for.
+
+    Args:
+        task: Called in one of 16 threads that all such tasks of the process share.
+        seconds: How long it may take, the wait for a free thread included.
+
+    Returns:
+        What the task returns; what it raises is raised here, a StopIteration as RuntimeError.
+
+    Raises:
+        TimeoutError: it has not ended after so many seconds.
     """
 
     def limited() -> _T:

@@ -66,7 +66,14 @@ def escaped(json_text: str) -> str:
 
 
 def without_halves(value: Any) -> Any:
-    """A value of JSON with U+FFFD for each lone half, for who can't write them."""
+    """A value of JSON with U+FFFD for each lone half, for who can't write them.
+
+    Args:
+        value: A text, or dicts and lists of texts; anything else is returned as it is.
+
+    Returns:
+        The value, made anew where it is a dict or a list; two halves that belong together become their character.
+    """
     if isinstance(value, str):
         return value if _HALF.search(value) is None else _HALF.sub("\ufffd", joined(value))
     if isinstance(value, Mapping):

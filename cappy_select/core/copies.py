@@ -17,8 +17,15 @@ _Class = TypeVar("_Class", bound=type[Any])
 def made_again(cls: _Class) -> _Class:
     """Class decorator: `copy` and `deepcopy` give the same object, `pickle` writes what it was made with.
 
-    An argument that was not given is not written: what comes from the environment (a key) is read anew where the
-    object is made again. Pickling raises TypeError, and names it, for an argument that can't be pickled.
+    An argument that was not given is not written: what comes from the environment (a key) is read anew where the object
+    is made again. Pickling raises TypeError, and names it, for an argument that can't be pickled. A subclass is pickled
+    as Python does it, for it may take other arguments.
+
+    Args:
+        cls: The class; it is changed in place.
+
+    Returns:
+        The same class.
     """
     init: Callable[..., None] = cls.__init__
 
@@ -47,7 +54,16 @@ def made_again(cls: _Class) -> _Class:
 
 
 def check_pickles(what: str, name: str | int, value: Any) -> None:
-    """Raises TypeError for a part that can't be pickled; the value itself may hold a key and is not shown."""
+    """Make sure that a part of an object can be pickled. The value itself may hold a key and is not shown.
+
+    Args:
+        what: The name of the object's class, for the message.
+        name: The part's name among the arguments that the object was made with, or its position, from 0.
+        value: The part.
+
+    Raises:
+        TypeError: it can't be pickled; the message names the part and its type.
+    """
     try:
         pickle.dumps(value)
     except TypeError as error:

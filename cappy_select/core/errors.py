@@ -49,7 +49,13 @@ class UnknownArgument(InputError, TypeError):
 
 
 class MissingExtra(CappyError, ImportError):
-    """An optional dependency is not installed."""
+    """An optional dependency is not installed. `extra` is an attribute, too.
+
+    Args:
+        extra: The extra of cappy-select that installs it, such as `export`.
+        needed_for: What the caller wanted, as the message's first words.
+        module: The package that was not found.
+    """
 
     def __init__(self, extra: str, needed_for: str, module: str) -> None:
         super().__init__(
@@ -87,7 +93,7 @@ class DataError(CappyError):
 
 
 class ProviderError(CappyError):
-    """One upstream call failed.
+    """One upstream call failed. The arguments are attributes, too.
 
     Args:
         message: What happened, without secrets.
@@ -96,6 +102,9 @@ class ProviderError(CappyError):
         retry_after_s: Seconds the provider asked to wait, if it did.
         usage: Tokens the failed call is known or estimated to have used.
         cost: Dollars of `usage`; None when unknown.
+
+    Raises:
+        ValueError: `kind` is none of `FailureKind`.
     """
 
     def __init__(
@@ -133,7 +142,11 @@ class ProviderError(CappyError):
 class NoCandidates(CappyError, ExceptionGroup[ProviderError]):
     """Too few usable answers arrived. `exceptions` holds one `ProviderError` a failed call.
 
-    Attributes:
+    `usage` and `cost` are attributes, too.
+
+    Args:
+        message: What was asked for and what came; the failures are listed behind it.
+        failures: One error for each call that failed.
         usage: Tokens over all calls, failed ones too.
         cost: Dollars over all calls; None when a price is unknown.
     """
@@ -151,7 +164,14 @@ class NoCandidates(CappyError, ExceptionGroup[ProviderError]):
         super().__init__(message, failures)
 
     def derive(self, excs: Sequence[ProviderError]) -> NoCandidates:  # type: ignore[override]
-        """A group with the same bill for a subset of the failures (`split`, `subgroup`, `except*`)."""
+        """A group with the same bill for a subset of the failures (`split`, `subgroup`, `except*`).
+
+        Args:
+            excs: The failures of the new group.
+
+        Returns:
+            The group, with the message, usage and cost of this one.
+        """
         return NoCandidates(self.message, excs, usage=self.usage, cost=self.cost)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -165,10 +185,11 @@ class NoCandidates(CappyError, ExceptionGroup[ProviderError]):
 
 
 class NoGoodAnswer(CappyError):
-    """The best answer's score is below `abstain_below`.
+    """The best answer's score is below `abstain_below`. `selection` is an attribute, too.
 
-    Attributes:
+    Args:
         selection: All that was weighed, with usage and cost.
+        abstain_below: The least raw score that was asked for.
     """
 
     def __init__(self, selection: Selection, abstain_below: float) -> None:
@@ -184,9 +205,10 @@ class NoGoodAnswer(CappyError):
 
 
 class StrategyError(CappyError):
-    """A strategy failed on answers that are paid for.
+    """A strategy failed on answers that are paid for. `selection` is an attribute, too.
 
-    Attributes:
+    Args:
+        message: Which strategy, and how it failed.
         selection: The answers in order of score, with usage and cost.
     """
 
@@ -207,7 +229,15 @@ class UnscorableWarning(UserWarning):
 
 
 def validation_message(error: ValidationError) -> str:
-    """The first thing that pydantic found wrong, in one line: where, what, and what was got."""
+    """The first thing that pydantic found wrong, in one line: where, what, and what was got.
+
+    Args:
+        error: As pydantic raised it.
+
+    Returns:
+        `field.field: what is wrong, got VALUE`, with the value cut to 80 characters; of a whole model's error only what
+        is wrong.
+    """
     first = error.errors()[0]
     where = ".".join(map(str, first["loc"]))
     message = first["msg"].removeprefix("Value error, ")

@@ -15,14 +15,29 @@ ANY = sys.float_info.max  # as the most: any that is finite
 
 
 def tokens_of(value: Any) -> int | None:
-    """A count of tokens; None for what is none: negative, NaN, a part of a token, a bool, text, absurdly large."""
+    """A count of tokens; None for what is none: negative, NaN, a part of a token, a bool, text, absurdly large.
+
+    Args:
+        value: What a server, a provider or a file says.
+
+    Returns:
+        The count in [0, 10**9], or None.
+    """
     if not _is_number(value) or not 0 <= value <= MOST_TOKENS or value != int(value):
         return None
     return int(value)
 
 
 def dollars_of(value: Any, most: float = MOST_DOLLARS) -> float | None:
-    """Dollars; None for what is none: negative, NaN, infinite, a bool, text, absurdly much."""
+    """Dollars; None for what is none: negative, NaN, infinite, a bool, text, absurdly much.
+
+    Args:
+        value: What a server, a provider or a file says.
+        most: The largest amount that is believed, in dollars.
+
+    Returns:
+        The amount in [0, `most`], or None.
+    """
     if not _is_number(value) or not 0 <= value <= most:
         return None
     return float(value)

@@ -57,6 +57,10 @@ def masked(text: str, secrets: Collection[str | None] = ()) -> str:
     Args:
         text: Any; the time is linear in its length.
         secrets: As `credentials_in` finds them; None and short ones are passed over.
+
+    Returns:
+        The text. A secret is also found in part (any 12 characters of it), escaped for an address or JSON, or in
+        base64.
     """
     known = frozenset(
         secret[:_LONGEST] for secret in (*secrets, *_environments()) if secret and len(secret) >= _SHORTEST
@@ -82,6 +86,10 @@ def credentials_in(*values: Any, **named: Any) -> frozenset[str]:
         values: Credentials as they are, such as a key; None is passed over.
         named: Settings by name: an address may have a password or a key in it, headers are credentials but for some,
             and so is everything whose name says so (`aws_secret_access_key`, `vertex_credentials`).
+
+    Returns:
+        The credentials, to be given to `masked`. Those of less than 8 characters are taken for placeholders and left
+        out.
     """
     found = [value for value in values if isinstance(value, str)]
     for name, value in named.items():

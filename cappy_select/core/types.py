@@ -67,7 +67,13 @@ RETRYABLE: frozenset[FailureKind] = frozenset({"rate_limit", "timeout", "server"
 
 
 class Usage(_Frozen):
-    """Tokens of one or several calls. `estimated` is true when any part of it was not reported."""
+    """Tokens of one or several calls.
+
+    Attributes:
+        prompt_tokens: Tokens that were read.
+        completion_tokens: Tokens that were written, thinking included where the provider counts it.
+        estimated: Whether any part of it was not reported, but counted here.
+    """
 
     prompt_tokens: int = Field(0, ge=0)
     completion_tokens: int = Field(0, ge=0)
@@ -89,11 +95,15 @@ class Usage(_Frozen):
 class Request(_Frozen):
     """One upstream call.
 
-    `params` goes to the provider as it is (temperature, max_tokens, tools, response_format, ...). Those in `allowed`
-    the panel's owner set, or allows by name; any other that is not OpenAI's may come from anybody, and goes no further
-    than into the body of the provider's request.
-    `sample` is the number of its first answer among those asked of the model, from 0: recorded answers are
-    replayed by it.
+    Attributes:
+        messages: The prompt, as OpenAI-style messages.
+        n: How many answers are asked for.
+        sample: The number of its first answer among those asked of the model, from 0: recorded answers are replayed by
+            it.
+        timeout_s: Seconds that the call may take.
+        params: What goes to the provider as it is (temperature, max_tokens, tools, response_format, ...).
+        allowed: Those of `params` that the panel's owner set, or allows by name. Any other that is not OpenAI's may
+            come from anybody, and goes no further than into the body of the provider's request.
     """
 
     messages: tuple[dict[str, Any], ...] = Field(min_length=1)
@@ -107,10 +117,24 @@ class Request(_Frozen):
 class Candidate(_Frozen):
     """One answer of one model.
 
-    `message` is the assistant message as the provider gave it; `response_fields` is what else the response
-    carried (citations, fingerprints). `usage` and `cost` are this answer's share
-    of its call, so that sums over candidates are exact; `cost` is None when the price is unknown.
-    `tokens_cut` counts the tokens of the answer that did not fit the scorer's window.
+    Usage and cost are this answer's share of its call, so that sums over candidates are exact.
+
+    Attributes:
+        model: The model that gave it, as its provider is named.
+        message: The assistant message as the provider gave it.
+        index: Its position in request order, from 0.
+        score: The scorer's raw score; None when it was not scored.
+        finish_reason: Why the model ended, as the provider says (`stop`, `length`, ...).
+        usage: Tokens.
+        cost: Dollars; None when the price is unknown.
+        latency_s: Seconds that its call took, from the first attempt's start, retries included.
+        logprobs: The tokens' log-probabilities, in the form of OpenAI's; None when the provider gave none.
+        response_fields: What else the response carried (citations, fingerprints).
+        logprob_sum: Log-likelihood of the answer's tokens, natural, summed.
+        logprob_mean: The same a token.
+        sampling: How it was asked for, the seed too.
+        tokens_cut: Tokens of the answer that did not fit the scorer's window.
+        rejected: Why it could not win; None when it could.
     """
 
     model: str
@@ -136,13 +160,27 @@ class Candidate(_Frozen):
 
 
 class Delta(_Frozen):
-    """A piece of an assistant message while it is streamed, in the form of OpenAI's `delta`."""
+    """A piece of an assistant message while it is streamed.
+
+    Attributes:
+        message: The piece, in the form of OpenAI's `delta`.
+    """
 
     message: dict[str, Any]
 
 
 class Failure(_Frozen):
-    """One call that brought no answer, and why."""
+    """One call that brought no answer, and why.
+
+    Attributes:
+        model: The model that was asked, or would have been.
+        kind: The failure's class.
+        message: What happened, without secrets.
+        latency_s: Seconds that the call took, from the first attempt's start, retries included.
+        attempts: Calls made; 0 when it was not asked at all.
+        usage: Tokens that the call is known or estimated to have used.
+        cost: Dollars of `usage`; None when unknown.
+    """
 
     model: str
     kind: FailureKind
@@ -159,9 +197,13 @@ CutSide = Literal["left", "right"]
 class Instruction(_Frozen):
     """What the scorer read as the instruction, and how it was made.
 
-    `tokens_cut` is the largest number of its tokens that had to go to fit it beside a response;
-    `cut_side` says where they went. `turns_left_out` counts chat messages that did not fit,
-    `parts_left_out` names content that is not text (images, audio).
+    Attributes:
+        text: The instruction, before anything of it was cut.
+        policy: `paper`, `chat`, `last_user`, or the name of the caller's function.
+        cut_side: The side on which it loses tokens that do not fit.
+        tokens_cut: The largest number of its tokens that had to go to fit it beside a response.
+        turns_left_out: Chat messages that were left out, because they did not fit or the policy reads none of them.
+        parts_left_out: Types of the content that is not text (images, audio), one for each part.
     """
 
     text: str
@@ -173,7 +215,13 @@ class Instruction(_Frozen):
 
 
 class Downgrade(_Frozen):
-    """What a sampling plan asked of a model in vain, and was allowed to go without."""
+    """What a sampling plan asked of a model in vain, and was allowed to go without.
+
+    Attributes:
+        model: The model that can't do it.
+        left_out: Parameters, and the values asked for.
+        answers: How many answers were sampled without them.
+    """
 
     model: str
     left_out: dict[str, Any] = Field(description="parameters, and the values asked for")
@@ -186,7 +234,22 @@ the money was spent."""
 
 
 class Selection(_Frozen):
-    """The best answer, and everything that was weighed to find it."""
+    """The best answer, and everything that was weighed to find it.
+
+    Attributes:
+        candidates: The answers, best first, rejected ones last; at least one.
+        failures: The calls that brought no answer.
+        instruction: What the scorer read as the instruction.
+        scorer: The scorer's name, version and digest.
+        strategy: The name of the strategy that ordered the candidates.
+        plan: The sampling plan's name; `custom` when it has none.
+        downgrades: What the plan asked of models in vain.
+        examples: In-context examples shown, by model.
+        ended: Why the fan-out ended.
+        usage: Tokens over all calls, the lost ones too.
+        cost: Dollars over all calls; None when a price is unknown.
+        latency_s: Seconds from the question to the selection.
+    """
 
     candidates: tuple[Candidate, ...] = Field(min_length=1, description="best first, rejected ones last")
     failures: tuple[Failure, ...] = ()
@@ -216,7 +279,15 @@ InstructionPolicy = Literal["paper", "chat", "last_user"] | Callable[[Sequence[M
 
 
 def content_text(content: Any) -> tuple[str, tuple[str, ...]]:
-    """A message's text, and the types of the content parts that are not text. Takes whatever models send."""
+    """A message's text, and the types of the content parts that are not text. Takes whatever models send.
+
+    Args:
+        content: A message's `content`: a text, None, a list of parts in the form of OpenAI's, or anything else.
+
+    Returns:
+        (text, types): the texts of all parts joined with nothing between; the `type` of each part that is not text, in
+        their order, `unknown` where it has none.
+    """
     if content is None or isinstance(content, str):
         return content or "", ()
     texts, left_out = [], []

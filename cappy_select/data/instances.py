@@ -14,11 +14,19 @@ from cappy_select.data.records import Problems, Record, read_records
 
 
 class Instance(BaseModel):
-    """One instruction of one task.
+    """One instruction of one task, with what is known about right and wrong answers.
 
-    `references` are right answers; `choices` all the answers that were offered, for classification;
-    `negatives` are known to be wrong. `group` joins the instances made of one example (its templates), so that
-    none of them is trained on while another validates; `split` is where its data set has it.
+    Attributes:
+        id: Its name within the task.
+        task: The task's name.
+        instruction: What a model is asked; not blank.
+        references: Right answers; empty when none is known.
+        choices: All the answers that were offered, for classification; None for generation.
+        negatives: Answers that are known to be wrong.
+        template: The name of the template that the instruction was made with.
+        split: Where its data set has it, such as `train`.
+        group: Joins the instances made of one example (its templates), so that none of them is trained on while another
+            validates.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -52,15 +60,22 @@ def named_fields(pairs: Iterable[str]) -> dict[str, str]:
 def read_instances(
     path: str | Path, problems: Problems, *, fields: Mapping[str, str] | None = None, task: str | None = None
 ) -> Iterator[tuple[str, Instance]]:
-    """(place, instance) of a JSONL, JSON, CSV, TSV or Parquet file.
+    """(place, instance) of a JSONL, JSON, CSV, TSV or Parquet file, one by one.
+
+    A row without `id` gets `task#line`. Where several answers can stand, a single text is one.
 
     Args:
-        path: The file; see `read_records`.
+        path: The file; which kind it is shows in its name, and the text ones may be gzipped.
         problems: Gets the rows that are no instances, by `file:line`.
         fields: Where the file has other names than ours: `{"instruction": "question", "references": "answer"}`.
         task: For rows without one; default: the file's name.
 
-    A row without `id` gets `task#line`. Where several answers can stand, a single text is one.
+    Yields:
+        (`file:line`, instance) for each row that is one.
+
+    Raises:
+        InputError: the file itself can't be read; with strict `problems` also the first row that is no instance.
+        MissingExtra: it is Parquet, and pyarrow is not installed.
     """
     for where, row in read_records(path, problems):
         instance = instance_of(row, where, problems, fields=fields, task=task or stem_of(path))

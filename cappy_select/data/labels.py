@@ -56,9 +56,18 @@ class Label(Protocol):
 def rouge_l(response: str, references: Sequence[str]) -> float:
     """Rouge-L F1 with Porter's stemmer (Lin 2004), in [0, 1]: that of the reference it is highest against.
 
-    To the last digit what `rouge_score.RougeScorer(["rougeL"], use_stemmer=True)` gives. Words are runs of a-z and
-    0-9 after lowering, as there; warns `UnscorableWarning` when a reference has none. Raises InputError without
-    references.
+    To the last digit what `rouge_score.RougeScorer(["rougeL"], use_stemmer=True)` gives. Words are runs of a-z and 0-9
+    after lowering, as there; warns `UnscorableWarning` when a reference has none.
+
+    Args:
+        response: The answer.
+        references: Right answers, at least one.
+
+    Returns:
+        A value in [0, 1].
+
+    Raises:
+        InputError: there are no references.
     """
     return _rouge_l_rows([response], [references])[0]
 
@@ -66,13 +75,17 @@ def rouge_l(response: str, references: Sequence[str]) -> float:
 def rouge_l_batch(responses: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
     """`rouge_l` of many responses, each with its own references; of equal texts one is read.
 
+    Warns `UnscorableWarning` once a call at most.
+
     Args:
         responses: [n]
         references: [n] rows of one or more references.
 
-    Returns: [n] values in [0, 1].
+    Returns:
+        [n] values in [0, 1].
 
-    Raises InputError when the two differ in length or a row has no references. Warns once a call at most.
+    Raises:
+        InputError: the two differ in length, or a row has no references.
     """
     if len(responses) != len(references):
         raise InputError(f"every response needs its references: {len(responses)} responses, {len(references)} rows")

@@ -21,7 +21,13 @@ _LISTED = 1000  # places; beyond that they are counted
 
 
 class Problems:
-    """What was left out, and why: counted and listed, or, when strict, the first one is an InputError."""
+    """What was left out, and why: counted and listed, or, when strict, the first one is an InputError.
+
+    `count` is how many there are, `listed` has (place, what is wrong) of the first 1,000.
+
+    Args:
+        strict: Raise the first problem that is reported.
+    """
 
     def __init__(self, *, strict: bool = False) -> None:
         self._strict = strict
@@ -29,13 +35,26 @@ class Problems:
         self.listed: list[tuple[str, str]] = []  # (place, what is wrong)
 
     def report(self, where: str, message: str) -> None:
-        """Leave out what stands at `where` (`file:line`)."""
+        """Leave out what stands at `where`.
+
+        Args:
+            where: The place, as `file:line`.
+            message: What is wrong with it.
+
+        Raises:
+            InputError: problems are strict.
+        """
         if self._strict:
             raise InputError(f"{where}: {message}")
         self.add([(where, message)], 1)
 
     def add(self, listed: list[tuple[str, str]], count: int) -> None:
-        """Take over what was found elsewhere."""
+        """Take over what was found elsewhere; also when strict.
+
+        Args:
+            listed: (place, what is wrong) of some of them.
+            count: How many there are.
+        """
         self.count += count
         self.listed += listed[: max(0, _LISTED - len(self.listed))]
 

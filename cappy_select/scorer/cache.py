@@ -24,7 +24,15 @@ class Known(NamedTuple):
 
 
 class CacheInfo(NamedTuple):
-    """Counters of a `ScoreCache`, in pairs."""
+    """Counters of a `ScoreCache`, in pairs.
+
+    Attributes:
+        hits: Pairs that were asked for and known.
+        misses: Pairs that were asked for and not known.
+        evictions: Pairs that were forgotten to make room.
+        pairs: Pairs that are known now.
+        max_pairs: Pairs that it keeps at most.
+    """
 
     hits: int
     misses: int
@@ -38,6 +46,12 @@ class ScoreCache:
     """The most recently used scores, in memory. Safe to share between threads and scorers.
 
     It holds 128-bit digests of the texts, not the texts: about 0.4 kB a pair, however long they are.
+
+    Args:
+        max_pairs: How many pairs it keeps.
+
+    Raises:
+        InputError: `max_pairs` is no whole number of at least 1.
     """
 
     def __init__(self, max_pairs: int = 20_000) -> None:
@@ -54,7 +68,11 @@ class ScoreCache:
         self._lock = threading.Lock()
 
     def info(self) -> CacheInfo:
-        """How often a pair was found, was not, and had to make room."""
+        """How often a pair was found, was not, and had to make room.
+
+        Returns:
+            The counters, since the cache was made.
+        """
         with self._lock:
             return CacheInfo(self._hits, self._misses, self._evictions, len(self._known), self._max_pairs)
 
@@ -64,7 +82,14 @@ class ScoreCache:
             self._known.clear()
 
     def find(self, keys: Iterable[Key]) -> dict[Key, Known]:
-        """Those of the keys that are known."""
+        """Those of the keys that are known. Each becomes the most recently used one, and counts as a hit or a miss.
+
+        Args:
+            keys: (the bundle's digest, the side of the instruction's cut, the digests of instruction and response).
+
+        Returns:
+            What is known of them, by key.
+        """
         found = {}
         with self._lock:
             for key in keys:
@@ -77,7 +102,11 @@ class ScoreCache:
         return found
 
     def keep(self, scored: Mapping[Key, Known]) -> None:
-        """Remember scores, and forget the least recently used beyond the bound."""
+        """Remember scores, and forget the least recently used beyond the bound.
+
+        Args:
+            scored: Scores, and tokens cut of either text, by key as in `find`.
+        """
         with self._lock:
             self._known.update(scored)
             while len(self._known) > self._max_pairs:

@@ -29,12 +29,25 @@ class PairScorer(Protocol):
     """
 
     def score_pairs(self, pairs: Pairs, /) -> Any:
-        """A number for each (instruction, response), higher for better; NaN for one that can't win."""
+        """How right each response is.
+
+        Args:
+            pairs: (instruction, response), each pair once or several times.
+
+        Returns:
+            A number for each pair, in their order, higher for better; NaN for one that can't win. A list or an array of
+            shape [pairs].
+        """
         ...
 
 
 class OtherScorer:
-    """A scorer that is not ours, with what a Selector asks of one. It runs in threads that nobody waits for."""
+    """A scorer that is not ours, with what a Selector asks of one. It runs in threads that nobody waits for.
+
+    Args:
+        given: A function of (instruction, response) pairs that returns a number for each, or an object with such a
+            `score_pairs`. An async function is awaited; so is an object's `ascore_pairs`, where there is an event loop.
+    """
 
     window = 2**20
     """Tokens that a pair may have: what it cuts itself is its own affair."""
@@ -55,18 +68,46 @@ class OtherScorer:
         return f"{named} {getattr(self.given, 'version', '')}".strip()
 
     def count_tokens(self, text: str) -> int:
-        """About: four characters are one."""
+        """About: four characters are one.
+
+        Args:
+            text: Any.
+
+        Returns:
+            Tokens, rounded up.
+        """
         return -(-len(text) // 4)
 
     def score_pairs(self, pairs: Iterable[tuple[str, str]]) -> npt.NDArray[np.float32]:
-        """float32[pairs]. Raises InputError for what are no numbers, one for each pair; and what it raises itself."""
+        """The scores that it gives. What it raises itself is raised here.
+
+        Args:
+            pairs: (instruction, response).
+
+        Returns:
+            np.float32[pairs], in their order.
+
+        Raises:
+            InputError: it gave no numbers, or not one for each pair; or it is async and can't be waited for here.
+        """
         asked = list(pairs)
         return _numbers(self._score(asked), len(asked), self.name)
 
     async def ascore_detailed(
         self, pairs: Iterable[tuple[str, str]], *, instruction_side: CutSide | None = None
     ) -> ScoredPairs:
-        """As a `Scorer`'s: nothing is ever cut."""
+        """As a `Scorer`'s: nothing is ever cut. What the scorer raises itself is raised here.
+
+        Args:
+            pairs: (instruction, response).
+            instruction_side: Not used, for nothing is cut.
+
+        Returns:
+            The scores, with zeros for what was cut.
+
+        Raises:
+            InputError: it gave no numbers, or not one for each pair.
+        """
         asked = list(pairs)
         if self._ascore is not None:
             found = _numbers(await self._ascore(asked), len(asked), self.name)
@@ -79,7 +120,16 @@ class OtherScorer:
 def as_scorer(given: Scorer | PairScorer | Callable[[Pairs], Any] | str | Path | None) -> Scorer | OtherScorer:
     """A scorer of ours, loaded if need be, or another one.
 
-    Raises InputError for what is none, BundleError for one that can't be loaded.
+    Args:
+        given: A scorer of ours; a folder or `hf://org/name`, which is loaded; None for the embedded default; a function
+            of (instruction, response) pairs, or an object with `score_pairs`.
+
+    Returns:
+        The scorer.
+
+    Raises:
+        InputError: it is none of these.
+        BundleError: it can't be loaded.
     """
     if isinstance(given, Scorer | OtherScorer):
         return given

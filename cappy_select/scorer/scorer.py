@@ -36,7 +36,14 @@ _Steps = Generator["Future[Any] | Callable[[], Any]", Any, _T]
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """One response's place in a ranking; `tokens_cut` counts what did not fit the window, of both sides."""
+    """One response's place in a ranking.
+
+    Attributes:
+        index: The response's place among those given, from 0.
+        response: The response.
+        score: The raw score; NaN when the model gave none.
+        tokens_cut: Tokens that did not fit the window, of instruction and response together.
+    """
 
     index: int
     response: str
@@ -46,7 +53,13 @@ class Ranked:
 
 @dataclass(frozen=True)
 class ScoredPairs:
-    """Scores, and how many tokens of each pair did not fit the window."""
+    """Scores, and how many tokens of each pair did not fit the window.
+
+    Attributes:
+        scores: np.float32[pairs]; raw: they may leave [0, 1].
+        instruction_cut: np.int64[pairs]: tokens cut from each instruction.
+        response_cut: np.int64[pairs]: tokens cut from each response.
+    """
 
     scores: npt.NDArray[np.float32]  # [pairs], raw: may leave [0, 1]
     instruction_cut: npt.NDArray[np.int64]  # [pairs], tokens
@@ -80,10 +93,15 @@ class Scorer:
 
         Args:
             bundle: From `cappy_select.bundle.bundle.load_bundle` or `resolve`.
-            providers: onnxruntime execution providers, best first; default CPU. On others a score may depend on
-                its batch in the last bits, so there is no cache.
+            providers: onnxruntime execution providers, best first; default CPU. On others a score may depend on its
+                batch in the last bits, so there is no cache.
             threads: Threads for one batch; default the cores this process may use.
             cache: False for none; a `ScoreCache` to set its size or to share it between scorers.
+
+        Raises:
+            InputError: this onnxruntime has no such provider, `threads` is no whole number of at least 1, or `cache` is
+                none, or can't be kept with these providers.
+            BundleDamaged: the model or the tokenizer is not the one of the manifest, or none that may be run.
         """
         if threads is not None and (not isinstance(threads, int) or threads < 1):
             raise InputError(f"threads must be a whole number of at least 1, got {threads!r}")
@@ -114,10 +132,17 @@ class Scorer:
     ) -> Scorer:
         """Load the embedded default (None), a bundle folder, or a hub id written `hf://org/name`.
 
-        The other arguments are those of `Scorer`.
+        Args:
+            source: What to load; an existing path wins over every other reading.
+            revision: Branch, tag or commit of a hub repository.
+            providers, threads, cache: As those of `Scorer`.
+
+        Returns:
+            The scorer, ready to score.
 
         Raises:
             BundleError: the bundle is missing, damaged, or of a newer format.
+            InputError: `source`, `revision` or another argument can't be used.
             MissingExtra: a hub checkpoint has to be exported first, and the `export` extra is missing.
         """
         return cls(resolve(source, revision=revision), providers=providers, threads=threads, cache=cache)
@@ -138,7 +163,17 @@ class Scorer:
         return self._encoder.room
 
     def count_tokens(self, text: str) -> int:
-        """Length of a text in this scorer's tokens, special tokens not counted."""
+        """Length of a text in this scorer's tokens, special tokens not counted.
+
+        Args:
+            text: Any.
+
+        Returns:
+            Tokens of the whole text, also beyond the window.
+
+        Raises:
+            InputError: it is no str.
+        """
         if not isinstance(text, str):
             raise InputError(f"the text must be a str, got {type(text).__name__}")
         return self._encoder.count(text)
@@ -148,38 +183,96 @@ class Scorer:
         return self._cache.info() if self._cache else None
 
     def score(self, instruction: str, responses: Iterable[str]) -> npt.NDArray[np.float32]:
-        """Scores of several responses to one instruction: float32[responses], in their order.
+        """Scores of several responses to one instruction.
 
         Warns `TruncationWarning` when a pair did not fit the window.
+
+        Args:
+            instruction: What was asked.
+            responses: The answers; all are held at once.
+
+        Returns:
+            np.float32[responses], in their order.
+
+        Raises:
+            InputError: a text is no str, or `responses` is one str.
         """
         return self._scores(self.score_detailed(_against(instruction, responses)))
 
     async def ascore(self, instruction: str, responses: Iterable[str]) -> npt.NDArray[np.float32]:
-        """`score` for async callers: those that score at the same time share batches."""
+        """`score` for async callers: those that score at the same time share batches.
+
+        Args:
+            instruction, responses: As in `score`.
+
+        Returns:
+            np.float32[responses], in their order.
+
+        Raises:
+            InputError: as `score`.
+        """
         return self._scores(await self.ascore_detailed(_against(instruction, responses)))
 
     def score_pairs(self, pairs: Iterable[tuple[str, str]]) -> npt.NDArray[np.float32]:
-        """Scores of any mix of (instruction, response) pairs: float32[pairs], in their order.
+        """Scores of any mix of (instruction, response) pairs.
 
-        Any number of them: of a generator only a window is held at a time.
         Warns `TruncationWarning` when a pair did not fit the window.
+
+        Args:
+            pairs: Any number of them: of a generator only a window is held at a time.
+
+        Returns:
+            np.float32[pairs], in their order.
+
+        Raises:
+            InputError: a pair is no two strs; names it.
         """
         return self._scores(self.score_detailed(pairs))
 
     async def ascore_pairs(self, pairs: Iterable[tuple[str, str]]) -> npt.NDArray[np.float32]:
-        """`score_pairs` for async callers: those that score at the same time share batches."""
+        """`score_pairs` for async callers: those that score at the same time share batches.
+
+        Args:
+            pairs: As in `score_pairs`.
+
+        Returns:
+            np.float32[pairs], in their order.
+
+        Raises:
+            InputError: as `score_pairs`.
+        """
         return self._scores(await self.ascore_detailed(pairs))
 
     def rank(self, instruction: str, responses: Iterable[str]) -> list[Ranked]:
         """The responses, best first; the earlier one first on a tie, NaN last.
 
         Warns `TruncationWarning` when a pair did not fit the window.
+
+        Args:
+            instruction: What was asked.
+            responses: The answers; all are held at once.
+
+        Returns:
+            One entry for each response.
+
+        Raises:
+            InputError: a text is no str, or `responses` is one str.
         """
         pairs = _against(instruction, responses)
         return self._ranked(pairs, self.score_detailed(pairs))
 
     async def arank(self, instruction: str, responses: Iterable[str]) -> list[Ranked]:
-        """`rank` for async callers: those that score at the same time share batches."""
+        """`rank` for async callers: those that score at the same time share batches.
+
+        Args:
+            instruction, responses: As in `rank`.
+
+        Returns:
+            One entry for each response, best first.
+
+        Raises:
+            InputError: as `rank`.
+        """
         pairs = _against(instruction, responses)
         return self._ranked(pairs, await self.ascore_detailed(pairs))
 
@@ -195,8 +288,14 @@ class Scorer:
         Args:
             pairs: (instruction, response), any strings, empty ones too.
             instruction_side: Where a too long instruction loses tokens; default as the manifest says.
-            on_progress: Called every few batches with the number of pairs, repeated ones too, that became known.
-                It must not score with this scorer itself.
+            on_progress: Called every few batches with the number of pairs, repeated ones too, that became known. It
+                must not score with this scorer itself.
+
+        Returns:
+            Scores and counts, in the order of the pairs.
+
+        Raises:
+            InputError: a pair is no two strs, or `instruction_side` is none.
         """
         return _joined(list(self.stream(pairs, instruction_side=instruction_side, on_progress=on_progress)))
 
@@ -207,7 +306,17 @@ class Scorer:
         instruction_side: CutSide | None = None,
         on_progress: Callable[[int], None] | None = None,
     ) -> ScoredPairs:
-        """`score_detailed` for async callers. Cancelling it disturbs no other caller."""
+        """`score_detailed` for async callers. Cancelling it disturbs no other caller.
+
+        Args:
+            pairs, instruction_side, on_progress: As in `score_detailed`.
+
+        Returns:
+            Scores and counts, in the order of the pairs.
+
+        Raises:
+            InputError: as `score_detailed`.
+        """
         side = self._side(instruction_side)
         known = await asyncio.wrap_future(_encoders.submit(partial(_checked, pairs)))
         return _joined([await _alone(self._score_window(window, side, on_progress)) for window in windows(known)])
@@ -221,7 +330,15 @@ class Scorer:
     ) -> Iterator[ScoredPairs]:
         """`score_detailed` piece by piece, in order: for more pairs than should be held at once.
 
-        Of the pairs and of their results one window (4,096 pairs, or 4 million characters) is held at a time.
+        Args:
+            pairs, instruction_side, on_progress: As in `score_detailed`. Of the pairs and of their results one window
+                (4,096 pairs, or 4 million characters) is held at a time.
+
+        Yields:
+            Scores and counts of a window's pairs.
+
+        Raises:
+            InputError: as `score_detailed`, when a window is read that holds such a pair.
         """
         side = self._side(instruction_side)
         for window in windows(_checked(pairs)):

@@ -22,12 +22,27 @@ class Gate(Protocol):
     """Says of an answer why it can't be used."""
 
     def reason(self, candidate: Candidate, request: Request) -> str | None:
-        """Why not, in a few words; None when it can."""
+        """Why an answer can't be used.
+
+        Args:
+            candidate: The answer.
+            request: What was asked.
+
+        Returns:
+            Why not, in a few words; None when it can. A gate that raises has objected, with the error as its reason.
+        """
         ...
 
 
 class FinishReason:
-    """The model ended for one of these reasons (`stop`, `tool_calls`, ...)."""
+    """The model ended for one of these reasons (`stop`, `tool_calls`, ...).
+
+    Args:
+        allowed: The finish reasons, exactly as the provider gives them.
+
+    Raises:
+        InputError: none is given.
+    """
 
     def __init__(self, *allowed: str) -> None:
         if not allowed:
@@ -42,7 +57,15 @@ class FinishReason:
 
 
 class Matches:
-    """The answer's text holds a match of a regular expression (`re.search`; write `^` and `$` for all of it)."""
+    """The answer's text holds a match of a regular expression (`re.search`; write `^` and `$` for all of it).
+
+    Args:
+        pattern: In the syntax of `re`, or compiled by it: its flags are kept. A search that takes longer than a second
+            objects.
+
+    Raises:
+        InputError: the pattern is none, or too large.
+    """
 
     def __init__(self, pattern: str | re.Pattern[str]) -> None:
         self._pattern = Pattern(pattern)
@@ -54,9 +77,13 @@ class Matches:
 
 @made_again
 class JsonSchema:
-    """The answer's whole text is JSON that a schema allows (JSON Schema, draft 4 or later; default 2020-12).
+    """The answer's whole text is JSON that a schema allows.
 
-    Raises InputError for a schema that is none, or too large.
+    Args:
+        schema: JSON Schema, draft 4 or later; 2020-12 where it does not say.
+
+    Raises:
+        InputError: the schema is none, or too large.
     """
 
     def __init__(self, schema: Mapping[str, Any]) -> None:
@@ -70,8 +97,10 @@ class JsonSchema:
 class ToolArguments:
     """Every tool call names a tool of the request, with arguments that the tool's schema allows.
 
-    An answer without tool calls passes, unless they are `required`, here or by the request's `tool_choice`. Every
-    Selector has this gate where the request has tools.
+    Every Selector has this gate where the request has tools.
+
+    Args:
+        required: An answer without tool calls does not pass either. The request's `tool_choice` can say so as well.
     """
 
     def __init__(self, *, required: bool = False) -> None:
@@ -215,7 +244,16 @@ def as_gates(gates: Iterable[Gate | Callable[[Candidate], object]]) -> tuple[Gat
 
 
 def reason_against(candidate: Candidate, request: Request, gates: Iterable[Gate]) -> str | None:
-    """Why the first gate that objects does so. A gate that fails objects: one answer must not sink the others."""
+    """Why the first gate that objects does so. A gate that fails objects: one answer must not sink the others.
+
+    Args:
+        candidate: The answer.
+        request: What was asked.
+        gates: Asked in their order.
+
+    Returns:
+        The reason; None when no gate objects.
+    """
     for gate in gates:
         try:
             reason = gate.reason(candidate, request)

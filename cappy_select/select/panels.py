@@ -42,7 +42,17 @@ class _Strict(BaseModel):
 
 
 class PanelModel(_Strict):
-    """One model of a panel; a name alone is short for `{model: NAME}`."""
+    """One model of a panel; a name alone is short for `{model: NAME}`.
+
+    Attributes:
+        model: Its name, as `ask.providers.as_providers` takes it.
+        api_base: The address of its server; default the vendor's own.
+        api_key_env: The environment variable that holds the key; default the vendor's own.
+        input_cost_per_token: Dollars; default LiteLLM's price, for a model that LiteLLM asks.
+        output_cost_per_token: Dollars; default LiteLLM's price, for a model that LiteLLM asks.
+        supports: Sampling parameters beyond those known.
+        params: Passed with every call to it.
+    """
 
     model: str = Field(min_length=1)
     api_base: str | None = None
@@ -53,9 +63,17 @@ class PanelModel(_Strict):
     params: dict[str, Any] = Field(default_factory=dict)
 
     def provider(self, folder: Path, litellm_params: Mapping[str, Any]) -> Provider:
-        """Who answers; `litellm_params` go to those that LiteLLM asks.
+        """Who answers.
 
-        Raises InputError for a name that means nothing, or a key that is not there.
+        Args:
+            folder: What paths are relative to.
+            litellm_params: Go to a model that LiteLLM asks, unless it has its own in `params`.
+
+        Returns:
+            The provider.
+
+        Raises:
+            InputError: the name means nothing, a key is not there, or a parameter or setting is none for such a model.
         """
         _refuse(self.params, FIXED | type(self).model_fields.keys())
         kind, _, name = self.model.partition(":")
@@ -83,7 +101,19 @@ def _named(value: Any) -> Any:
 
 
 class Panel(SelectorConfig):
-    """What is asked under one name. The keys are `Selector`'s arguments; what is left out is as there."""
+    """What is asked under one name. The keys are `Selector`'s arguments; what is left out is as there.
+
+    Attributes:
+        models: Who is asked; at least one.
+        samples: Answers to ask of each; instead of a plan.
+        plan: A name, a JSON file, or the plan itself.
+        scorer: A bundle's folder, or `hf://org/name`; default the embedded one.
+        strategy: Its name, as `strategy_named` takes it.
+        extract: What votes compare, by name.
+        per_dollar: The price of `quality_cost`.
+        params: Passed with every call to every model.
+        allowed_params: What clients may set beyond OpenAI's own.
+    """
 
     model_config = ConfigDict(strict=True)
 
@@ -103,7 +133,20 @@ class Panel(SelectorConfig):
         scorers: dict[str | None, Scorer | OtherScorer],
         litellm_params: Mapping[str, Any] | None = None,
     ) -> Selector:
-        """The Selector. `scorers` are those loaded before: panels share them."""
+        """The Selector.
+
+        Args:
+            folder: What paths are relative to.
+            scorers: Those loaded before, by their source: panels share them. A new one is added.
+            litellm_params: Of every call that LiteLLM makes, unless a model has its own.
+
+        Returns:
+            The Selector, ready to ask.
+
+        Raises:
+            InputError: a model, the plan, the strategy or a parameter can't be; says which.
+            BundleError: the scorer can't be loaded.
+        """
         _refuse(self.params, FIXED | inspect.signature(Selector).parameters.keys())
         source = self.scorer if self.scorer is None or self.scorer.startswith("hf://") else str(folder / self.scorer)
         own = {"models", "plan", "scorer", "strategy", "extract", "per_dollar", "params"}
@@ -158,8 +201,12 @@ def load_panels(path: str | Path, *, litellm_params: Mapping[str, Any] | None = 
         path: A YAML file as described above; paths in it are relative to it.
         litellm_params: Parameters of every call that LiteLLM makes, unless a model of the file has its own.
 
-    Raises InputError that names the file and the place: it can't be read, a key or a value means nothing, an
-    environment variable is not set, a scorer can't be loaded.
+    Returns:
+        The selectors, by the names of their panels. Panels with the same scorer share it.
+
+    Raises:
+        InputError: the file can't be read, a key or a value means nothing, an environment variable is not set, or a
+            scorer can't be loaded; names the file and the place.
     """
     try:
         content = read_yaml(path, _Loader)

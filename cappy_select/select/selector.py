@@ -59,6 +59,52 @@ class Selector(Closable):
 
     `close`, `aclose` or `with` close the connections of the models that were given by name, and wait a few seconds
     until the observers were told of everything. Providers that were given are their maker's to close.
+
+    Args:
+        models: Names or providers. A name is LiteLLM's (`anthropic/claude-haiku-4-5`), `openai:MODEL`
+            (OpenAI's own client), `transformers:PATH` (a local model) or `replay:FILE[#MODEL]`.
+        samples: Answers to ask of each model; default 4. Short for a plan.
+        plan: What to ask of each model: a `Plan`, `single`, `quick`, `paper`, or a JSON file.
+        scorer: A `Scorer`, or what `Scorer.load` takes; a function of (instruction, response) pairs that gives a
+            number for each, or an object with such a `score_pairs`; None for the embedded default.
+        instruction: How the scorer's instruction is made of the prompt (`paper`, `chat`, `last_user`,
+            or a callable); None for `paper` on a str and `chat` on messages.
+        examples: In-context examples that the models see before the prompt.
+        gates: What an answer must be to be scored (`JsonSchema`, `Matches`, ..., or a function of a
+            candidate), after `Complete`, which every answer must pass; one to a request with `tools` or a
+            `response_format` must also fit those.
+        accept_cut_off: Answers that a limit cut off can win; None: as the plan says.
+        strategy: How the winner is found; default `Argmax()`.
+        observers: Functions that are told of every selection when it has ended (`Finished`): a ledger, metrics.
+            Each runs in a thread of its own, and can neither slow a selection nor make it fail.
+        stop_when: A score that is good enough: when one answer has it, and `min_usable` are there, the other
+            calls are cancelled.
+        abstain_below: A score that the winner must have: else `NoGoodAnswer` is raised.
+        deadline_s: Seconds for all calls of one selection together, gates included. A strategy has what is left
+            of them, at least 1; an instruction policy has as many.
+        grace_s: Seconds that the other calls have once `min_usable` answers arrived; None: to the deadline.
+        min_usable: Answers needed that can win; with fewer, `NoCandidates` is raised.
+        max_cost: Dollars that one selection may cost. A call that could pass it, a token a byte, is not
+            made. With `max_tokens` here or in the plan the limit is firm, images apart (docs/selecting.md);
+            without, what the calls under way write comes on top.
+        max_candidates: Answers that one selection may ask for.
+        max_retries: Of one call, on rate limits, timeouts and server errors.
+        max_concurrency: Calls to one provider at a time, over all selections.
+        cool_down_after, cool_down_s: After so many failed calls in a row a provider is left alone for so
+            long, while there are others to ask.
+        api_key, api_base: For the models given by name.
+        params: Call parameters, passed with every call. What belongs to a client library and not to the models
+            (LiteLLM's `drop_params`, ...) is given to a provider.
+        allowed_params: What callers may set by `params` of `select` and its like beyond OpenAI's own parameters
+            and those of a `Sampling`. None: whatever no client library acts upon itself; it goes into the body
+            of the request.
+        **known: OpenAI's call parameters and those of a `Sampling` by name (temperature, max_tokens, ...).
+
+    Raises:
+        UnknownArgument: an argument that there is not (a TypeError).
+        InputError: an argument is out of range, two contradict each other, a model's name means nothing,
+            or a provider can't honour the plan.
+        BundleError: the scorer can't be loaded.
     """
 
     def __init__(
@@ -91,54 +137,6 @@ class Selector(Closable):
         allowed_params: Collection[str] | None = None,
         **known: Unpack[CallParameters],
     ) -> None:
-        """Set up the models and load the scorer.
-
-        Args:
-            models: Names or providers. A name is LiteLLM's (`anthropic/claude-haiku-4-5`), `openai:MODEL`
-                (OpenAI's own client), `transformers:PATH` (a local model) or `replay:FILE[#MODEL]`.
-            samples: Answers to ask of each model; default 4. Short for a plan.
-            plan: What to ask of each model: a `Plan`, `single`, `quick`, `paper`, or a JSON file.
-            scorer: A `Scorer`, or what `Scorer.load` takes; a function of (instruction, response) pairs that gives a
-                number for each, or an object with such a `score_pairs`; None for the embedded default.
-            instruction: How the scorer's instruction is made of the prompt (`paper`, `chat`, `last_user`,
-                or a callable); None for `paper` on a str and `chat` on messages.
-            examples: In-context examples that the models see before the prompt.
-            gates: What an answer must be to be scored (`JsonSchema`, `Matches`, ..., or a function of a
-                candidate), after `Complete`, which every answer must pass; one to a request with `tools` or a
-                `response_format` must also fit those.
-            accept_cut_off: Answers that a limit cut off can win; None: as the plan says.
-            strategy: How the winner is found; default `Argmax()`.
-            observers: Functions that are told of every selection when it has ended (`Finished`): a ledger, metrics.
-                Each runs in a thread of its own, and can neither slow a selection nor make it fail.
-            stop_when: A score that is good enough: when one answer has it, and `min_usable` are there, the other
-                calls are cancelled.
-            abstain_below: A score that the winner must have: else `NoGoodAnswer` is raised.
-            deadline_s: Seconds for all calls of one selection together, gates included. A strategy has what is left
-                of them, at least 1; an instruction policy has as many.
-            grace_s: Seconds that the other calls have once `min_usable` answers arrived; None: to the deadline.
-            min_usable: Answers needed that can win; with fewer, `NoCandidates` is raised.
-            max_cost: Dollars that one selection may cost. A call that could pass it, a token a byte, is not
-                made. With `max_tokens` here or in the plan the limit is firm, images apart (docs/selecting.md);
-                without, what the calls under way write comes on top.
-            max_candidates: Answers that one selection may ask for.
-            max_retries: Of one call, on rate limits, timeouts and server errors.
-            max_concurrency: Calls to one provider at a time, over all selections.
-            cool_down_after, cool_down_s: After so many failed calls in a row a provider is left alone for so
-                long, while there are others to ask.
-            api_key, api_base: For the models given by name.
-            params: Call parameters, passed with every call. What belongs to a client library and not to the models
-                (LiteLLM's `drop_params`, ...) is given to a provider.
-            allowed_params: What callers may set by `params` of `select` and its like beyond OpenAI's own parameters
-                and those of a `Sampling`. None: whatever no client library acts upon itself; it goes into the body
-                of the request.
-            **known: OpenAI's call parameters and those of a `Sampling` by name (temperature, max_tokens, ...).
-
-        Raises:
-            UnknownArgument: an argument that there is not (a TypeError).
-            InputError: an argument is out of range, two contradict each other, a model's name means nothing,
-                or a provider can't honour the plan.
-            BundleError: the scorer can't be loaded.
-        """
         try:
             self.config = SelectorConfig(
                 accept_cut_off=accept_cut_off,
@@ -210,6 +208,9 @@ class Selector(Closable):
                 libraries act upon themselves (addresses, keys, prices, LiteLLM's `fallbacks`) is not taken.
             **known: OpenAI's call parameters and those of a `Sampling` by name (tools, temperature, stop, ...).
 
+        Returns:
+            The winner, all other candidates and failures, and what it all cost.
+
         Raises:
             UnknownArgument: an argument that there is not (a TypeError).
             NoCandidates: too few usable answers arrived; names every failure, carries usage and cost.
@@ -222,7 +223,18 @@ class Selector(Closable):
     async def aselect(
         self, prompt: Prompt, params: Mapping[str, Any] | None = None, **known: Unpack[CallParameters]
     ) -> Selection:
-        """`select` for async callers."""
+        """`select` for async callers.
+
+        Args:
+            prompt: As for `select`.
+            params, **known: As for `select`.
+
+        Returns:
+            As `select` does.
+
+        Raises:
+            CappyError: as `select` does.
+        """
         return await self._select(prompt, self._call("aselect", params, known))
 
     def stream(
@@ -233,7 +245,15 @@ class Selector(Closable):
         When one answer is asked for and nothing but its being one decides (no gates, no `abstain_below`), its
         pieces come as the model writes them; else those of the winner, once it is found.
 
-        Raises: as `select` does, and after the pieces if the one answer turns out unusable.
+        Args:
+            prompt: As for `select`.
+            params, **known: As for `select`.
+
+        Returns:
+            An iterator of the answer's pieces, and last of all the Selection.
+
+        Raises:
+            CappyError: as `select` does, while it is followed; after the pieces if the one answer turns out unusable.
         """
         call = self._call("stream", params, known)
         return background.iterate(lambda: self._stream(prompt, call))
@@ -241,7 +261,18 @@ class Selector(Closable):
     def astream(
         self, prompt: Prompt, params: Mapping[str, Any] | None = None, **known: Unpack[CallParameters]
     ) -> AsyncGenerator[Delta | Selection, None]:
-        """`stream` for async callers."""
+        """`stream` for async callers.
+
+        Args:
+            prompt: As for `select`.
+            params, **known: As for `select`.
+
+        Returns:
+            An async iterator of the answer's pieces, and last of all the Selection.
+
+        Raises:
+            CappyError: as `stream` does.
+        """
         return self._stream(prompt, self._call("astream", params, known))
 
     async def _stream(self, prompt: Prompt, params: dict[str, Any]) -> AsyncGenerator[Delta | Selection, None]:
@@ -361,7 +392,22 @@ class Selector(Closable):
         params: Mapping[str, Any] | None = None,
         **known: Unpack[CallParameters],
     ) -> Sequence[Selection | Exception]:
-        """`select` for several prompts at once; see `abatch`."""
+        """`select` for several prompts at once.
+
+        Args:
+            prompts: Plain prompts or lists of messages.
+            max_concurrency: Selections under way at a time; each makes models × samples calls.
+            return_exceptions: Put a prompt's error in its place. False: the first error is raised and the
+                selections under way are cancelled.
+            params, **known: As for `select`.
+
+        Returns:
+            A Selection for each prompt, in order.
+
+        Raises:
+            CappyError: as `select` does.
+            InputError: `prompts` is one str, or `max_concurrency` is less than 1.
+        """
         call = self._call("batch", params, known)
         return background.run(self._batch(prompts, max_concurrency, return_exceptions, call))
 
@@ -394,14 +440,19 @@ class Selector(Closable):
         params: Mapping[str, Any] | None = None,
         **known: Unpack[CallParameters],
     ) -> Sequence[Selection | Exception]:
-        """A Selection for each prompt, in order.
+        """`batch` for async callers.
 
         Args:
-            prompts: Plain prompts or lists of messages.
-            max_concurrency: Selections under way at a time; each makes models × samples calls.
-            return_exceptions: Put a prompt's error in its place. False: the first error is raised and the
-                selections under way are cancelled.
+            prompts: As for `batch`.
+            max_concurrency: As for `batch`.
+            return_exceptions: As for `batch`.
             params, **known: As for `select`.
+
+        Returns:
+            A Selection for each prompt, in order.
+
+        Raises:
+            CappyError: as `batch` does.
         """
         return await self._batch(prompts, max_concurrency, return_exceptions, self._call("abatch", params, known))
 

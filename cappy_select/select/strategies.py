@@ -23,10 +23,19 @@ class Strategy(Protocol):
     """Orders candidates that can win. `name` is recorded in the Selection."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What the Selection records it as."""
+        ...
 
     def order(self, candidates: Sequence[Candidate]) -> list[Candidate]:
-        """The candidates, best first; every one has a finite score."""
+        """The order of the candidates, best first.
+
+        Args:
+            candidates: Those that can win, in any order; every one has a finite score.
+
+        Returns:
+            The same candidates, best first. What it raises becomes a `StrategyError`.
+        """
         ...
 
 
@@ -59,6 +68,9 @@ class Vote:
     Args:
         extract: The answer within a candidate: a function, or a name (`text`, `number`, `line`, `boxed`,
             `after:MARKER`, `regex:PATTERN`). Candidates without an answer, or on which it fails, come last.
+
+    Raises:
+        InputError: there is no extractor of this name.
     """
 
     name = "vote"
@@ -78,6 +90,9 @@ class WeightedVote:
 
     Args:
         extract: As in `Vote`.
+
+    Raises:
+        InputError: there is no extractor of this name.
     """
 
     name = "weighted_vote"
@@ -93,11 +108,14 @@ class WeightedVote:
 class Cluster:
     """Responses that are much alike form a cluster; the best-scored member of the heaviest one wins.
 
-    The vote of free text, which no two models spell alike. A response joins the first cluster whose first
-    member has a Rouge-L of at least `similarity` with it; a cluster weighs the sum of its scores.
+    The vote of free text, which no two models spell alike. A response joins the first cluster whose first member has a
+    Rouge-L of at least `similarity` with it; a cluster weighs the sum of its scores, where a negative one counts 0.
 
     Args:
         similarity: In (0, 1]; Rouge-L F1 over words, the first 10,000 of a response.
+
+    Raises:
+        InputError: `similarity` is outside (0, 1].
     """
 
     name = "cluster"
@@ -123,10 +141,13 @@ class Cluster:
 class SelfScore:
     """The answer its own model finds likeliest, by its tokens' log-probabilities (the paper's self-scoring).
 
+    Candidates without log-probabilities come last.
+
     Args:
         kind: `sum` over the tokens (the paper's choice), or `mean`, which does not favour short answers.
 
-    Candidates without log-probabilities come last; when none has any, `order` raises InputError.
+    Raises:
+        InputError: `kind` is neither.
     """
 
     needs: frozenset[Need] = frozenset({"logprobs"})
@@ -138,14 +159,31 @@ class SelfScore:
         self.name = f"self_score_{kind}"
 
     def order(self, candidates: Sequence[Candidate]) -> list[Candidate]:
-        """Sorted by log-likelihood, descending."""
+        """Sorted by log-likelihood, descending.
+
+        Args:
+            candidates: Those that can win.
+
+        Returns:
+            The same candidates, best first; those without log-probabilities last.
+
+        Raises:
+            InputError: none has log-probabilities.
+        """
         values = {candidate.index: self.likelihood(candidate) for candidate in candidates}
         if all(value is None for value in values.values()):
             raise InputError(f"{self.name}: no candidate has log-probabilities; the models gave none")
         return _sorted(candidates, lambda c: _finite(values[c.index]))
 
     def likelihood(self, candidate: Candidate) -> float | None:
-        """What a candidate goes by; None when its model gave no log-probabilities."""
+        """What a candidate goes by; None when its model gave no log-probabilities.
+
+        Args:
+            candidate: Any answer.
+
+        Returns:
+            Natural log-probabilities, summed or their mean; None for none.
+        """
         return candidate.logprob_sum if self._kind == "sum" else candidate.logprob_mean
 
 
@@ -174,12 +212,15 @@ class MinimumBayesRisk:
 class QualityCost:
     """The highest score after what the answer cost was taken off: score - per_dollar * cost - per_second * latency.
 
+    A candidate whose price is unknown comes last, where `per_dollar` is not 0.
+
     Args:
-        per_dollar: Score that a dollar must buy. An answer costs a fraction of a cent: 100 is one hundredth
-            of score for a hundredth of a cent.
+        per_dollar: Score that a dollar must buy. An answer costs a fraction of a cent: 100 is one hundredth of score
+            for a hundredth of a cent.
         per_second: Score that a second must buy.
 
-    A candidate whose price is unknown comes last.
+    Raises:
+        InputError: a price is negative or not finite, or both are 0.
     """
 
     name = "quality_cost"
@@ -210,9 +251,19 @@ NAMES = (
 
 
 def strategy_named(name: str, *, extract: Extract | str = whole_text, per_dollar: float = 1.0) -> Strategy:
-    """A strategy by its recorded name; `extract` is for the votes, `per_dollar` for `quality_cost`.
+    """A strategy by its recorded name.
 
-    Raises InputError for an unknown name.
+    Args:
+        name: `argmax`, `vote`, `weighted_vote`, `cluster`, `self_score_sum`, `self_score_mean`, `minimum_bayes_risk` or
+            `quality_cost`.
+        extract: For the votes: what finds the answer within a candidate, or its name (`text.extractor`).
+        per_dollar: For `quality_cost`: score that a dollar must buy.
+
+    Returns:
+        The strategy, otherwise with its defaults.
+
+    Raises:
+        InputError: there is no strategy, or no extractor, of this name.
     """
     made: dict[str, Callable[[], Strategy]] = {
         "argmax": Argmax,

@@ -91,7 +91,19 @@ _NAMED = {"text": whole_text, "number": last_number, "line": last_line, "boxed":
 
 
 def extractor(name: str) -> Extract:
-    """By name: `text`, `number`, `line`, `boxed`, `after:MARKER`, `regex:PATTERN`. Raises InputError."""
+    r"""What finds the answer within a candidate, by name.
+
+    Args:
+        name: `text`: the whole response; `number`: its last number; `line`: its last line that is not empty; `boxed`:
+            what stands in its last `\boxed{...}`; `after:MARKER`: what follows the last occurrence of the marker in its
+            line; `regex:PATTERN`: the last match, of its first group if it has one.
+
+    Returns:
+        A function from a candidate to its answer in one spelling, so that answers can be compared; empty for none.
+
+    Raises:
+        InputError: there is no such name, the marker is empty, or the pattern is none or too large.
+    """
     kind, colon, rest = name.partition(":")
     if colon and kind == "after":
         return after(rest)

@@ -30,7 +30,18 @@ _SYSTEM_ROLES = {"system", "developer"}
 
 
 def as_messages(prompt: Prompt) -> tuple[dict[str, Any], ...]:
-    """The prompt as OpenAI-style messages. Raises InputError, naming the message, when it can't be one."""
+    """The prompt as OpenAI-style messages.
+
+    Args:
+        prompt: A text, which becomes one user message; or messages, each with a `role` and a `content` of text, parts
+            or None.
+
+    Returns:
+        The messages, copied: who gets them can't change the caller's.
+
+    Raises:
+        InputError: it is no prompt, or a message is none or is nested too deep; names the message, from 0.
+    """
     if isinstance(prompt, str):
         return ({"role": "user", "content": prompt},)
     if not isinstance(prompt, Sequence) or not prompt:
@@ -69,14 +80,20 @@ def build_instruction(
 
     Args:
         prompt: A plain prompt, or OpenAI-style messages.
-        policy: `paper`: the whole prompt, nothing added (the turns of a chat joined by blank lines), cut
-            as the bundle's manifest says. `chat`: the last user message, preceded by the system message
-            and by the other turns as far as they fit `budget`, newest first; cut from the left.
-            `last_user`: only the last user message, cut from the left. A callable makes the text itself
-            (cut from the left). None: `paper` for a str, `chat` for messages.
+        policy: `paper`: the whole prompt, nothing added (the turns of a chat joined by blank lines), cut as the
+            bundle's manifest says. `chat`: the last user message, preceded by the system message and by the other turns
+            as far as they fit `budget`, newest first; cut from the left. `last_user`: only the last user message, cut
+            from the left. A callable makes the text itself (cut from the left). None: `paper` for a str, `chat` for
+            messages.
         count_tokens: Length of a text in the scorer's tokens.
         budget: Tokens that the instruction may have before earlier turns are left out.
         paper_side: The side the bundle's manifest cuts on.
+
+    Returns:
+        The text, still whole, with the side to cut it on and a count of what was left out.
+
+    Raises:
+        InputError: the policy is none, or returned no str; the prompt is none.
     """
     check_policy(policy)
     messages = as_messages(prompt)

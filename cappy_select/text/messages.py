@@ -8,13 +8,26 @@ from cappy_select.text.tool_calls import calls_in
 
 
 def response_text(message: Message) -> str:
-    """What the scorer reads of an answer: its text behind the thinking, then its tool calls as `name(arguments)`, a
-    line each."""
+    """What the scorer reads of an answer: its text behind the thinking, then its tool calls.
+
+    Args:
+        message: An assistant message in OpenAI's form.
+
+    Returns:
+        The text, then each call as `name(arguments)` in a line of its own; empty when there is neither.
+    """
     return _lines(message, behind_thinking(content_text(message.get("content"))[0]))
 
 
 def message_text(message: Message) -> str:
-    """All that was written: the text with its thinking, then the tool calls."""
+    """All that was written: the text with its thinking, then the tool calls.
+
+    Args:
+        message: A message in OpenAI's form.
+
+    Returns:
+        The text, then each call as `name(arguments)` in a line of its own; empty when there is neither.
+    """
     return _lines(message, content_text(message.get("content"))[0])
 
 

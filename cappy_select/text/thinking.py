@@ -15,7 +15,16 @@ _QUOTES = "`'\""  # a tag between them is spoken of
 
 
 def behind_thinking(text: str) -> str:
-    """The answer without its blocks of thinking; empty when nothing comes before or after one that never ends."""
+    """The answer without its blocks of thinking; empty when nothing comes before or after one that never ends.
+
+    Args:
+        text: What a model wrote, perhaps with `<think> ... </think>` or `<thinking> ... </thinking>` in it. A tag
+            between quotes or backticks is spoken of and opens nothing; all before an end without a beginning is
+            thinking.
+
+    Returns:
+        The rest, without white space at its beginning; the text as it is where there is no such block.
+    """
     answer: list[str] = []
     place, opened = 0, -1
     for tag in _TAG.finditer(text):

@@ -33,7 +33,14 @@ def calls_in(message: Mapping[str, Any]) -> Iterator[ToolCall | None]:
 
 
 def arguments_text(arguments: Any) -> str:
-    """A call's arguments as JSON text: some vendors send the object itself, or null for none."""
+    """A call's arguments as JSON text: some vendors send the object itself, or null for none.
+
+    Args:
+        arguments: A text, which is returned as it is; None; or any value.
+
+    Returns:
+        JSON text, `{}` for None. What JSON can't write stands in it as its `str`.
+    """
     if isinstance(arguments, str):
         return arguments
     return "{}" if arguments is None else json.dumps(arguments, ensure_ascii=False, default=str)

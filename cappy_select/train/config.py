@@ -100,7 +100,17 @@ class TrainConfig(BaseModel):
         return self.group_rows if self.ranking_weight else 1
 
     def changed(self, settings: Sequence[str]) -> TrainConfig:
-        """With `KEY=VALUE` settings, values as JSON or plain text. Raises InputError naming the key."""
+        """With `KEY=VALUE` settings.
+
+        Args:
+            settings: Each a field and its value as JSON, or as plain text.
+
+        Returns:
+            A configuration with these values over the ones here.
+
+        Raises:
+            InputError: a setting is none, or its value can't be; names the key.
+        """
         given: dict[str, Any] = {}
         for setting in settings:
             key, equals, text = setting.partition("=")

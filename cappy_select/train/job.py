@@ -56,8 +56,11 @@ def train(
 ) -> Result:
     """Train a scorer; the folder `out` then holds what `cappy_select.train.run` lists.
 
-    The weights are those of the look at the validation pairs with the best selection accuracy (the first look is
-    before the first update); without validation pairs they are the last ones.
+    The weights are those of the look at the validation pairs with the best selection accuracy (the first look is before
+    the first update); without validation pairs they are the last ones.
+
+    SIGTERM and SIGINT end the training itself between two micro-batches, with a checkpoint. Whatever is raised, what is
+    in the folder then is gone on from.
 
     Args:
         config: What to train, on what.
@@ -68,8 +71,16 @@ def train(
         on_tokens: Called while pairs are tokenised: with pairs done now, and pairs in all.
         on_update: Called after each update, and each look.
 
-    SIGTERM and SIGINT end the training itself between two micro-batches, with a checkpoint. Raises InputError,
-    BundleNotFound, MissingExtra, ExportError, and DataError when the disk is full; what is there then is gone on from.
+    Returns:
+        How the run ended: what run.json says, all that was logged, the updates made, and the signal that stopped it
+        (None when none did). A run that is finished already is returned as it is.
+
+    Raises:
+        InputError: there are no such pairs, or they, the checkpoint or the folder don't fit the configuration.
+        BundleNotFound: there is no such checkpoint.
+        MissingExtra: a package that this run needs is not installed.
+        ExportError: the trained weights can't become a bundle.
+        DataError: the disk is full.
     """
     out = Path(out)
     if config.bundle is not None:

@@ -32,13 +32,23 @@ class Provider(Protocol):
     """
 
     @property
-    def model(self) -> str: ...
+    def model(self) -> str:
+        """The model's name, in candidates and failures."""
+        ...
 
     async def complete(self, request: Request) -> list[Candidate]:
         """Make one upstream call for `request`, for at most `request.n` answers.
 
-        Usage and cost of the call are divided among the candidates, so that they add up. Raises
-        ProviderError; must not swallow `asyncio.CancelledError`.
+        It must not swallow `asyncio.CancelledError`.
+
+        Args:
+            request: What to ask, and for how long.
+
+        Returns:
+            The answers. Usage and cost of the call are divided among them, so that they add up.
+
+        Raises:
+            ProviderError: the call failed; its kind says whether it is worth a retry.
         """
         ...
 
@@ -48,11 +58,22 @@ def as_providers(
 ) -> list[Provider]:
     """Providers for model names, or providers as they are.
 
-    A name is LiteLLM's (`anthropic/claude-haiku-4-5`), or `openai:MODEL` (OpenAI's own client, LiteLLM not in
-    the path), `transformers:PATH` (a local model), `replay:FILE[#MODEL]` (recorded answers).
+    A name is LiteLLM's (`anthropic/claude-haiku-4-5`), or `openai:MODEL` (OpenAI's own client, LiteLLM not in the
+    path), `transformers:PATH` (a local model), `replay:FILE[#MODEL]` (recorded answers).
 
-    Key and address go to the models that are given by their LiteLLM name. Raises InputError when a key would
-    go to several vendors, or nowhere.
+    Args:
+        models: Names and providers, mixed as one likes; at least one.
+        api_key: The key of the models that are given by the name of LiteLLM's or as `openai:MODEL`; default each
+            vendor's environment variable.
+        api_base: The address of those models' server; default each vendor's own.
+
+    Returns:
+        A provider for each model, in their order.
+
+    Raises:
+        InputError: `models` is empty or holds anything else, a key would go to several vendors, a key or an address
+            would go nowhere, or a provider can't be made.
+        MissingExtra: a local model needs a package that is not installed.
     """
     if isinstance(models, str) or not isinstance(models, Iterable) or not (given := list(models)):
         raise InputError(f"models must be a non-empty list of model names or providers, got {models!r}")

@@ -40,9 +40,24 @@ class Capabilities:
 
     @classmethod
     def of(cls, provider: Any) -> Capabilities:
-        """Those of a provider."""
+        """Those of a provider.
+
+        Args:
+            provider: Any object with some of these methods, or none.
+
+        Returns:
+            Its methods of these names, bound to it; None for each that it has not got.
+        """
         return cls(**{field.name: getattr(provider, field.name, None) for field in fields(cls)})
 
     def cannot(self, name: str, value: Any) -> bool:
-        """Whether it says that it can't honour this parameter."""
+        """Whether it says that it can't honour this parameter.
+
+        Args:
+            name: A sampling parameter, `n` or `logprobs`.
+            value: What is asked for.
+
+        Returns:
+            False also when the provider says nothing of what it can't.
+        """
         return self.unsupported is not None and name in self.unsupported({name: value})

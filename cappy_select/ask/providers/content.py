@@ -20,7 +20,14 @@ def check_parts(messages: Sequence[Message], *, model: str) -> None:
 
 
 def reasons_in(messages: Sequence[Message]) -> list[str]:
-    """Why content of these messages has no form; nothing where all has."""
+    """Why content of these messages has no form; nothing where all has.
+
+    Args:
+        messages: OpenAI-style; a part that could not be put in OpenAI's form is marked with `NO_FORM`.
+
+    Returns:
+        Each reason once, in the order of the parts.
+    """
     contents = (message.get("content") for message in messages)
     parts = (part for content in contents if isinstance(content, list | tuple) for part in content)
     return list(dict.fromkeys(str(part[NO_FORM]) for part in parts if isinstance(part, Mapping) and NO_FORM in part))

@@ -107,7 +107,17 @@ _PATH = re.compile(
 
 
 def failure_of(error: Exception, *, model: str, secrets: Collection[str | None] = ()) -> ProviderError:
-    """What went wrong, in our words and without secrets."""
+    """What went wrong, in our words and without secrets.
+
+    Args:
+        error: Of OpenAI's client, LiteLLM, or what their HTTP layers raise; its causes are looked through too.
+        model: The model that was asked.
+        secrets: What must not be shown, as `credentials_in` finds it.
+
+    Returns:
+        The failure, to be raised: its kind by the error's class, its status or its words, `retry_after_s` if it says
+            so.
+    """
     if (refusal := refusal_in(error)) is not None:
         return ProviderError(_without_secrets(str(refusal), secrets), kind=refusal.kind, model=model)
     return ProviderError(
@@ -168,7 +178,18 @@ def failure_from(
     usage: Usage | None = None,
     cost: float | None = None,
 ) -> ProviderError:
-    """The failure that an error in a body of status 200 is, by its code, else by its words."""
+    """The failure that an error in a body of status 200 is, by its code, else by its words.
+
+    Args:
+        error: As it stands in the body: an object, a list or a text.
+        model: The model that was asked.
+        secrets: What must not be shown, as `credentials_in` finds it.
+        usage: Tokens that the call used, as far as known.
+        cost: Dollars of `usage`; None when unknown.
+
+    Returns:
+        The failure, to be raised; of the kind `invalid_response` when nothing says more.
+    """
     message = _without_secrets(reason_in(error) or "an error without a word", secrets)
     return ProviderError(message, kind=_kind_in(error), model=model, usage=usage, cost=cost)
 

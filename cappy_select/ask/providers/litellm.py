@@ -54,6 +54,8 @@ _OF_A_READER = frozenset({"server", "bad_request", "invalid_response", "connecti
 class LiteLLMProvider(Closable):
     """A model by its LiteLLM name. Importing LiteLLM (about 2 s) happens when the first one is made.
 
+    A copy is the same provider; a pickle holds what it was made with, a key only if one was given.
+
     Args:
         model: A LiteLLM model name with its provider, such as `openai/gpt-5-mini`.
         api_key: The key; default the provider's own environment variable.
@@ -66,9 +68,10 @@ class LiteLLMProvider(Closable):
         **known: OpenAI's call parameters and those of a `Sampling` by name (temperature, max_tokens, ...), and
             `extra_headers`, `extra_query`.
 
-    A copy is the same provider; a pickle holds what it was made with, a key only if one was given.
-
-    Raises InputError when LiteLLM knows no provider for the name, UnknownArgument for an argument that there is not.
+    Raises:
+        InputError: LiteLLM knows no provider for the name, only half a price is given, or one that can't be; or a
+            parameter is none.
+        UnknownArgument: an argument that there is not.
     """
 
     def __init__(
@@ -109,11 +112,25 @@ class LiteLLMProvider(Closable):
         return self._model
 
     def unsupported(self, params: Mapping[str, Any]) -> frozenset[str]:
-        """What does not reach the model, by LiteLLM's lists and checks of values, unless it is in `supports`."""
+        """What does not reach the model, by LiteLLM's lists and checks of values, unless it is in `supports`.
+
+        Args:
+            params: Sampling parameters, `n` and `logprobs` by name, with the values that are asked for.
+
+        Returns:
+            The names.
+        """
         return frozenset(name for name, value in params.items() if not self._takes(name, value))
 
     def acted_upon(self, params: Mapping[str, Any]) -> set[str]:
-        """What LiteLLM would act upon itself."""
+        """What LiteLLM would act upon itself: its own arguments, in whatever spelling, and tools that it would run.
+
+        Args:
+            params: A caller's parameters.
+
+        Returns:
+            Their names.
+        """
         return litellm_own.acted_upon(params)
 
     def _takes(self, name: str, value: Any) -> bool:
@@ -137,7 +154,17 @@ class LiteLLMProvider(Closable):
         return f"{type(self).__name__}({self._model!r})"  # never the key
 
     async def complete(self, request: Request) -> list[Candidate]:
-        """One `litellm.acompletion` call."""
+        """One `litellm.acompletion` call, without retries.
+
+        Args:
+            request: What to ask. Of its parameters those that are neither OpenAI's nor in `allowed` go into the body.
+
+        Returns:
+            A candidate for each choice of the response.
+
+        Raises:
+            ProviderError: the call failed, or brought no answer.
+        """
         received = Received()
         response = await self._completion(request, {"n": request.n} if request.n > 1 else {}, received)
         params = self._arguments(request)
@@ -162,7 +189,17 @@ class LiteLLMProvider(Closable):
             await close_our_clients()
 
     async def stream(self, request: Request) -> AsyncGenerator[Delta | Candidate, None]:
-        """One streamed call, for one answer."""
+        """One streamed call, for one answer.
+
+        Args:
+            request: What to ask; its `n` is not read.
+
+        Yields:
+            The answer's pieces as they come, then the whole of it.
+
+        Raises:
+            ProviderError: the call failed, or the stream broke off.
+        """
         response = await self._completion(request, {"stream": True, "stream_options": {"include_usage": True}})
         params = self._arguments(request)
         cost_of = partial(self._priced, params=params)
@@ -234,7 +271,14 @@ class LiteLLMProvider(Closable):
             response.make_call = made
 
     def max_prompt_tokens(self, max_tokens: int | None) -> int | None:
-        """Tokens that a prompt may have, by LiteLLM's list, which counts answers apart; None for a model not on it."""
+        """Tokens that a prompt may have, by LiteLLM's list, which counts answers apart; None for a model not on it.
+
+        Args:
+            max_tokens: Not used: LiteLLM's figure is for the prompt alone.
+
+        Returns:
+            Tokens, or None.
+        """
         try:
             known = self._litellm.get_model_info(self._model).get("max_input_tokens")
         except Exception:  # LiteLLM has no entry, and raises a plain Exception
@@ -245,17 +289,37 @@ class LiteLLMProvider(Closable):
         """A prompt's length in the tokens of OpenAI's newer models, which LiteLLM carries; others' differ a little.
 
         An image counts the same whatever its size: LiteLLM would fetch it to measure it.
+
+        Args:
+            messages: OpenAI-style.
+
+        Returns:
+            Tokens.
         """
         return int(
             self._litellm.token_counter(model="gpt-4o", messages=list(messages), use_default_image_token_count=True)
         )
 
     def price(self, usage: Usage) -> float | None:
-        """Dollars by LiteLLM's price list, or by the prices given at construction."""
+        """Dollars by the prices given at construction, else by LiteLLM's price list.
+
+        Args:
+            usage: Tokens of one or several calls.
+
+        Returns:
+            Dollars; None for a model without a price.
+        """
         return self._priced(usage, {})
 
     def highest_price(self, request: Request) -> float | None:
-        """Dollars of a call at most: at the dearest of the rates that may apply, in LiteLLM's price list."""
+        """Dollars of a call at most: at the dearest of the rates that may apply, in LiteLLM's price list.
+
+        Args:
+            request: The call. Every byte of it counts as a token, and its answers are as long as their limit allows.
+
+        Returns:
+            Dollars; without a limit of tokens those of the prompt alone; None for a model without a price.
+        """
         params = self._arguments(request)
         usage = most_usage(request, params)
         if self._prices is not None:

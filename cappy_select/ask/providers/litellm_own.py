@@ -26,7 +26,12 @@ class Names(NamedTuple):
 
 @cache
 def names() -> Names:
-    """Of the installed version. `metadata` is OpenAI's too; as an argument it would be LiteLLM's."""
+    """Of the installed version. `metadata` is OpenAI's too; as an argument it would be LiteLLM's.
+
+    Returns:
+        Names of arguments: `callers` may be set by a caller, `own` LiteLLM acts upon itself. LiteLLM is imported (about
+        2 s) in the first call.
+    """
     import litellm
     from litellm import constants
     from litellm.types.utils import all_litellm_params

@@ -38,23 +38,24 @@ _OPENAI = "api.openai.com"
 class OpenAIProvider(Closable):
     """A model of an OpenAI-compatible endpoint.
 
+    A copy is the same provider; a pickle holds what it was made with, a key only if one was given.
+
     Args:
         model: The model's name there, such as `gpt-5-mini`.
         api_key: The key; default `OPENAI_API_KEY`, which a server at an `api_base` is sent too.
         api_base: The address, with `/v1` if it has one; default `OPENAI_BASE_URL`, or OpenAI's own.
         input_cost_per_token, output_cost_per_token: Dollars; without them the price is unknown.
-        supports: Sampling parameters that it honours beyond `n, temperature, top_p, seed, max_tokens`: vLLM
+        supports: Sampling parameters that it honours beyond `n, temperature, top_p, seed, max_tokens, logprobs`: vLLM
             has `top_k` and `min_tokens` too.
         context_window: Tokens of prompt and answer together; in-context examples are fitted into it.
-        params: Passed with every call; a request's own parameters win. What is no parameter of OpenAI's goes into
-            the request's body as it is.
+        params: Passed with every call; a request's own parameters win. What is no parameter of OpenAI's goes into the
+            request's body as it is.
         **known: OpenAI's call parameters and those of a `Sampling` by name (temperature, max_tokens, ...), and
             `extra_headers`, `extra_query`.
 
-    A copy is the same provider; a pickle holds what it was made with, a key only if one was given.
-
-    Raises InputError when there is no key, only half a price, or one that can't be, UnknownArgument for an argument
-    that there is not.
+    Raises:
+        InputError: there is no key, only half a price, or one that can't be; or a parameter is none.
+        UnknownArgument: an argument that there is not.
     """
 
     def __init__(
@@ -101,16 +102,37 @@ class OpenAIProvider(Closable):
         return self._model
 
     def unsupported(self, params: Mapping[str, Any]) -> frozenset[str]:
-        """What is neither OpenAI's common parameter nor in `supports`."""
+        """What is neither OpenAI's common parameter nor in `supports`.
+
+        Args:
+            params: Sampling parameters, `n` and `logprobs` by name.
+
+        Returns:
+            The names of those that it is not sent.
+        """
         return frozenset(params.keys() - self._supports)
 
     def max_prompt_tokens(self, max_tokens: int | None) -> int | None:
-        """The `context_window` given, less the answer; None when none was given."""
+        """The `context_window` given, less the answer; None when none was given.
+
+        Args:
+            max_tokens: Tokens that the answer may have; None: as the provider's own parameters say, else 0.
+
+        Returns:
+            Tokens, or None.
+        """
         own = self._params.get("max_tokens") or self._params.get("max_completion_tokens") or 0
         return None if self._context_window is None else self._context_window - (max_tokens or own)
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
-        """About, and rather too many: a token for every three bytes, and four a message."""
+        """About, and rather too many: a token for every three bytes, and four a message.
+
+        Args:
+            messages: OpenAI-style; content that is not text is not counted.
+
+        Returns:
+            Tokens.
+        """
         texts = (content_text(message.get("content"))[0] for message in messages)
         return sum(4 + -(-len(text.encode(errors="replace")) // 3) for text in texts)
 
@@ -118,12 +140,32 @@ class OpenAIProvider(Closable):
         return f"{type(self).__name__}({self._model!r})"  # never the key
 
     async def complete(self, request: Request) -> list[Candidate]:
-        """One `chat.completions.create` call."""
+        """One `chat.completions.create` call.
+
+        Args:
+            request: What to ask. Of its parameters those that the client does not have go into the body.
+
+        Returns:
+            A candidate for each choice of the response.
+
+        Raises:
+            ProviderError: the call failed, or brought no answer.
+        """
         response = await self._create(request, {"n": request.n} if request.n > 1 else {})
         return candidates_of(response, request, model=self._model, cost_of=self.price, secrets=self._secrets)
 
     async def stream(self, request: Request) -> AsyncGenerator[Delta | Candidate, None]:
-        """One streamed call, for one answer."""
+        """One streamed call, for one answer.
+
+        Args:
+            request: What to ask; its `n` is not read.
+
+        Yields:
+            The answer's pieces as they come, then the whole of it.
+
+        Raises:
+            ProviderError: the call failed, or the stream broke off.
+        """
         response = await self._create(request, {"stream": True, "stream_options": {"include_usage": True}})
         async with aclosing(
             streamed(response, request, model=self._model, secrets=self._secrets, cost_of=self.price)
@@ -161,11 +203,25 @@ class OpenAIProvider(Closable):
         return {**own, **asked} | ({"extra_body": body} if body else {})
 
     def price(self, usage: Usage) -> float | None:
-        """Dollars by the prices given at construction; None without them."""
+        """Dollars by the prices given at construction; None without them.
+
+        Args:
+            usage: Tokens of one or several calls.
+
+        Returns:
+            Dollars, or None.
+        """
         return None if self._prices is None else self._prices.of(usage)
 
     def highest_price(self, request: Request) -> float | None:
-        """Dollars of a call at most, by the prices given at construction; None without them."""
+        """Dollars of a call at most, by the prices given at construction; None without them.
+
+        Args:
+            request: The call. Every byte of it counts as a token, and its answers are as long as their limit allows.
+
+        Returns:
+            Dollars, or None. Without a limit of tokens those of the prompt alone.
+        """
         return self.price(most_usage(request, self._arguments(request)))
 
     async def aclose(self) -> None:

@@ -35,14 +35,29 @@ COMMON = frozenset({"n", "temperature", "top_p", "seed", "max_tokens", "logprobs
 
 
 class TokenPrices(NamedTuple):
-    """Dollars a token."""
+    """Dollars a token.
+
+    Attributes:
+        per_prompt: Of a token that is read.
+        per_completion: Of a token that is written.
+    """
 
     per_prompt: float
     per_completion: float
 
     @classmethod
     def given(cls, per_prompt: float | None, per_completion: float | None) -> TokenPrices | None:
-        """Both prices, or None for none. Raises InputError for half a price, or one that can't be."""
+        """Both prices, or None for none.
+
+        Args:
+            per_prompt, per_completion: Dollars a token.
+
+        Returns:
+            The prices; None when neither is given.
+
+        Raises:
+            InputError: only one is given, or one is no amount of 0 or more.
+        """
         for name, price in (("input_cost_per_token", per_prompt), ("output_cost_per_token", per_completion)):
             if price is not None and dollars_of(price) is None:
                 raise InputError(f"{name} must be dollars a token, 0 or more, got {price!r:.80}")
@@ -51,7 +66,14 @@ class TokenPrices(NamedTuple):
         return None if per_prompt is None or per_completion is None else cls(per_prompt, per_completion)
 
     def of(self, usage: Usage) -> float:
-        """Dollars for `usage`."""
+        """Dollars for `usage`.
+
+        Args:
+            usage: Tokens of one or several calls.
+
+        Returns:
+            Dollars.
+        """
         return self.per_prompt * usage.prompt_tokens + self.per_completion * usage.completion_tokens
 
 

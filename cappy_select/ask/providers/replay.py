@@ -20,6 +20,9 @@ class ReplayProvider(Closable):
     Args:
         file: JSONL, plain or `.gz`: `instruction` and `candidates[{model, response}]` a line.
         recorded_model: Only this model's answers; None for all, in their recorded order.
+
+    Raises:
+        InputError: the file can't be read, or has no such answers.
     """
 
     def __init__(self, file: str | Path, recorded_model: str | None = None) -> None:
@@ -39,17 +42,42 @@ class ReplayProvider(Closable):
         return self._recorded_model or f"replay:{Path(self._file).name}"
 
     def unsupported(self, params: Mapping[str, Any]) -> frozenset[str]:
-        """All sampling parameters: what was recorded can't be sampled anew. `logprobs` only if there are none."""
+        """All sampling parameters: what was recorded can't be sampled anew. `logprobs` only if there are none.
+
+        Args:
+            params: Sampling parameters, `n` and `logprobs` by name.
+
+        Returns:
+            The names of those that change nothing.
+        """
         recorded = [answer.logprob_sum for answers in self._answers.values() for answer in answers]
         able = {"n"} | ({"logprobs"} if any(value is not None for value in recorded) else set())
         return frozenset(params.keys() - able)
 
     def price(self, usage: Usage) -> float:
-        """Nothing: what the answers cost when they were recorded is in the candidates."""
+        """Nothing: what the answers cost when they were recorded is in the candidates.
+
+        Args:
+            usage: Not used.
+
+        Returns:
+            0 dollars.
+        """
         return 0.0
 
     async def complete(self, request: Request) -> list[Candidate]:
-        """The recorded answers of one call."""
+        """The recorded answers of one call, with the cost and the log-likelihood that were recorded.
+
+        Args:
+            request: `sample` says which of the recorded answers is the first, `n` how many they are; parameters are not
+                read.
+
+        Returns:
+            At least one answer; fewer than `n` where fewer were recorded.
+
+        Raises:
+            ProviderError: there is no such recorded answer (`bad_request`).
+        """
         asked = [message for message in request.messages if message["role"] == "user"]
         prompt, _ = content_text(asked[-1].get("content") if asked else None)
         answers = self._answers.get(prompt, [])[request.sample :][: request.n]
@@ -64,6 +92,7 @@ class ReplayProvider(Closable):
                 model=answer.model,
                 message={"role": "assistant", "content": answer.response},
                 finish_reason=answer.finish_reason,
+                usage=answer.usage or Usage(),
                 cost=answer.cost,
                 logprob_sum=answer.logprob_sum,
                 logprob_mean=answer.logprob_mean,

@@ -109,11 +109,25 @@ class TransformersProvider(Closable):
         return self._name
 
     def unsupported(self, params: Mapping[str, Any]) -> frozenset[str]:
-        """Nothing but what is no sampling parameter."""
+        """Nothing but what is no sampling parameter.
+
+        Args:
+            params: Parameters by name.
+
+        Returns:
+            The names of those that are neither a `Sampling`'s, nor `n` or `logprobs`.
+        """
         return frozenset(params.keys() - PARAMETERS - {"n", "logprobs"})
 
     def max_prompt_tokens(self, max_tokens: int | None) -> int:
-        """Tokens that a prompt may have: a causal model's answer needs room in the same window."""
+        """Tokens that a prompt may have: a causal model's answer needs room in the same window.
+
+        Args:
+            max_tokens: Tokens that the answer may have; None: as the provider's own parameters say, else 256.
+
+        Returns:
+            Tokens, at most `max_source_tokens`.
+        """
         answer = max_tokens or self._params.get("max_tokens") or _DEFAULT_MAX_TOKENS
         room = self._window - (0 if self._seq2seq else answer)
         return room if self._max_source_tokens is None else min(room, self._max_source_tokens)
@@ -128,15 +142,40 @@ class TransformersProvider(Closable):
         return min(int(limit) for limit in limits if limit) - int(getattr(adapter, "num_virtual_tokens", None) or 0)
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
-        """Length of a prompt in this model's tokens."""
+        """Length of a prompt in this model's tokens, by its chat template if it has one; nothing is cut.
+
+        Args:
+            messages: OpenAI-style, of text alone.
+
+        Returns:
+            Tokens.
+        """
         return len(self._source(messages))
 
     def price(self, usage: Usage) -> float:
-        """Nothing: it runs here."""
+        """Nothing: it runs here.
+
+        Args:
+            usage: Not used.
+
+        Returns:
+            0 dollars.
+        """
         return 0.0
 
     async def complete(self, request: Request) -> list[Candidate]:
-        """`request.n` answers in one batch."""
+        """`request.n` answers in one batch, each with the log-probabilities of its tokens.
+
+        Args:
+            request: What to ask; its parameters are those of a `Sampling`, and `logprobs`, which changes nothing.
+                Without `max_tokens` an answer has at most 256.
+
+        Returns:
+            The answers. One of them stands for the prompt's tokens.
+
+        Raises:
+            ProviderError: the prompt is too long or not of text alone, a parameter is unknown, or time is up.
+        """
         if self._model is None:
             raise ProviderError("this provider is closed", kind="bad_request", model=self._name)
         params = {**self._params, **request.params}
@@ -153,7 +192,15 @@ class TransformersProvider(Closable):
     async def log_likelihoods(self, prompt: Prompt, responses: Sequence[str]) -> list[Likelihood]:
         """What each response's tokens are worth to the model as an answer to the prompt.
 
-        Raises ProviderError (`context_window`) for what the model can't read.
+        Args:
+            prompt: A text, or messages; cut as for an answer.
+            responses: The texts to weigh.
+
+        Returns:
+            For each response its tokens, the end-of-sequence token included, and their natural log-probabilities.
+
+        Raises:
+            ProviderError: the model can't read one of them (`context_window`), or the prompt is not of text alone.
         """
         messages = ({"role": "user", "content": prompt},) if isinstance(prompt, str) else prompt
         return await self._off_loop(lambda stop: [self._read(messages, response) for response in responses])

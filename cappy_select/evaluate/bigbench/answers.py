@@ -24,7 +24,13 @@ KINDS = ("sampling", "temperature", "top_k", "nucleus", "beam")
 
 @dataclass(frozen=True)
 class Answered:
-    """An instance with one model's answers to its instruction alone, and those to examples and instruction."""
+    """An instance with one model's answers.
+
+    Attributes:
+        instance: What was asked.
+        bare: Answers to its instruction alone.
+        in_context: Answers to examples and instruction.
+    """
 
     instance: Instance
     bare: tuple[Recorded, ...]
@@ -32,7 +38,15 @@ class Answered:
 
 
 def generation(instances: Iterable[Instance], limit: int | None = None) -> tuple[list[Instance], int]:
-    """The first `limit` instances of each task that have references and no choices; how many have not, or have."""
+    """The first `limit` instances of each task that have references and no choices.
+
+    Args:
+        instances: Those of any tasks; one that occurs twice counts once.
+        limit: Instances of each task; None: all.
+
+    Returns:
+        (instances, left out): how many were left out for they have choices, or no references.
+    """
     kept: dict[str, Instance] = {}
     taken: Counter[str] = Counter()
     left_out = 0
@@ -46,7 +60,19 @@ def generation(instances: Iterable[Instance], limit: int | None = None) -> tuple
 
 
 def stored_answers(store: SampleStore, model: str, instances: Iterable[Instance]) -> list[Answered]:
-    """What a store has of a model's answers to these instances; those without an answer are there too."""
+    """What a store has of a model's answers to these instances; those without an answer are there too.
+
+    Args:
+        store: A sample store, open.
+        model: The name that the samples are stored under.
+        instances: What was asked.
+
+    Returns:
+        One entry for each instance, in their order.
+
+    Raises:
+        InputError: an instance has answers to several prompts with examples.
+    """
     return [
         _answered(instance, [one.sample for one in store.samples(instance) if one.sample.model == model])
         for instance in instances
@@ -58,14 +84,19 @@ def recorded_answers(
 ) -> tuple[dict[str, list[Answered]], int]:
     """All models' answers in sample stores and in files of recorded samples, and how many instances were left out.
 
+    A sample that was found already, by instance, model, sampling and number, does not count again.
+
     Args:
         sources: Stores, and files as `import_recorded` reads them.
         problems: Gets the rows of files that can't be read.
         instances: Answers to these only; None: to all generation instances that there are.
         limit: As `generation` takes it, when `instances` is None.
 
-    A sample that was found already, by instance, model, sampling and number, does not count again. Raises InputError
-    when a source can't be read.
+    Returns:
+        (answers by model, instances left out). An instance that a model did not answer is not among that model's.
+
+    Raises:
+        InputError: a source can't be read, or has answers to several prompts with examples for one instance.
     """
     found: dict[str, tuple[Instance, list[Recorded]]] = {}
     classification: set[str] = set()
@@ -127,5 +158,12 @@ _KIND_OF = {_way(one.params): kind for kind, one in zip(KINDS, Plan.preset("pape
 
 
 def kind_of(sample: Recorded) -> str | None:
-    """Which of `KINDS` a sample is; None when it was asked for in another way, or that is not known."""
+    """Which of `KINDS` a sample is; None when it was asked for in another way, or that is not known.
+
+    Args:
+        sample: An answer with its `sampling`.
+
+    Returns:
+        `sampling`, `temperature`, `top_k`, `nucleus`, `beam` or None.
+    """
     return _KIND_OF.get(_way(sample.sampling))

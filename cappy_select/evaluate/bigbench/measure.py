@@ -92,7 +92,15 @@ class ModelReport(BaseModel):
 
 
 class BigbenchReport(BaseModel):
-    """What each model's answers are worth, picked in each way; Rouge-L F1 as fractions of 1."""
+    """What each model's answers are worth, picked in each way; Rouge-L F1 as fractions of 1.
+
+    Attributes:
+        scorer: Name, version, precision and digest of the scorer whose picks are judged.
+        against: Those of the other one; None without.
+        left_out: Instances with choices, or without references.
+        common: Instances that count for every model.
+        models: One report for each model.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -124,7 +132,11 @@ def evaluate_bigbench(
         left_out: Instances that were none of generation, for the report.
         on_progress: Called with (pairs that became known in this step, pairs in all).
 
-    Raises InputError when there are no answers, or none of a model's instances has them all.
+    Returns:
+        The measurement; `bigbench_report` makes tables and pictures of it.
+
+    Raises:
+        InputError: there are no answers, or none of a model's instances has them all.
     """
     if not answers:
         raise InputError("there are no answers to these instances (in a store they go by task, id and instruction)")

@@ -32,7 +32,14 @@ PAPER_ROWS: Mapping[str, tuple[float, ...]] = {
 
 
 def bigbench_report(found: BigbenchReport) -> Report:
-    """The measurement as tables and pictures."""
+    """The measurement as tables and pictures.
+
+    Args:
+        found: From `evaluate_bigbench`.
+
+    Returns:
+        A report to be written by `evaluate.report.write_report`; the paper's own figures stand beside it.
+    """
     several = len(found.models) > 1
     tables = [ways_table(found)]
     for model in found.models:
@@ -87,7 +94,14 @@ def _apart(found: BigbenchReport) -> list[str]:
 
 
 def ways_table(found: BigbenchReport) -> Table:
-    """Mean quality of every way that some model has answers for."""
+    """Mean quality of every way that some model has answers for.
+
+    Args:
+        found: From `evaluate_bigbench`.
+
+    Returns:
+        A row for each way, a column for each model; fractions of 1, None for a way that a model has no answers for.
+    """
     ways = [way for way in WAYS if any(way in model.quality for model in found.models)]
     return Table(
         "Mean Rouge-L, x 100",
@@ -97,7 +111,15 @@ def ways_table(found: BigbenchReport) -> Table:
 
 
 def differences_table(model: ModelReport, named: str = "") -> Table:
-    """Cappy against each baseline, in points of Rouge-L x 100."""
+    """Cappy against each baseline, in points of Rouge-L x 100.
+
+    Args:
+        model: One of a `BigbenchReport`.
+        named: Words that the title begins with, such as the model's name.
+
+    Returns:
+        A row for each baseline: the mean difference, and its 95 % intervals over tasks and over instances.
+    """
     rows: list[Sequence[Cell]] = [
         (
             f"{WAYS[difference.way]} minus {WAYS[difference.minus]}",
