@@ -106,7 +106,7 @@ def test_a_broken_pairs_file_names_the_line(tmp_path, content, message):
 def test_score_wants_one_of_its_two_forms(tmp_path):
     assert cappy("score").returncode == 2
     assert cappy("score", "q", "a", "--pairs", tmp_path / "x").returncode == 2
-    assert "can't be read" in cappy("score", "--pairs", tmp_path / "nowhere").stderr
+    assert "no such file" in cappy("score", "--pairs", tmp_path / "nowhere").stderr
 
 
 def test_select_prints_the_winner_and_names_what_failed(loopback):

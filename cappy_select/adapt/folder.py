@@ -12,7 +12,6 @@ OUT/report/                 what it is worth; picks.jsonl has what each way pick
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +21,7 @@ from filelock import FileLock, Timeout
 
 from cappy_select.adapt.config import AdaptConfig
 from cappy_select.core.errors import InputError
+from cappy_select.core.files import scratch_of, write_json
 from cappy_select.core.json_text import loads
 from cappy_select.data.folder import hashed
 from cappy_select.data.partitions import disk_errors
@@ -48,10 +48,8 @@ class Folder:
     def note(self, **facts: Any) -> None:
         """Keep what is known now; all of it or none."""
         self.state |= facts
-        partial = self.path / f"{STATE}.partial"
         with disk_errors(self.path):
-            partial.write_text(json.dumps(self.state, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-            partial.replace(self.path / STATE)
+            write_json(self.path / STATE, self.state)
 
 
 # What can change until the last sample is there: it has no part in what is asked.
@@ -108,7 +106,7 @@ def state_of(out: Path, asked: Mapping[str, Any]) -> dict[str, Any] | None:
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file: an adaptation has a folder")
     if not (out / STATE).is_file():
-        if out.is_dir() and any(path.name not in {".lock", f"{STATE}.partial"} for path in out.iterdir()):
+        if out.is_dir() and any(path.name not in {".lock", scratch_of(Path(STATE)).name} for path in out.iterdir()):
             raise InputError(f"{out} is not empty and holds no adaptation: give another folder")
         return None
     try:

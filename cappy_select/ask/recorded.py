@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from cappy_select.core.errors import InputError, validation_message
 from cappy_select.core.figures import MOST_DOLLARS, MOST_TOKENS, tokens_of
-from cappy_select.core.json_text import loads
+from cappy_select.core.files import json_lines, read_lines
 from cappy_select.core.types import Usage
 from cappy_select.text.thinking import behind_thinking
 
@@ -101,29 +99,9 @@ def read_recorded(path: str | Path) -> Iterator[RecordedInstance]:
     Raises:
         InputError: the file or a line of it can't be read; names the file and the line.
     """
-    for number, line in enumerate(read_lines(path), 1):
-        if line.strip():
-            yield _instance(line, f"{path}:{number}")
-
-
-def read_lines(path: str | Path) -> Iterator[bytes]:
-    """The lines of a file, plain or `.gz`. Raises InputError."""
-    try:
-        with open(path, "rb") as probe:
-            packed = probe.read(2) == b"\x1f\x8b"
-        with gzip.open(path, "rb") if packed else open(path, "rb") as lines:
-            yield from lines
-    except FileNotFoundError as error:
-        raise InputError(f"no such file: {path}") from error
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path} can't be read: {error}") from error
-
-
-def _instance(line: bytes, where: str) -> RecordedInstance:
-    try:
-        return RecordedInstance.model_validate(loads(line.decode("utf-8-sig")))
-    except ValidationError as error:
-        expected = "expected id, instruction, candidates[{model, response}]"
-        raise InputError(f"{where}: {validation_message(error)} ({expected})") from error
-    except ValueError as error:  # not JSON, a number without end, nested without end
-        raise InputError(f"{where} is not JSON: {error}") from error
+    for where, row in json_lines(read_lines(path), str(path)):
+        try:
+            yield RecordedInstance.model_validate(row)
+        except ValidationError as error:
+            expected = "expected id, instruction, candidates[{model, response}]"
+            raise InputError(f"{where}: {validation_message(error)} ({expected})") from error

@@ -18,6 +18,7 @@ from cappy_select.core.errors import (
     BundleError,
     InputError,
 )
+from cappy_select.core.files import write_whole
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -56,9 +57,7 @@ def save_bundle(folder: Path, fields: Mapping[str, Any]) -> Bundle:
         The bundle, as `load_bundle` reads it.
     """
     manifest = draft_bundle(folder, fields).manifest
-    partial = folder / f"{MANIFEST}.partial"
-    partial.write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    partial.replace(folder / MANIFEST)
+    write_whole(folder / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
     return load_bundle(folder)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json as jsonlib
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -25,7 +25,7 @@ from cappy_select.cli.output import (
 from cappy_select.cli.rank import read_responses
 from cappy_select.core.characters import escaped
 from cappy_select.core.errors import InputError
-from cappy_select.core.json_text import loads
+from cappy_select.core.files import json_lines, read_lines
 from cappy_select.scorer import Scorer
 
 app = new_app()
@@ -95,24 +95,8 @@ def _note_cut(cut: int, count: int) -> None:
 
 
 def _read_pairs(path: str) -> Iterator[tuple[str, str]]:
-    if path == "-":
-        yield from _parse(sys.stdin, "standard input")
-        return
-    try:
-        with Path(path).open(encoding="utf-8") as lines:
-            yield from _parse(lines, path)
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} can't be read: {error}") from error
-
-
-def _parse(lines: Iterable[str], name: str) -> Iterator[tuple[str, str]]:
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = loads(line)
-        except ValueError as error:
-            raise InputError(f"{name}:{number} is not JSON: {error}") from error
-        if not isinstance(row, dict) or not all(isinstance(row.get(k), str) for k in ("instruction", "response")):
-            raise InputError(f"{name}:{number} must be an object with the strings 'instruction' and 'response'")
+    lines, name = (sys.stdin.buffer, "standard input") if path == "-" else (read_lines(path), path)
+    for where, row in json_lines(lines, name):
+        if not all(isinstance(row.get(key), str) for key in ("instruction", "response")):
+            raise InputError(f"{where} must be an object with the strings 'instruction' and 'response'")
         yield row["instruction"], row["response"]

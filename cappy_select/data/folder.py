@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cappy_select.core.errors import InputError
+from cappy_select.core.files import scratch_of, write_json, write_whole
 from cappy_select.core.json_text import loads
 from cappy_select.data.partitions import disk_errors
 
@@ -78,9 +79,10 @@ def check_replaceable(folder: Path, fingerprint: str, overwrite: bool) -> None:
 def _is_begun(folder: Path) -> bool:
     """Whether its `.work` is one of ours: with a fingerprint, or not yet with anything."""
     work = folder / WORK
-    return work.is_dir() and (
-        (work / "fingerprint").is_file() or {path.name for path in work.iterdir()} <= {LOCK, "fingerprint.partial"}
-    )
+    if not work.is_dir():
+        return False
+    begun = work / "fingerprint"
+    return begun.is_file() or {path.name for path in work.iterdir()} <= {LOCK, scratch_of(begun).name}
 
 
 def begin(work: Path, fingerprint: str) -> None:
@@ -94,9 +96,7 @@ def begin(work: Path, fingerprint: str) -> None:
                 shutil.rmtree(path)
             elif path.name not in (LOCK, _OURS):
                 path.unlink()
-        partial = work / "fingerprint.partial"
-        partial.write_text(fingerprint)
-        partial.replace(begun)
+        write_whole(begun, fingerprint)
 
 
 def publish(
@@ -107,9 +107,7 @@ def publish(
     with disk_errors(folder):
         if not (work / "publishing").exists():
             older = _older(folder)
-            partial = work / f"{_OURS}.partial"
-            partial.write_text(json.dumps([*older, *shards, LEFT_OUT]))
-            partial.replace(work / _OURS)
+            write_whole(work / _OURS, json.dumps([*older, *shards, LEFT_OUT]))
             (folder / MANIFEST).unlink(missing_ok=True)
             for name in older:
                 (folder / name).unlink(missing_ok=True)
@@ -121,9 +119,7 @@ def publish(
             lines = (json.dumps({"where": Path(w).name, "message": m}, ensure_ascii=False) for w, m in problems)
             (folder / LEFT_OUT).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", errors="replace")
         manifest = manifest | {"files": [hashed(folder / name) for name in shards]}
-        partial = work / MANIFEST
-        partial.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        partial.replace(folder / MANIFEST)
+        write_json(folder / MANIFEST, manifest)
         shutil.rmtree(work)
     return manifest
 

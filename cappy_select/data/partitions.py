@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import shutil
 import signal
 import sys
 import threading
@@ -22,6 +21,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from cappy_select.core.errors import DataError
+from cappy_select.core.files import whole_folder
 from cappy_select.core.terminal import HarmlessStream
 
 Figures = dict[str, Any]
@@ -136,13 +136,9 @@ def _begin_worker() -> None:
 
 def _whole(step: Step, shared: Any, number: int, folder: Path) -> None:
     """Do a step in a scratch folder, which takes its place when it is whole."""
-    scratch = folder / f"{number}.partial"
-    with disk_errors(folder):
-        shutil.rmtree(scratch, ignore_errors=True)
-        scratch.mkdir()
+    with disk_errors(folder), whole_folder(folder / str(number)) as scratch:
         figures = step(shared, number, scratch)
         (scratch / FIGURES).write_text(json.dumps(figures), encoding="utf-8")
-        scratch.replace(folder / str(number))
 
 
 @contextmanager

@@ -10,8 +10,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from cappy_select.ask.recorded import read_lines
 from cappy_select.core.errors import InputError, MissingExtra
+from cappy_select.core.files import json_lines, read_lines
 from cappy_select.core.json_text import loads
 
 Record = dict[str, Any]
@@ -86,19 +86,7 @@ def read_records(path: str | Path, problems: Problems) -> Iterator[tuple[str, Re
 
 
 def _jsonl(path: Path, problems: Problems) -> Iterator[tuple[str, Record]]:
-    for number, line in enumerate(read_lines(path), 1):
-        if not line.strip():
-            continue
-        where = f"{path}:{number}"
-        try:
-            row = loads(line.decode("utf-8-sig"))
-        except ValueError as error:  # UnicodeDecodeError is a ValueError
-            problems.report(where, f"not JSON: {error}")
-            continue
-        if isinstance(row, dict):
-            yield where, row
-        else:
-            problems.report(where, f"expected an object, got {type(row).__name__}")
+    return json_lines(read_lines(path), str(path), problems.report)
 
 
 def _json(path: Path, problems: Problems) -> Iterator[tuple[str, Record]]:

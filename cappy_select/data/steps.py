@@ -24,6 +24,7 @@ import numpy as np
 from cappy_select.bundle.bundle import load_bundle
 from cappy_select.core.characters import is_blank
 from cappy_select.core.errors import InputError, UnscorableWarning
+from cappy_select.core.files import write_whole
 from cappy_select.data.contamination import Evaluations, telling_runs
 from cappy_select.data.hashing import hash64
 from cappy_select.data.instances import Instance, our_fields, read_instances
@@ -207,9 +208,7 @@ def merge_pools(work: Path, partitions: int) -> None:
     folder.mkdir(exist_ok=True)
     for task, merged in pools.items():
         texts = [text for _, text in sorted(merged)[:POOL]]
-        partial = folder / f"{hash64(task)}.partial"
-        partial.write_text(json.dumps(texts), encoding="utf-8")
-        partial.replace(folder / f"{hash64(task)}.json")
+        write_whole(folder / f"{hash64(task)}.json", json.dumps(texts))
 
 
 # ------------------------------------------------------------------------------------------------------- pair

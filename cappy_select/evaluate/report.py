@@ -23,6 +23,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from cappy_select.core.errors import DataError, InputError
+from cappy_select.core.files import write_whole
 from cappy_select.core.terminal import harmless
 
 DATA, TEXT, PAGE = "report.json", "report.md", "report.html"
@@ -96,9 +97,7 @@ def write_report(folder: str | Path, report: Report) -> bool:
         for name in older - files.keys():
             (folder / name).unlink(missing_ok=True)
         for name, content in files.items():
-            partial = folder / f"{name}.partial"
-            partial.write_bytes(content)
-            partial.replace(folder / name)
+            write_whole(folder / name, content)
     except OSError as error:
         raise DataError(f"{folder} can't be written: {error}") from error
     return len(drawn) + len(failed) == len(report.pictures)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 import statistics
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ import jax
 from filelock import FileLock, Timeout
 
 from cappy_select.core.errors import InputError
+from cappy_select.core.files import whole_folder
 from cappy_select.data.build import build
 from cappy_select.data.folder import damaged_file, read_manifest
 from cappy_select.data.partitions import disk_errors
@@ -187,11 +187,8 @@ def _finish(
     """Write the checkpoint, the plot, the result and the bundle."""
     result = _result(config, fitted)
     with disk_errors(out):
-        scratch = out / f"{MODEL}.partial"
-        shutil.rmtree(scratch, ignore_errors=True)
-        write_checkpoint(scratch, start.folder, start.shape, fitted.weights or {}, start.tokenizer)
-        shutil.rmtree(out / MODEL, ignore_errors=True)
-        scratch.replace(out / MODEL)
+        with whole_folder(out / MODEL) as scratch:
+            write_checkpoint(scratch, start.folder, start.shape, fitted.weights or {}, start.tokenizer)
         plot_training(fitted.updates, fitted.best, out / "training.png")
     begun["result"] = result
     write_run(out, begun)

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple, Self
 import jax
 
 from cappy_select.core.errors import InputError, MissingExtra
+from cappy_select.core.files import scratch_of, write_json, write_whole
 from cappy_select.core.json_text import loads
 from cappy_select.data.partitions import disk_errors
 from cappy_select.train.config import TrainConfig
@@ -31,7 +32,7 @@ from cappy_select.train.evaluation import Evaluation
 
 RUN = "run.json"
 LOG = "log.jsonl"
-_OWN = frozenset({".lock", f"{RUN}.partial"})  # of a run that was killed before it was one
+_OWN = frozenset({".lock", scratch_of(Path(RUN)).name})  # of a run that was killed before it was one
 # What may be another when a run goes on: how it is computed, not what. (The last digits of sums differ then, and with
 # dropout what is dropped.) Pairs and checkpoint are compared by content.
 _FREE = frozenset(
@@ -154,9 +155,7 @@ def read_run(out: Path) -> dict[str, Any]:
 def write_run(out: Path, run: Mapping[str, Any]) -> None:
     """Replace run.json. Raises DataError."""
     with disk_errors(out):
-        partial = out / f"{RUN}.partial"
-        partial.write_text(json.dumps(run, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        partial.replace(out / RUN)
+        write_json(out / RUN, run)
 
 
 def _commit() -> str | None:
@@ -204,9 +203,7 @@ class Log:
         from tensorboardX import SummaryWriter
 
         with disk_errors(out):
-            partial = out / f"{LOG}.partial"
-            partial.write_text("".join(f"{json.dumps(row.as_json())}\n" for row in self.updates), encoding="utf-8")
-            partial.replace(out / LOG)
+            write_whole(out / LOG, "".join(f"{json.dumps(row.as_json())}\n" for row in self.updates))
             self._file = (out / LOG).open("a", encoding="utf-8")
         self._board = SummaryWriter(str(out / "tensorboard"), purge_step=until + 1, flush_secs=10)
         self._wandb = _wandb_run(out, wandb, config) if wandb else None

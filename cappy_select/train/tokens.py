@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cappy_select.core.errors import InputError
+from cappy_select.core.files import whole_folder
 from cappy_select.core.json_text import loads
 from cappy_select.data.partitions import disk_errors
 from cappy_select.data.shards import check_shards, count_pairs, read_pairs, shards_of
@@ -116,10 +116,7 @@ def _make(
     total = count_pairs(files)
     if not total:
         raise InputError(f"these pairs have no row for {made_of['side']}")
-    scratch = folder.with_name(f"{folder.name}.partial")
-    with disk_errors(folder):
-        shutil.rmtree(scratch, ignore_errors=True)
-        scratch.mkdir(parents=True)
+    with disk_errors(folder), whole_folder(folder) as scratch:
         kind = np.dtype(np.uint16 if encoder.vocabulary <= 2**16 else np.uint32)
         lengths: list[int] = []
         responses: list[int] = []
@@ -149,8 +146,6 @@ def _make(
         sizes = {file.name: file.stat().st_size for file in scratch.iterdir()}
         facts = made_of | {"dtype": kind.name, "rows": total, "cut": cut, "sizes": sizes}
         (scratch / "tokens.json").write_text(json.dumps(facts), encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
-        scratch.replace(folder)
 
 
 def _grouped(
