@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from commands import cappy
 from loopback import Loopback, Reply
 
 SMOKE = Path(__file__).parents[1] / "recipes" / "smoke"
@@ -77,5 +78,4 @@ def environment() -> dict[str, str]:
 
 
 def run(out: Path, *arguments: object, settings: tuple[str, ...] = QUICK) -> subprocess.CompletedProcess[str]:
-    done = command(out, *arguments, settings=settings)
-    return subprocess.run(done, capture_output=True, text=True, env=environment(), timeout=600)
+    return cappy(*command(out, *arguments, settings=settings)[3:], JAX_PLATFORMS="cpu", OPENAI_API_KEY="sk-test-1234")

@@ -1,4 +1,4 @@
-"""The `cappy` command as people and scripts run it: real processes."""
+"""The `cappy` command: what it prints for people and for machines, and how it ends."""
 
 from __future__ import annotations
 
@@ -9,33 +9,17 @@ import sys
 from pathlib import Path
 
 import pytest
+from commands import cappy, ok, process
 from loopback import Reply
 
 SENTIMENT = "What label best describes this news article?\nOil prices rose on Monday after producers cut output."
-
-
-def cappy(*arguments, stdin=None, **env):
-    return subprocess.run(
-        [sys.executable, "-m", "cappy_select", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        input=stdin,
-        stdin=subprocess.DEVNULL if stdin is None else None,
-        env={**os.environ, **env},
-        timeout=120,
-    )
-
-
-def ok(*arguments, **options):
-    done = cappy(*arguments, **options)
-    assert done.returncode == 0, done.stderr
-    return done
 
 
 def test_rank_prints_best_first_and_json_for_machines():
     arguments = ("rank", SENTIMENT, "Sports", "Business")
     lines = ok(*arguments).stdout.splitlines()
     assert [line.split()[1] for line in lines] == ["Business", "Sports"]
+    assert ok(*arguments, run=process).stdout.splitlines() == lines
     rows = json.loads(ok(*arguments, "--json").stdout)
     assert [set(row) for row in rows] == [{"index", "response", "score"}] * 2
     assert [(row["index"], row["response"]) for row in rows] == [(1, "Business"), (0, "Sports")]
@@ -113,7 +97,7 @@ def test_select_prints_the_winner_and_names_what_failed(loopback):
     loopback.replies["good"] = [Reply(text="Business")]
     loopback.replies["bad"] = [Reply(status=401)]
     arguments = ("select", SENTIMENT, "-m", "openai/good", "-m", "openai/bad", "-n", 2, "--api-base", loopback.base)
-    done = ok(*arguments, OPENAI_API_KEY="k")
+    done = ok(*arguments, run=process, OPENAI_API_KEY="k")
     assert done.stdout == "Business\n"
     assert done.stderr == "cappy: openai/bad: auth: told to fail\n"  # and no library's noise
     dumped = json.loads(ok(*arguments, "--json", OPENAI_API_KEY="k").stdout)
@@ -129,13 +113,13 @@ def test_select_with_no_answer_is_an_error_and_prints_no_answer(loopback):
     assert (done.returncode, done.stdout) == (2, "")
     assert "0 usable answers" in done.stderr
     assert "openai/bad: auth" in done.stderr
-    as_json = cappy(*arguments, "--json", OPENAI_API_KEY="k")
+    as_json = process(*arguments, "--json", OPENAI_API_KEY="k")
     assert json.loads(as_json.stderr)["error"]["type"] == "NoCandidates"
 
 
 def test_a_missing_key_is_said_at_once():
     env = {name: "" for name in os.environ if name.endswith("_API_KEY")}
-    done = cappy("select", "q", "-m", "openai/x", "-n", 3, OPENAI_API_KEY="", **env)
+    done = process("select", "q", "-m", "openai/x", "-n", 3, OPENAI_API_KEY="", **env)
     assert done.returncode == 2
     assert done.stderr.count("openai/x: auth") == 1
     assert "OPENAI_API_KEY" in done.stderr
@@ -159,7 +143,7 @@ def test_export_makes_a_bundle_that_rank_uses(checkpoints, tmp_path):
 
 def test_a_checkpoint_that_cannot_be_exported_leaves_nothing(tmp_path):
     (tmp_path / "checkpoint").mkdir()
-    done = cappy("export", tmp_path / "checkpoint", tmp_path / "out")
+    done = process("export", tmp_path / "checkpoint", tmp_path / "out")
     assert done.returncode == 2
     assert "no config.json" in done.stderr
     assert "Traceback" not in done.stderr
@@ -213,7 +197,7 @@ def test_people_see_a_progress_bar_and_machines_do_not(tmp_path):
 
 def test_the_demo_runs_without_key_and_network():
     proxies = dict.fromkeys(("HTTPS_PROXY", "ALL_PROXY"), "http://127.0.0.1:9")
-    done = ok("demo", OPENAI_API_KEY="", **proxies)
+    done = ok("demo", run=process, OPENAI_API_KEY="", **proxies)
     for part in ("openai/quick", "openai/slow", "openai/broken", "server: this model is broken on purpose", "Business"):
         assert part in done.stdout
     assert "best: Old bridge to close for repairs until spring" in done.stdout
@@ -227,7 +211,7 @@ def test_the_demo_runs_without_key_and_network():
 def test_help_names_every_verb_and_its_options():
     from cappy_select.cli import VERBS
 
-    top = ok("--help").stdout
+    top = ok("--help", run=process).stdout
     for verb in VERBS:
         assert verb in top
         named = {"eval": ("eval", "selection"), "data": ("data", "show")}.get(verb, (verb,))

@@ -1,4 +1,4 @@
-"""`cappy data` as people and scripts run it: real processes."""
+"""`cappy data`: what it makes, prints and refuses."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import sys
 import time
 from functools import partial
 
+import commands
 import pyarrow.parquet as pq
 import pytest
 
@@ -30,14 +31,7 @@ templates:
 
 
 def cappy(*arguments, cwd, **env):
-    return subprocess.run(
-        [sys.executable, "-m", "cappy_select", "data", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env={**os.environ, "HF_HOME": str(cwd / "home"), **env},
-        timeout=120,
-    )
+    return commands.cappy("data", *arguments, cwd=cwd, HF_HOME=str(cwd / "home"), **env)
 
 
 def lines(path):

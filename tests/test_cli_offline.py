@@ -9,9 +9,9 @@ import sys
 import time
 
 import pytest
+from commands import cappy, ok
 from loopback import Reply
 from tasks import choice, open_ended, write
-from test_cli import cappy, ok
 
 ROWS = [choice(number) for number in range(6)] + [open_ended(number) for number in range(6)]
 

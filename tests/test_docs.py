@@ -7,8 +7,8 @@ import shlex
 from pathlib import Path
 
 import pytest
+from commands import ok
 from loopback import Reply
-from test_cli import ok
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

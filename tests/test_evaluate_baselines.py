@@ -11,8 +11,8 @@ import sys
 import numpy as np
 import pytest
 import torch
+from commands import cappy, ok
 from fakehub import serve_hub
-from test_cli import cappy, ok
 from tiny import WORDS, awkward_pairs, make_bert, make_gpt2, make_t5
 from transformers import AutoModelForSeq2SeqLM, AutoModelForSequenceClassification, AutoTokenizer
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from test_cli import ok
+from commands import ok
 from typer.testing import CliRunner
 
 from cappy_select import InputError

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from test_cli import cappy, ok
+from commands import cappy, ok
 
 from cappy_select import InputError
 from cappy_select.bundle.bundle import EMBEDDED, Bundle, load_bundle

@@ -1,4 +1,4 @@
-"""Small training runs: pairs, a configuration, and `cappy train` in a process of its own."""
+"""Small training runs: pairs, a configuration, and `cappy train`."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import cappy
 from safetensors.numpy import load_file
 from tasks import choice, open_ended, write
 
 from cappy_select.data.build import build
 
+ON_CPU = {"JAX_PLATFORMS": "cpu"}
 TRAIN = [sys.executable, "-m", "cappy_select", "train"]
 
 
@@ -53,12 +55,15 @@ def train_command(recipe: Path, out: Path, *arguments: str, **settings: object) 
 
 
 def environment(**more: str) -> dict[str, str]:
-    return os.environ | {"JAX_PLATFORMS": "cpu"} | more
+    return os.environ | ON_CPU | more
 
 
 def run_training(recipe: Path, out: Path, *arguments: str, devices: int = 1, **settings: object):
-    flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"} if devices > 1 else {}
+    """`cappy train`, in this process unless it needs several devices, which JAX has from its start."""
     command = train_command(recipe, out, *arguments, **settings)
+    if devices == 1:
+        return cappy(*command[3:], **ON_CPU)
+    flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
     return subprocess.run(command, capture_output=True, text=True, env=environment(**flags), timeout=300)
 
 
