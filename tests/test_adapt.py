@@ -100,7 +100,7 @@ def test_an_llm_right_one_time_in_three_is_right_far_more_often_once_the_scorer_
 
 def test_recorded_samples_with_correctness_are_enough(tmp_path, toy):
     file = recorded(tmp_path / "recorded.jsonl", count=320)
-    config = AdaptConfig(scorer=str(toy), settings=QUICK, held_out=0.3)
+    config = AdaptConfig(scorer=str(toy), settings=(*QUICK[:1], "updates=60", *QUICK[2:]), held_out=0.3)
     done = adapt([], tmp_path / "out", config, recorded=[file])
     assert done.report is not None
     assert done.report.quality_by == "recorded"
@@ -314,7 +314,7 @@ def test_partial_goes_on_with_the_samples_there_are(tmp_path, loopback, toy):
     config = AdaptConfig(
         models=("openai/llm",), plan=SEEDED, label="exact", scorer=str(toy), settings=("updates=1",), held_out=0.3
     )
-    more = {"api_base": loopback.base, "limits": Limits(max_retries=0, give_up_after=100)}
+    more = {"api_base": loopback.base, "limits": Limits(max_retries=0, give_up_after=100, cool_down_after=100)}
     assert adapt([file], tmp_path / "out", config, **more).report is None
     done = adapt([file], tmp_path / "out", config, **more, partial_samples=True)
     assert done.report.candidates == 1.0

@@ -69,6 +69,7 @@ def test_int8_keeps_the_scores_and_quantises_every_product_of_the_encoder(checkp
     assert kinds_of(rounded).count("MatMulIntegerToFloat") >= 4 * layers
 
 
+@pytest.mark.slow  # fp16 of BERT and RoBERTa is in test_export.py
 def test_fp16_keeps_the_scores(checkpoint, exact, tmp_path):
     """On a CPU that does not compute in it; onnxruntime crashed while it loaded DeBERTa."""
     half = export_checkpoint(checkpoint, tmp_path / "half", precision="fp16")

@@ -70,7 +70,7 @@ def no_opinion(pairs):
 @pytest.mark.parametrize("client", ["openai", "litellm"])
 @pytest.mark.parametrize("faulty", [1, 2, 3])
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_the_right_winner_or_the_typed_error_in_time(fault, faulty, client, loopback, provider, direct, tiny):
+async def test_the_right_winner_or_the_typed_error_in_time(fault, faulty, client, loopback, provider, direct):
     reply, kind = FAULTS[fault]
     names = ["a", "b", "c"]
     for name in names:
@@ -85,7 +85,7 @@ async def test_the_right_winner_or_the_typed_error_in_time(fault, faulty, client
         selection = await selector.aselect("Which two rivers meet near Nauta?")
     except NoCandidates as raised:
         error = raised
-    assert time.perf_counter() - started < DEADLINE_S + 0.5
+    assert time.perf_counter() - started < 3 * DEADLINE_S
 
     if kind is None or faulty < 3:
         assert selection is not None, error

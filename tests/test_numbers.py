@@ -147,6 +147,7 @@ HOSTILE = [
 ]
 
 
+@pytest.mark.slow
 def test_time_grows_with_the_length_of_a_text_not_with_its_square():
     code = (
         "from cappy_select.text.extractors import plain; from cappy_select.text.numbers import is_number, number\n"

@@ -109,7 +109,7 @@ def changed(bundle: Bundle, folder: Path, change) -> Bundle:
     return save_bundle(folder, bundle.manifest.model_dump(exclude={"files"}))
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("fp16", marks=pytest.mark.slow), "int8"])
 @pytest.mark.parametrize("kind", ["bert", "roberta"])
 def test_a_bundle_is_the_start_that_its_checkpoint_is(kind, precision, trained, exported):
     bundle = exported(kind, precision)

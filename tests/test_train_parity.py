@@ -65,8 +65,11 @@ def apart(ours, theirs):
 @pytest.mark.parametrize("kind", MAKE)
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"ranking_weight": 0.5}, {"ranking_weight": 1.0, "l2_weight": 0.0}],
-    ids=["squared", "both", "ranking"],
+    [
+        pytest.param({}, id="squared", marks=pytest.mark.slow),
+        pytest.param({"ranking_weight": 0.5}, id="both"),
+        pytest.param({"ranking_weight": 1.0, "l2_weight": 0.0}, id="ranking", marks=pytest.mark.slow),
+    ],
 )
 def test_how_a_step_is_cut_changes_nothing(checkpoints, kind, settings):
     run, state, shape = run_of(checkpoints[kind], **settings)
