@@ -37,6 +37,25 @@ def test_importing_is_light(code):
     assert out.strip() == "[]"
 
 
+def test_the_package_loads_what_is_asked_for_and_no_more():
+    script = """
+import sys, cappy_select
+assert {"Selector", "Scorer"} <= set(dir(cappy_select))
+assert "cappy_select.ask" not in sys.modules and "numpy" not in sys.modules
+assert cappy_select.scorer.Scorer is cappy_select.Scorer
+assert "cappy_select.ask" not in sys.modules
+from cappy_select import *
+assert Selector is cappy_select.select.Selector
+assert not {"yaml", "regex"} & sys.modules.keys(), "they are for who has patterns and panels"
+try:
+    cappy_select.Selektor
+except AttributeError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout == "module 'cappy_select' has no attribute 'Selektor'\n", done.stderr
+
+
 def test_the_error_tree_is_drawn_as_it_is():
     drawn = re.findall(r"[├└]── (\w+)", errors.__doc__)
     real = {n for n, v in vars(errors).items() if isinstance(v, type) and issubclass(v, errors.CappyError)}

@@ -36,7 +36,7 @@ _WORDS = {
 class Variant(BaseModel):
     """One way to make the scorer: quality of its picks on the held-out examples, and over that of the whole recipe."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     name: str
     quality: float
@@ -46,7 +46,7 @@ class Variant(BaseModel):
 class AblationReport(BaseModel):
     """The variants, beside what needs no scorer."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     n: int = Field(description="held-out examples")
     groups: int = Field(description="of them that are independent")

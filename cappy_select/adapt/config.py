@@ -37,7 +37,7 @@ class AdaptConfig(BaseModel):
         seed: Of all that is drawn.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True, allow_inf_nan=False)
 
     models: tuple[str, ...] = ()
     samples: int | None = Field(None, ge=1)

@@ -39,7 +39,7 @@ _REST_MINUTES = 1.0  # to compile, export and measure
 class ModelOutlook(BaseModel):
     """What one model would be asked. `cost` is None when its price is unknown."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     model: str
     stored: int
@@ -51,7 +51,7 @@ class ModelOutlook(BaseModel):
 class AdaptEstimate(BaseModel):
     """The whole: dollars are None when a price is unknown, minutes are rough."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     train: int = Field(description="examples to learn from")
     held_out: int

@@ -29,7 +29,7 @@ RECORDED = "recorded"
 class Way(BaseModel):
     """One way to pick: mean quality as a fraction of 1, and what it has over two others, with 95 % intervals."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     name: str
     quality: float
@@ -52,7 +52,7 @@ class AdaptReport(BaseModel):
         adapted: One of the adapted scorer.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     n: int = Field(description="held-out examples with answers of known quality")
     left_out: int = Field(description="held-out examples without")

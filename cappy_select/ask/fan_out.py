@@ -27,7 +27,7 @@ _DRAIN_S = 0.25  # for cancelled calls to close their connections; one that will
 class FanOutConfig(BaseModel):
     """The limits of one fan-out: how long to wait, how many answers are enough, what may be spent."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     deadline_s: float = Field(
         60.0, gt=0, allow_inf_nan=False, description="seconds for all calls together, retries included"

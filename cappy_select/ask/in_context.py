@@ -35,7 +35,7 @@ class Example(BaseModel):
         explanation: Why it is right, as Natural Instructions has it; shown by the rendering of that name alone.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
     input: str
     output: str
@@ -60,7 +60,7 @@ class InContext(BaseModel):
         seed: Of the random choices.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     pool: tuple[Example, ...] = Field(min_length=1)
     k: int = Field(4, ge=1)

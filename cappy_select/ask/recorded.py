@@ -33,7 +33,7 @@ class Recorded(BaseModel):
         logprob_mean: The same a token.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
     model: str
     response: str
@@ -78,7 +78,7 @@ class RecordedInstance(BaseModel):
         candidates: The answers, in the order in which they were asked for.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
     id: str
     instruction: str

@@ -35,7 +35,7 @@ class Sampling(BaseModel):
         min_tokens: Tokens of an answer at least.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     n: int = Field(1, ge=1, le=MAX_SAMPLES)
     temperature: float | None = Field(None, ge=0, allow_inf_nan=False)
@@ -106,7 +106,7 @@ class Plan(BaseModel):
         accept_cut_off: Answers that ended at their token limit can win: `max_tokens` is short on purpose.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     name: str = "custom"
     samplings: tuple[Sampling, ...] = Field(min_length=1)

@@ -18,7 +18,7 @@ Precision = Literal["fp32", "fp16", "int8"]
 class FileRecord(BaseModel):
     """What a file of the bundle must be."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     size_bytes: int = Field(ge=0, lt=2**31)  # protobuf's own limit
@@ -42,7 +42,7 @@ class Manifest(BaseModel):
         files: SHA-256 and size of `model.onnx` and `tokenizer.json`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     format_version: Literal[1] = 1
     name: str = Field(min_length=1)

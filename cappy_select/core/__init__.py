@@ -54,14 +54,9 @@ from cappy_select.core.types import (
     Usage,
     content_text,
 )
-from cappy_select.core.yaml_files import (
-    AliasLoader,
-    read_yaml,
-)
 
 __all__ = [
     "RETRYABLE",
-    "AliasLoader",
     "BundleDamaged",
     "BundleError",
     "BundleFormatError",
@@ -98,7 +93,6 @@ __all__ = [
     "dollars_of",
     "made_again",
     "masked",
-    "read_yaml",
     "tokens_of",
     "validation_message",
     "without_halves",

@@ -10,24 +10,20 @@ as text.
 from __future__ import annotations
 
 import re
-
-import regex
+from typing import TYPE_CHECKING
 
 from cappy_select.core.errors import InputError
 from cappy_select.core.time_limit import OutOfTime, time_left
+
+if TYPE_CHECKING:
+    import regex
 
 SECONDS = 1.0
 """What one search may take, of the processor's time."""
 LONGEST = 50_000  # characters; each takes some 10 µs to compile
 GROWS_TO = 200_000  # parts after repetition; each takes some 250 bytes
 
-_FLAGS = {
-    re.ASCII: regex.ASCII,
-    re.IGNORECASE: regex.IGNORECASE,
-    re.MULTILINE: regex.MULTILINE,
-    re.DOTALL: regex.DOTALL,
-    re.VERBOSE: regex.VERBOSE,
-}
+_FLAGS = ("ASCII", "IGNORECASE", "MULTILINE", "DOTALL", "VERBOSE")  # by the same names in both
 _CALL = re.compile(r"\\.|(\(\?(?:R\)|[+-]?\d+\)|&|P>))", re.DOTALL)
 _BRACE = re.compile(r"(\\[pPN]\{|\\.|\{\d*,?\d*\})|\{", re.DOTALL)
 _REPEAT = re.compile(r"(.?)\{(\d+)", re.DOTALL)
@@ -59,9 +55,11 @@ class Pattern:
         if (size := _grown(text, verbose=bool(flags & re.VERBOSE))) > grows_to:
             raise InputError(f"{text!r:.80} is too large with its repetitions written out: {size:,} parts, "
                              f"at most {grows_to:,} can be")  # fmt: skip
+        import regex  # when a pattern is the first: most programs have none
+
         own = regex.VERSION0
-        for theirs, ours in _FLAGS.items():
-            own |= ours if flags & theirs else 0
+        for name in _FLAGS:
+            own |= getattr(regex, name) if flags & getattr(re, name) else 0
         try:
             self._compiled = regex.compile(_without_fuzz(text), own, cache_pattern=False)
         except Exception as error:  # `regex.error`, and what a pattern that it does not foresee brings about

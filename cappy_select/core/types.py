@@ -22,7 +22,7 @@ Prompt = str | Sequence[Message]
 class _Frozen(BaseModel):
     """JSON of it holds lone surrogates, which some models send, as escapes (`\\ud83d`), and takes them back."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     def model_dump_json(self, **options: Any) -> str:
         """As pydantic's, for any text."""

@@ -74,7 +74,7 @@ class BuildConfig(BaseModel):
         seed: Of all that is drawn.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     mode: Mode = "pretrain"
     label: str = "rouge_l"

@@ -46,7 +46,7 @@ _PATIENCE_S = 0.05  # between looks at what other calls have left of the money
 class Limits(BaseModel):
     """Of a long run of calls. `timeout_s` is a call's, retries included."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     concurrency: int = Field(16, ge=1, description="calls to one model at a time")
     per_minute: float | None = Field(

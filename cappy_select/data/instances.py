@@ -29,7 +29,7 @@ class Instance(BaseModel):
             validates.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
     id: str
     task: str

@@ -37,7 +37,7 @@ class LengthBias(BaseModel):
     scorer's, each counts for its share.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     prompts: int
     score: float = Field(description="correlation of score and length")
@@ -52,7 +52,7 @@ class LengthBias(BaseModel):
 class Band(BaseModel):
     """The answers whose quality is from `low` to below `high` (the last one: and 1)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     low: float
     high: float
@@ -65,7 +65,7 @@ class Band(BaseModel):
 class Bin(BaseModel):
     """Answers of neighbouring scores: means."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     n: int
     score: float
@@ -75,7 +75,7 @@ class Bin(BaseModel):
 class AuditReport(BaseModel):
     """What `audit` found; None where nothing varies."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     prompts: int
     answers: int = Field(description="with a finite score")

@@ -18,7 +18,7 @@ class Interval(BaseModel):
     """A mean, and between what 95 % of the resampled means lie: None where one thing, which varies not, is all that
     could be resampled."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     mean: float
     low: float | None

@@ -49,7 +49,7 @@ PUBLISHED = (
 class ModelRow(BaseModel):
     """A model's accuracies, fractions of 1; `tasks` is empty where only the mean is published."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     name: str
     parameters: int | None
@@ -60,7 +60,7 @@ class ModelRow(BaseModel):
 class PaperComparison(BaseModel):
     """Our models and the paper's on the tasks they share."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     tasks: tuple[str, ...]
     chance: float

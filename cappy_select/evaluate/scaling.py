@@ -36,7 +36,7 @@ class Point(BaseModel):
     `score` is the mean score of Cappy's pick, in the scorer's own units.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     samples: int
     cappy: float
@@ -53,7 +53,7 @@ class ScalingReport(BaseModel):
     is there. `verdict` says it in words.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     file: str
     scorer: str

@@ -31,7 +31,7 @@ class SelectionReport(BaseModel):
     the file lacks what a strategy goes by (log-probabilities, costs).
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     file: str
     scorer: str

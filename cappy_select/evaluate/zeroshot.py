@@ -53,7 +53,7 @@ class Accuracy(BaseModel):
     `majority` always takes the place among the choices that is right most often in the task, `longest` the longest.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     n: int = Field(description="rows")
     cappy: float
@@ -77,7 +77,7 @@ class Difference(BaseModel):
     """How much better than another scorer, with a 95 % interval: a paired bootstrap over the examples of each task, an
     example with all its templates at a time; None where a task has a single one."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     scorer: str
     parameters: int | None

@@ -20,7 +20,7 @@ from cappy_select.core.errors import MissingExtra
 class Card(BaseModel):
     """What people should know about a bundle and no measurement can tell: goes into its manifest."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     name: str | None = Field(None, min_length=1, description="default: the checkpoint's own name")
     version: str = "0"

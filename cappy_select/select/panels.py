@@ -38,7 +38,7 @@ from cappy_select.select.strategies import Strategy, strategy_named
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True, strict=True)
 
 
 class PanelModel(_Strict):

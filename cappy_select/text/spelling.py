@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import unicodedata
 from functools import cache
+from typing import TYPE_CHECKING
 
-import regex
+if TYPE_CHECKING:
+    import regex
 
 _MARKS = 30  # in a row, as the Stream-Safe Text Format has it (UAX #15, section 13); no word of any language has more
 
@@ -29,9 +31,13 @@ def composed(text: str) -> str:
 def _unseen() -> regex.Pattern[str]:
     """What takes no room on a screen: Default_Ignorable_Code_Point (soft hyphen, joiners, direction, variation
     selectors, fillers, tags), interlinear annotation, and controls that are no white space."""
+    import regex  # when a text is the first that needs it
+
     return regex.compile(r"[\p{Default_Ignorable_Code_Point}\uFFF9-\uFFFB\x00-\x08\x0E-\x1B\x7F-\x84\x86-\x9F]+")
 
 
 @cache
 def _long_runs() -> regex.Pattern[str]:
+    import regex
+
     return regex.compile(rf"(\p{{M}}{{{_MARKS}}})\p{{M}}+")

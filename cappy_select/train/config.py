@@ -50,7 +50,7 @@ class TrainConfig(BaseModel):
         bundle: Precision of the bundle made at the end; None: no bundle, only a checkpoint.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True, allow_inf_nan=False)
 
     pairs: str = Field(min_length=1)
     checkpoint: str = Field(min_length=1)

@@ -30,7 +30,7 @@ _UNROLLED = 6  # layers at most; on a CPU alone, for elsewhere compiling takes l
 class EncoderConfig(BaseModel):
     """The shape of an encoder; names and meaning as in Hugging Face's `config.json`."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
     model_type: Architecture
     vocab_size: int = Field(ge=1)

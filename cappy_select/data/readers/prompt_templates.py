@@ -23,7 +23,7 @@ SEPARATOR = "|||"
 class Metadata(BaseModel):
     """What PromptSource knows of a template. `original_task` is false when input and output are turned around."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
     original_task: bool | None = None
     choices_in_prompt: bool | None = None
@@ -32,7 +32,7 @@ class Metadata(BaseModel):
 class Template(BaseModel):
     """One template of a data set. `answer_choices` is Jinja too, with `|||` between the choices."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
     name: str = Field(min_length=1)
     jinja: str
@@ -54,7 +54,7 @@ class Template(BaseModel):
 class Templates(BaseModel):
     """The templates of one data set."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     dataset: str
     subset: str | None = None

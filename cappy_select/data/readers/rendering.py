@@ -25,7 +25,7 @@ _GUARDED = "\ufdd0"  # stands for the separator in an example's own text; no cha
 class Rendered(BaseModel):
     """What a template makes of an example."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     prompt: str
     targets: tuple[str, ...]

@@ -46,7 +46,7 @@ class Difference(BaseModel):
     """How much better one way is than another, with intervals over tasks and over the instances of each task; None for
     a single task, and where a task has a single instance."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     way: str
     minus: str
@@ -58,7 +58,7 @@ class Difference(BaseModel):
 class TaskReport(BaseModel):
     """One task: means over its instances. `difference` is Cappy minus self-scoring by the sum."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     task: str
     n: int
@@ -69,7 +69,7 @@ class TaskReport(BaseModel):
 class ModelReport(BaseModel):
     """One LLM's answers. `quality` has a mean over tasks for each of `WAYS` that there are answers for."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     model: str
     parameters: int | None
@@ -102,7 +102,7 @@ class BigbenchReport(BaseModel):
         models: One report for each model.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     scorer: str
     against: str | None
