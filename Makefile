@@ -4,14 +4,15 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 PROVE ?= slow
+COVERAGE ?=
 
 .PHONY: demo test check prove bench imports wheel clean
 
 demo: .venv/demo.installed  ## the online line at work, without a key or a network
 	$(BIN)/cappy demo
 
-test: .venv/dev.installed  ## all tests that are fast enough for every commit
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+test: .venv/dev.installed  ## all tests that are fast enough for every commit; COVERAGE=1 counts branches
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(if $(COVERAGE),--cov)
 
 check: .venv/dev.installed  ## lint, format, types
 	$(BIN)/ruff check .
