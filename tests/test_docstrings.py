@@ -16,7 +16,10 @@ from typing import Any
 
 import pytest
 
-FOLDERS = "core text bundle scorer ask ask.providers select data export train evaluate evaluate.bigbench adapt".split()
+FOLDERS = (
+    "core text bundle scorer ask ask.providers select data export train "
+    "evaluate evaluate.bigbench evaluate.zeroshot adapt"
+).split()
 PACKAGES = ["cappy_select", *(f"cappy_select.{name}" for name in FOLDERS), "langchain_cappy", "litellm_cappy"]
 NOUNS = {"A", "All", "An", "Each", "How", "The", "What", "Whether"}  # a first line that begins so names a value
 

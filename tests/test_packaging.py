@@ -31,7 +31,8 @@ def test_the_wheel_holds_the_import_packages_and_the_embedded_bundle(wheel):
     assert {name for name in names if name.startswith(bundle)} == {
         f"{bundle}{file}" for file in ("manifest.json", "model.onnx", "tokenizer.json")
     }
-    for needed in ("cappy_select/py.typed", "cappy_select/export/calibration.jsonl"):
+    templates = (f"cappy_select/evaluate/templates/report.{kind}.j2" for kind in ("html", "md"))
+    for needed in ("cappy_select/py.typed", "cappy_select/export/calibration.jsonl", *templates):
         assert needed in names
     assert {"LICENSE", "NOTICE"} <= {name.rsplit("/", 1)[-1] for name in names if ".dist-info/" in name}
 

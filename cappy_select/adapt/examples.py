@@ -15,7 +15,8 @@ from cappy_select.data.pairs import folded
 from cappy_select.data.records import Problems, is_rows, read_records
 from cappy_select.data.sample import import_recorded
 from cappy_select.data.steps import is_held_out
-from cappy_select.data.store import SampleStore, canonical, key_of
+from cappy_select.data.store import SampleStore
+from cappy_select.data.store_rows import canonical, key_of
 from cappy_select.data.writing import write_instances
 
 

@@ -20,7 +20,8 @@ from cappy_select.data.instances import Instance
 from cappy_select.data.labels import label_named
 from cappy_select.data.records import Problems
 from cappy_select.data.sample import Sampler
-from cappy_select.data.store import SampleStore, Stored
+from cappy_select.data.store import SampleStore
+from cappy_select.data.store_rows import Stored
 
 RunSampler = Callable[[Callable[[OnProgress], Outcome], int], Outcome]
 """Runs the sampler, given how many samples are to come: to show a bar."""

@@ -13,7 +13,8 @@ from cappy_select.core.errors import ProviderError
 from cappy_select.core.types import Candidate, Request
 from cappy_select.data.bulk import BulkCall, Limits, OnProgress, Outcome, run_bulk
 from cappy_select.data.instances import Instance
-from cappy_select.data.store import SampleStore, Stored
+from cappy_select.data.store import SampleStore
+from cappy_select.data.store_rows import Stored
 from cappy_select.text.messages import response_text
 from cappy_select.text.numbers import plain_signs
 

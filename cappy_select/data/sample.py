@@ -26,7 +26,8 @@ from cappy_select.data.bulk import BulkCall, Limits, OnProgress, Outcome, likely
 from cappy_select.data.hashing import hash64
 from cappy_select.data.instances import Instance, instance_of, stem_of
 from cappy_select.data.records import Problems, read_records
-from cappy_select.data.store import Key, SampleStore, canonical, key_of, storable
+from cappy_select.data.store import SampleStore
+from cappy_select.data.store_rows import Key, canonical, key_of, storable
 from cappy_select.text.instruction import as_messages
 from cappy_select.text.messages import response_text
 

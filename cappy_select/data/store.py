@@ -10,7 +10,7 @@ import hashlib
 import json
 import sqlite3
 import threading
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -20,20 +20,22 @@ from filelock import FileLock, Timeout
 
 from cappy_select.ask.recorded import Recorded
 from cappy_select.core.errors import DataError, InputError
-from cappy_select.core.figures import dollars_of
 from cappy_select.core.json_text import loads
-from cappy_select.core.types import Usage
 from cappy_select.data.instances import Instance
 from cappy_select.data.records import is_rows
 from cappy_select.data.store_file import holds_nothing, opened_to_read, opened_to_write
-
-
-class Key(NamedTuple):
-    """Which sample of an instance."""
-
-    model: str
-    params: str  # canonical JSON
-    place: int
+from cappy_select.data.store_rows import (
+    INSERT,
+    SELECT,
+    Key,
+    Stored,
+    canonical,
+    key_of,
+    row_of,
+    shortened,
+    storable,
+    stored_of,
+)
 
 
 class Failed(NamedTuple):
@@ -44,25 +46,6 @@ class Failed(NamedTuple):
     key: Key
     kind: str
     message: str
-
-
-class Stored(NamedTuple):
-    """One sample of an instance, by its number in the store."""
-
-    number: int
-    sample: Recorded
-    place: int
-
-
-def key_of(instance: Instance) -> str:
-    """The instance's name in a store."""
-    named = json.dumps([instance.task, instance.id, instance.instruction], ensure_ascii=False)
-    return hashlib.sha256(named.encode(errors="surrogatepass")).hexdigest()[:32]
-
-
-def canonical(params: Mapping[str, Any]) -> str:
-    """Sampling parameters as a key."""
-    return storable(json.dumps(params, sort_keys=True, ensure_ascii=False))
 
 
 class SampleStore:
@@ -128,7 +111,7 @@ class SampleStore:
             number = self._number(instance)
             for key, sample in samples:
                 key = key._replace(model=storable(key.model))
-                new += db.execute(_INSERT, _row(number, key, sample, recorded=False)).rowcount
+                new += db.execute(INSERT, row_of(number, key, sample, recorded=False)).rowcount
                 db.execute("DELETE FROM failures WHERE instance=? AND model=? AND params=? AND place=?", (number, *key))
         return new
 
@@ -150,7 +133,7 @@ class SampleStore:
                         db.execute(_LEARN, (sample.correct, sample.human, *named, response))
                     else:
                         (place,) = db.execute(_NEXT, named).fetchone()
-                        db.execute(_INSERT, _row(number, Key(*named[1:], place), sample, recorded=True))
+                        db.execute(INSERT, row_of(number, Key(*named[1:], place), sample, recorded=True))
                         new += 1
         return new
 
@@ -211,8 +194,7 @@ class SampleStore:
 
     def samples(self, instance: Instance) -> list[Stored]:
         """The samples of an instance, by model, parameters and place."""
-        rows = self._of(instance, f"SELECT {_COLUMNS} FROM samples WHERE instance=? ORDER BY model, params, place")
-        return [_stored(row) for row in rows]
+        return [stored_of(row) for row in self._of(instance, SELECT)]
 
     def judgements(self, instance: Instance, judge: str) -> dict[str, float]:
         """A judge's score of each response to an instance; the mean, where a response was judged several times."""
@@ -241,12 +223,10 @@ class SampleStore:
             (last,),
         ):
             for last, task, name, instruction, refs in rows:
-                samples = self._rows(
-                    f"SELECT {_COLUMNS} FROM samples WHERE instance=? ORDER BY model, params, place", (last,)
-                )
+                samples = self._rows(SELECT, (last,))
                 if samples:
                     instance = Instance(id=name, task=task, instruction=instruction, references=loads(refs))
-                    yield instance, [_stored(row) for row in samples]
+                    yield instance, [stored_of(row) for row in samples]
 
     def counts(self) -> dict[str, int]:
         """Samples by model."""
@@ -328,77 +308,9 @@ class SampleStore:
 
 
 # The queries are made of constants.
-_COLUMNS = (
-    "number, model, response, params, finish_reason, logprob_sum, logprob_mean, prompt_tokens, completion_tokens, "
-    "estimated, cost, latency_s, correct, human, place"
-)
-
-
-_INSERT = f"INSERT OR IGNORE INTO samples VALUES (NULL, {', '.join('?' * 16)})"
-
-
 _COUNT = "SELECT count(*) FROM samples WHERE instance=? AND model=? AND params=? AND response=?"
 _LEARN = (
     "UPDATE samples SET correct=coalesce(correct, ?), human=coalesce(human, ?)"
     " WHERE instance=? AND model=? AND params=? AND response=?"
 )
 _NEXT = "SELECT coalesce(max(place), -1) + 1 FROM samples WHERE instance=? AND model=? AND params=?"
-
-
-def _row(instance: int, key: Key, sample: Recorded, *, recorded: bool) -> tuple[Any, ...]:
-    usage = sample.usage
-    return (
-        instance,
-        *key,
-        storable(sample.response),
-        None if sample.finish_reason is None else shortened(sample.finish_reason),
-        sample.logprob_sum,
-        sample.logprob_mean,
-        usage and usage.prompt_tokens,
-        usage and usage.completion_tokens,
-        usage and usage.estimated,
-        sample.cost,
-        sample.latency_s,
-        sample.correct,
-        sample.human,
-        recorded,
-    )
-
-
-def _stored(row: tuple[Any, ...]) -> Stored:
-    number, model, response, params, reason, logprob_sum, logprob_mean, prompt_tokens, completion_tokens, *rest = row
-    estimated, cost, latency_s, correct, human, place = rest
-    usage = None
-    if prompt_tokens is not None:
-        usage = Usage(prompt_tokens=prompt_tokens, completion_tokens=completion_tokens, estimated=bool(estimated))
-    sample = Recorded(
-        model=model,
-        response=response,
-        sampling=loads(params),
-        finish_reason=reason,
-        usage=usage,
-        cost=dollars_of(cost),
-        latency_s=latency_s or 0.0,
-        logprob_sum=logprob_sum,
-        logprob_mean=logprob_mean,
-        correct=None if correct is None else bool(correct),
-        human=human,
-    )
-    return Stored(number, sample, place)
-
-
-_LONGEST = 100_000_000  # characters of a text; SQLite takes a thousand million bytes
-_SHORTENED = 1000  # characters of what is only shown: reasons, messages
-
-
-def storable(text: str) -> str:
-    """SQLite stores UTF-8: a lone surrogate, which some models send, becomes `?`. Raises InputError for a text without
-    end."""
-    if len(text) > _LONGEST:
-        raise InputError(f"a text of {len(text)} characters can't be stored, at most {_LONGEST} can")
-    return text.encode(errors="replace").decode()
-
-
-def shortened(text: str) -> str:
-    """The beginning of a text that is only shown."""
-    return storable(text if len(text) <= _SHORTENED else text[: _SHORTENED - 1] + "…")

@@ -8,18 +8,16 @@ from contextlib import closing
 from pathlib import Path
 
 from cappy_select.core.errors import InputError
+from cappy_select.data.store_rows import COLUMNS
 
 _FORMAT = 1
-_TABLES = """
+_TABLES = f"""
 CREATE TABLE IF NOT EXISTS instances (
     number INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, task TEXT NOT NULL, id TEXT NOT NULL,
     instruction TEXT NOT NULL, refs TEXT NOT NULL
 );
 CREATE TABLE IF NOT EXISTS samples (
-    number INTEGER PRIMARY KEY, instance INTEGER NOT NULL REFERENCES instances, model TEXT NOT NULL,
-    params TEXT NOT NULL, place INTEGER NOT NULL, response TEXT NOT NULL, finish_reason TEXT,
-    logprob_sum REAL, logprob_mean REAL, prompt_tokens INTEGER, completion_tokens INTEGER, estimated INTEGER,
-    cost REAL, latency_s REAL, correct INTEGER, human REAL, recorded INTEGER NOT NULL,
+    {", ".join(f"{name} {declared}" for name, declared in COLUMNS.items())},
     UNIQUE (instance, model, params, place)
 );
 CREATE TABLE IF NOT EXISTS failures (

@@ -17,8 +17,9 @@ import re
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
@@ -26,7 +27,13 @@ from cappy_select.core.errors import DataError, InputError
 from cappy_select.core.files import write_whole
 from cappy_select.core.terminal import harmless
 
+if TYPE_CHECKING:
+    from jinja2 import Environment
+    from markupsafe import Markup
+
 DATA, TEXT, PAGE = "report.json", "report.md", "report.html"
+
+_OURS = b"\nbody { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a;"  # in the page, since the first version
 
 Cell = str | float | None
 """A text as it is; a number as a percentage; None is a dash."""
@@ -108,7 +115,7 @@ def _check_ours(folder: Path) -> None:
     page, there = folder / PAGE, {name for name in (DATA, TEXT, PAGE) if (folder / name).is_file()}
     if PAGE in there:
         with page.open("rb") as file:
-            ours = _STYLE[:60].encode() in file.read(100_000)
+            ours = _OURS in file.read(100_000)
     else:
         ours = not there or (TEXT in there and page.exists()) or there == {TEXT, DATA}
     if not ours:
@@ -134,17 +141,34 @@ def shown(cell: Cell) -> str:
 
 def markdown(report: Report) -> str:
     """The report as Markdown; pictures are linked to."""
-    parts = [f"# {_plain(report.title)}", *map(_plain, report.remarks)]
-    for table in report.tables:
-        parts.append(f"## {_plain(table.title)}")
-        head = "| " + " | ".join(map(_plain, table.columns)) + " |"
-        rule = "|" + "|".join(["---", *["---:"] * (len(table.columns) - 1)]) + "|"
-        body = ["| " + " | ".join(_plain(shown(cell)) for cell in row) + " |" for row in table.rows]
-        parts.append("\n".join([head, rule, *body]))
-        if table.remark:
-            parts.append(_plain(table.remark))
-    parts += [f"![{_plain(picture.caption)}]({picture.name}.png)" for picture in report.pictures]
-    return "\n\n".join(parts) + "\n"
+    return _written(TEXT, report=report)
+
+
+def _html(report: Report, drawn: Sequence[tuple[Picture, bytes]]) -> str:
+    """One page without a script or a link outside: every text in it is escaped."""
+    pictures = [(picture, base64.b64encode(png).decode()) for picture, png in drawn]
+    return _written(PAGE, report=report, pictures=pictures)
+
+
+def _written(name: str, **values: Any) -> str:
+    return _templates().get_template(f"{name}.j2").render(values)
+
+
+@cache
+def _templates() -> Environment:
+    """Those of the package, in which an unknown name is an error and HTML is escaped by itself."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+    templates = Environment(
+        loader=PackageLoader("cappy_select.evaluate"),
+        autoescape=select_autoescape(["html.j2"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    templates.filters.update(harmless=_said, plain=_plain, shown=shown)
+    return templates
 
 
 def _plain(text: str) -> str:
@@ -161,9 +185,11 @@ def _as_entity(found: re.Match[str]) -> str:
     return f"&#{ord(found.group())};"
 
 
-def _said(text: str) -> str:
-    """For HTML."""
-    return html.escape(harmless(text))
+def _said(text: str) -> Markup:
+    """Harmless, and escaped for HTML with the entities that earlier versions wrote."""
+    from markupsafe import Markup
+
+    return Markup(html.escape(harmless(text)))  # noqa: S704
 
 
 def _drawn(pictures: Sequence[Picture]) -> tuple[list[tuple[Picture, bytes]], list[str]]:
@@ -189,42 +215,3 @@ def _drawn(pictures: Sequence[Picture]) -> tuple[list[tuple[Picture, bytes]], li
             except Exception as error:  # of any kind: it must not cost what was measured
                 failed.append(f"The picture {picture.name} can't be drawn: {type(error).__name__}: {error}")
     return drawn, failed
-
-
-_POLICY = (  # the page needs nothing else, so nothing else may run or load
-    '<meta http-equiv="Content-Security-Policy" '
-    "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'\">"
-)
-_STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
-table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .8rem; border-bottom: 1px solid #ddd; text-align: right; }
-th { border-bottom: 2px solid #888; }
-th:first-child, td:first-child { text-align: left; }
-img { max-width: 100%; } figure { margin: 2rem 0; } figcaption, .remark { color: #555; font-size: .9rem; }
-"""
-
-
-def _html(report: Report, drawn: Sequence[tuple[Picture, bytes]]) -> str:
-    """One page without a script or a link outside: every text in it is escaped."""
-    said = _said
-    parts = [f"<h1>{said(report.title)}</h1>", *(f"<p>{said(remark)}</p>" for remark in report.remarks)]
-    for table in report.tables:
-        parts.append(f"<h2>{said(table.title)}</h2><table><thead><tr>")
-        parts += [f"<th>{said(name)}</th>" for name in table.columns]
-        parts.append("</tr></thead><tbody>")
-        parts += ["<tr>" + "".join(f"<td>{said(shown(cell))}</td>" for cell in row) + "</tr>" for row in table.rows]
-        parts.append("</tbody></table>")
-        if table.remark:
-            parts.append(f'<p class="remark">{said(table.remark)}</p>')
-    for picture, png in drawn:
-        source = base64.b64encode(png).decode()
-        parts.append(
-            f'<figure><img alt="{said(picture.caption)}" src="data:image/png;base64,{source}">'
-            f"<figcaption>{said(picture.caption)}</figcaption></figure>"
-        )
-    body = "\n".join(parts)
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">{_POLICY}<title>{said(report.title)}</title>'
-        f"<style>{_STYLE}</style></head><body>\n{body}\n</body></html>\n"
-    )

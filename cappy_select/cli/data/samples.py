@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from cappy_select.data.instances import Instance
-from cappy_select.data.store import SampleStore, Stored
+from cappy_select.data.store import SampleStore
+from cappy_select.data.store_rows import Stored
 
 
 def samples(

@@ -16,7 +16,8 @@ from cappy_select.core.errors import InputError
 from cappy_select.data.instances import Instance, read_instances
 from cappy_select.data.records import Problems, is_rows
 from cappy_select.data.sample import import_recorded
-from cappy_select.data.store import Key, SampleStore, canonical, key_of
+from cappy_select.data.store import SampleStore
+from cappy_select.data.store_rows import Key, canonical, key_of
 
 KINDS = ("sampling", "temperature", "top_k", "nucleus", "beam")
 """The paper's ways to sample, in the order of `Plan.preset("paper")`."""

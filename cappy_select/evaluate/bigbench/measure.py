@@ -14,7 +14,7 @@ from cappy_select.core.errors import InputError, UnscorableWarning
 from cappy_select.data.instances import Instance
 from cappy_select.data.labels import rouge_l_batch
 from cappy_select.data.sources import BIGBENCH_45
-from cappy_select.data.store import key_of
+from cappy_select.data.store_rows import key_of
 from cappy_select.evaluate.baselines import baselines_of
 from cappy_select.evaluate.bigbench.answers import KINDS, Answered, kind_of
 from cappy_select.evaluate.intervals import Interval, paired, stratified
