@@ -240,9 +240,9 @@ if sys.argv[2] == "interrupt":
 
 @pytest.mark.parametrize(("how", "said"), [("interrupt", ["begun", "interrupted"]), ("leave", ["begun"])])
 def test_a_stream_that_is_left_or_interrupted_holds_nobody_up(loopback, how, said):
-    loopback.replies["a"] = [Reply(text="word " * 60, pieces_delay_s=1)]
+    loopback.replies["a"] = [Reply(text="word " * 60, pieces_delay_s=2)]
     command = [sys.executable, "-c", SCRIPT, loopback.base, how]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=25)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=80)
     assert done.stdout.split() == said
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
