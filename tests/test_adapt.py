@@ -264,7 +264,7 @@ def test_another_adaptation_in_the_folder_is_an_error_that_names_the_difference(
     with pytest.raises(InputError, match=r"another adaptation: epochs is 1.0 there and 3.0 here"):
         adapt([], tmp_path / "out", config.model_copy(update={"epochs": 3.0}), recorded=[file])
     recorded(file, count=41)
-    with pytest.raises(InputError, match=r"another adaptation: recorded are others; .*--samples"):
+    with pytest.raises(InputError, match=r"another adaptation: recorded are others; .*--recorded"):
         adapt([], tmp_path / "out", config, recorded=[file])
 
 

@@ -40,7 +40,7 @@ def test_from_a_table_to_pairs_and_a_look_at_each(workplace):
     judged = json.loads(ok("data", "judge", "s.db", "-m", "openai/a", "--json").stdout)
     assert (judged["judge"], judged["left"], judged["unreadable"]) == ("openai/a", 3, 3)  # "ok" is no mark
     manifest = json.loads(
-        ok("build", "t.jsonl", "--samples", "s.db", "--out", "pairs", "--validation", "0", "--json").stdout
+        ok("build", "t.jsonl", "--recorded", "s.db", "--out", "pairs", "--validation", "0", "--json").stdout
     )
     assert manifest["rows"]["train"]["kinds"] == {"augmented": 3, "gold": 3, "mismatch": 3}
     for file, holds in [("t.jsonl", "instances"), ("s.db", "samples"), ("pairs", "pairs")]:

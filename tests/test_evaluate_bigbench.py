@@ -273,7 +273,7 @@ def test_a_local_model_is_asked_once_with_and_without_examples(questions, tmp_pa
     assert json.loads(run(*arguments).stdout) == report
     with SampleStore(folder / "samples.db") as store:
         assert [stored for _, stored in store.instances()] == before
-    recorded = run("--samples", folder / "samples.db", "--out", "other")
+    recorded = run("--recorded", folder / "samples.db", "--out", "other")
     assert json.loads(recorded.stdout)["models"][0]["quality"] == found["quality"]
 
 
@@ -319,4 +319,4 @@ def test_without_the_hub_one_error_says_to_give_files(tmp_path):
         assert done.returncode == 2
         assert "give files" in done.stderr
         assert len(done.stderr.splitlines()) == 1
-    assert "give a --model to ask, or recorded --samples" in bigbench(cwd=tmp_path).stderr
+    assert "give a --model to ask, or --recorded samples" in bigbench(cwd=tmp_path).stderr

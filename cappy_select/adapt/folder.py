@@ -143,7 +143,7 @@ def _check_same(out: Path, state: Mapping[str, Any], asked: Mapping[str, Any]) -
     if changed:
         raise InputError(
             f"{out} holds another adaptation: {changed[0]}{f', and {len(changed) - 1} more' if changed[1:] else ''}; "
-            f"give another folder (--samples {out / STORE} takes the answers along)"
+            f"give another folder (--recorded {out / STORE} takes the answers along)"
         )
 
 

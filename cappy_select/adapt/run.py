@@ -209,7 +209,7 @@ def _train(
             cap=ADAPT_ROWS,
             seed=config.seed,
         ),
-        samples=[folder / STORE] if sampled["samples"] and config.augmentation else [],
+        recorded=[folder / STORE] if sampled["samples"] and config.augmentation else [],
         scorer=base.path,
         workers=workers,
         on_step=lambda step, done, total: on_step("making pairs", 1, total),

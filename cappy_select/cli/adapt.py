@@ -54,10 +54,7 @@ def adapt(
     ] = None,
     recorded: Annotated[
         list[str] | None,
-        typer.Option(
-            "--samples",
-            help="Recorded samples (a file of instances with candidates) or a sample store; may be repeated.",
-        ),
+        typer.Option(help="Recorded samples (a file of instances with candidates) or a sample store; may be repeated."),
     ] = None,
     samples: Annotated[int | None, typer.Option("-n", help="Answers to ask of each model; default 4.")] = None,
     plan: PlanName = None,

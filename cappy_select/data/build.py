@@ -125,7 +125,7 @@ def build(
     out: str | Path,
     *,
     config: BuildConfig | Mapping[str, Any] | None = None,
-    samples: Sequence[str | Path] = (),
+    recorded: Sequence[str | Path] = (),
     against: Sequence[str | Path] = (),
     fields: Mapping[str, str] | None = None,
     scorer: str | Path | None = None,
@@ -143,7 +143,7 @@ def build(
         instances: Files (`read_instances`); of equal instructions of a task one question is made.
         out: The folder to make.
         config: See `BuildConfig`.
-        samples: Sample stores, or files of recorded samples.
+        recorded: Sample stores, or files of recorded samples.
         against: Evaluation instances; what shares a run of 13 words with one of them is left out.
         fields: Other names in the instance files.
         scorer, revision: Whose tokenizer the lengths in the manifest are counted with; None: the embedded one's.
@@ -170,7 +170,7 @@ def build(
     inputs = [hashed(path) for path in instances]
     sources: dict[str, Any] = {
         "instances": inputs,
-        "samples": [_samples_digest(path) for path in samples],
+        "samples": [_samples_digest(path) for path in recorded],
         "against": [hashed(path) for path in against],
         "fields": dict(fields or {}),
         "label": label_source(checked.label),
@@ -194,8 +194,8 @@ def build(
                 work=work,
                 inputs=tuple(str(path) for path in instances),
                 fields=dict(fields or {}),
-                stores=tuple(str(path) for path in samples if not is_rows(path)),
-                recorded=tuple(str(path) for path in samples if is_rows(path)),
+                stores=tuple(str(path) for path in recorded if not is_rows(path)),
+                recorded=tuple(str(path) for path in recorded if is_rows(path)),
                 against=tuple(str(path) for path in against),
                 stored=sum(source.get("samples", 0) for source in sources["samples"]),
                 bundle=bundle.path,
@@ -209,7 +209,7 @@ def build(
                 strict=strict,
             )
             made = _made(spec, checked, workers or usable_cores(), on_step)
-            if [_samples_digest(path) for path in samples] != sources["samples"]:
+            if [_samples_digest(path) for path in recorded] != sources["samples"]:
                 raise InputError("a sample store changed while pairs were made of it: run it again")
             head = {"format": FORMAT, "fingerprint": fingerprint, "config": checked.model_dump(mode="json")}
             return publish(folder, head | {"sources": sources} | made.manifest, made.shards, made.problems)

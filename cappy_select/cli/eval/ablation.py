@@ -22,7 +22,7 @@ from cappy_select.evaluate.report import check_folder, write_report
 
 
 def ablation(
-    samples: Annotated[
+    recorded: Annotated[
         list[str], typer.Option(help="Recorded samples, or a sample store, such as an adaptation's; may be repeated.")
     ],
     examples: Annotated[
@@ -69,7 +69,7 @@ def ablation(
             examples or (),
             out,
             config,
-            recorded=samples,
+            recorded=recorded,
             encoder=encoder,
             fields=named_fields(field or ()),
             limit=limit,
