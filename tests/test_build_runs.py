@@ -40,12 +40,12 @@ def build_into(tasks, tmp_path, seed):
 
 
 def test_what_is_made_already_is_not_made_again(tasks, tmp_path):
-    steps = []
+    seen = []
     out = tmp_path / "out"
     first = build([tasks], out)
     before = {path: path.stat().st_mtime_ns for path in out.iterdir()}
-    assert build([tasks], out, on_step=lambda *step: steps.append(step)) == first
-    assert steps == []
+    assert build([tasks], out, on_progress=lambda *stage: seen.append(stage)) == first
+    assert seen == []
     assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == before
 
 

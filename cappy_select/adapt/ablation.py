@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from cappy_select.adapt.config import AdaptConfig
 from cappy_select.adapt.folder import BUNDLE, STORE, TRAIN
 from cappy_select.adapt.report import RECORDED, judged, scores_of
-from cappy_select.adapt.run import OnStep, adapt, base_bundle, check
+from cappy_select.adapt.run import OnProgress, adapt, base_bundle, check
 from cappy_select.adapt.sampling import held_out_of, prepare
 from cappy_select.adapt.training import training_config
 from cappy_select.core.errors import InputError
@@ -108,7 +108,7 @@ def ablation(
     fields: Mapping[str, str] | None = None,
     limit: int | None = None,
     on_stage: Callable[[str], None] = lambda stage: None,
-    on_step: OnStep = lambda step, done, total: None,
+    on_progress: OnProgress = lambda stage, done, total: None,
 ) -> AblationReport | int:
     """Adapt with everything, without pretraining and without the LLM's samples; compare with no adaptation at all.
 
@@ -118,7 +118,7 @@ def ablation(
         out: Each variant has a folder in it, which a killed run goes on from.
         encoder: A checkpoint that was never a scorer, for `without_pretraining`; None: the scorer's shape with random
             weights.
-        on_stage, on_step: As in `adapt`.
+        on_stage, on_progress: As in `adapt`.
 
     Returns the signal that stopped a training, when one did; called again it goes on. Raises what `adapt` does, and
     InputError when there are no recorded samples.
@@ -138,7 +138,14 @@ def ablation(
         on_stage(f"{_WORDS[name]}:")
         folder = Path(out) / name
         done = adapt(
-            examples, folder, variant, recorded=recorded, fields=fields, limit=limit, on_stage=on_stage, on_step=on_step
+            examples,
+            folder,
+            variant,
+            recorded=recorded,
+            fields=fields,
+            limit=limit,
+            on_stage=on_stage,
+            on_progress=on_progress,
         )
         if done.signal is not None:
             return done.signal

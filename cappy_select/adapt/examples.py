@@ -14,7 +14,7 @@ from cappy_select.data.instances import Instance, instance_of, read_instances, s
 from cappy_select.data.pairs import folded
 from cappy_select.data.records import Problems, is_rows, read_records
 from cappy_select.data.sample import import_recorded
-from cappy_select.data.steps import is_held_out
+from cappy_select.data.stages import is_held_out
 from cappy_select.data.store import SampleStore, canonical, key_of
 from cappy_select.data.writing import write_instances
 
@@ -98,7 +98,7 @@ def split(instances: Iterable[Instance], folder: Path, share: float, seed: int) 
                 f"of {len(rows)} examples none is {what}: give more examples, or another --held-out (a share)"
             )
         (folder / side).parent.mkdir(parents=True, exist_ok=True)
-        bare = (row.model_copy(update={"split": None}) for row in members)  # both sides are dealt now
+        bare = (row.model_copy(update={"split": None}) for row in members)  # both sides are assigned now
         write_instances(bare, folder / side, overwrite=True)
     return len(sides[TRAIN]), len(sides[HELD_OUT])
 

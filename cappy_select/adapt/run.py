@@ -38,7 +38,7 @@ from cappy_select.evaluate.report import DATA, write_report
 from cappy_select.export import Card, export_checkpoint, require_export
 from cappy_select.scorer import Scorer
 
-OnStep = Callable[[str, int, int], None]
+OnProgress = Callable[[str, int, int], None]
 """(what is being done, how much more of it is done, how much there is)"""
 
 
@@ -74,7 +74,7 @@ def adapt(
     workers: int = 1,
     strict: bool = False,
     on_stage: Callable[[str], None] = lambda stage: None,
-    on_step: OnStep = lambda step, done, total: None,
+    on_progress: OnProgress = lambda stage, done, total: None,
     on_samples: RunSampler | None = None,
 ) -> Adaptation:
     """Adapt a scorer to a task.
@@ -93,8 +93,8 @@ def adapt(
         api_base: Address of an OpenAI-compatible server.
         workers: Processes that make pairs.
         strict: Stop at the first row that can't be used.
-        on_stage: Called with a few words before each long step, and when there is something to know.
-        on_step: Called while it goes on, with what is being done, how much more of it is done, and how much there is.
+        on_stage: Called with a few words before each long stage, and when there is something to know.
+        on_progress: Called with what is being done, how much more of it is done, and how much there is.
         on_samples: Runs the sampler, to show a bar of its own.
 
     Returns:
@@ -130,11 +130,11 @@ def adapt(
                 side = side_of(store, folder.path, TRAIN)
             folder.note(sampled=side._asdict())
         if folder.state["result"] is None or not (folder / REPORT / DATA).is_file():
-            signal = _train(config, folder, base, workers, on_stage, on_step)
+            signal = _train(config, folder, base, workers, on_stage, on_progress)
             if signal is not None:
                 return Adaptation(None, problems, stopped, signal)
             adapted = _bundle(config, folder, base, on_stage)
-            drawn = _report(config, folder, base, adapted, on_stage, on_step)
+            drawn = _report(config, folder, base, adapted, on_stage, on_progress)
         else:
             on_stage(f"{out} holds this adaptation, finished")
             drawn = True
@@ -188,7 +188,7 @@ def _train(
     base: Bundle,
     workers: int,
     on_stage: Callable[[str], None],
-    on_step: OnStep,
+    on_progress: OnProgress,
 ) -> int | None:
     """Pairs, then the training run; the signal that stopped it."""
     from cappy_select.train.job import train
@@ -212,7 +212,7 @@ def _train(
         recorded=[folder / STORE] if sampled["samples"] and config.augmentation else [],
         scorer=base.path,
         workers=workers,
-        on_step=lambda step, done, total: on_step("making pairs", 1, total),
+        on_progress=lambda stage, done, total: on_progress("making pairs", 1, total),
     )
     groups, widest = groups_of(pairs)
     if not groups:
@@ -222,7 +222,7 @@ def _train(
 
     def on_update(update: Update) -> None:
         nonlocal seen
-        on_step("training", update.step - seen, chosen.updates)
+        on_progress("training", update.step - seen, chosen.updates)
         seen = update.step
         look = update.evaluation
         if look is not None and look.accuracy is not None:
@@ -257,7 +257,7 @@ def _report(
     base: Bundle,
     adapted: Bundle,
     on_stage: Callable[[str], None],
-    on_step: OnStep,
+    on_progress: OnProgress,
 ) -> bool:
     """Measure on the held-out side; whether there was matplotlib for the pictures."""
     on_stage("measuring on the held-out examples")
@@ -266,7 +266,7 @@ def _report(
         Scorer(base),
         Scorer(adapted),
         label=config.label,
-        on_progress=lambda done, total: on_step("scoring", done, total),
+        on_progress=lambda done, total: on_progress("scoring", done, total),
     )
     with disk_errors(folder.path):
         (folder / REPORT).mkdir(exist_ok=True)

@@ -61,7 +61,7 @@ def prepare(
     taken_in: bool = False,
     on_stage: Callable[[str], None] = lambda stage: None,
 ) -> dict[Path, Side]:
-    """Take recorded samples in, deal the examples, and see that there is something to learn from and to measure by.
+    """Take recorded samples in, split the examples, and see that there is something to learn from and to measure by.
 
     Raises InputError when there is not, before anybody is asked.
     """

@@ -155,7 +155,7 @@ def adapt(
             **given,
             partial_samples=partial,
             on_stage=stage,
-            on_step=advance,
+            on_progress=advance,
             on_samples=lambda run, total: with_progress("sampling", run, total),
         )
     note_problems(done.problems.listed, done.problems.count)

@@ -113,7 +113,7 @@ def build(
             workers=workers,
             strict=strict,
             overwrite=overwrite,
-            on_step=lambda step, done, total: advance(1, total, step),
+            on_progress=lambda stage, done, total: advance(1, total, stage),
         )
     if json:
         print_json(manifest)

@@ -53,7 +53,7 @@ def export_checkpoint(
         calibration: Recorded answers (JSONL of `id, instruction, candidates[{model, response}]`, plain or `.gz`)
             to compare the scores on; default: 100 pairs of our own. Answers like those it will score are better.
         overwrite: Replace a bundle that exists; a folder that holds anything else never is.
-        on_stage: Called with a few words before each long step.
+        on_stage: Called with a few words before each long stage.
         on_progress: Called for each calibration pair with (pairs in this step, pairs in all).
 
     Raises:

@@ -11,7 +11,7 @@ from cappy_select.cli.output import Json, note, note_problems, one_line, print_j
 from cappy_select.core.errors import InputError, MissingExtra
 from cappy_select.core.terminal import harmless
 from cappy_select.data.sharding import SCORE_BINS
-from cappy_select.data.steps import WINDOW
+from cappy_select.data.stages import WINDOW
 from cappy_select.data.summary import STEP, Summary, summary_of
 
 _WIDTH = 40  # of a bar

@@ -74,7 +74,7 @@ def ablation(
             fields=named_fields(field or ()),
             limit=limit,
             on_stage=(lambda stage: None) if json else note,
-            on_step=advance,
+            on_progress=advance,
         )
     if isinstance(found, int):
         note("stopped in a training, with a checkpoint: the same command goes on")
