@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from adapting import QUICK, answer, examples, right_answers, toy_scorer
+from adapting import QUICK, answer, instances, right_answers, toy_scorer
 
 from cappy_select import InputError
 from cappy_select.adapt.ablation import AblationReport, Variant, ablation
@@ -18,7 +18,7 @@ from cappy_select.export import export_checkpoint
 
 def answers(file, *, judged=False):
     """Recorded samples of the task, which somebody judged or nobody."""
-    asked = right_answers(examples(file.with_suffix(".examples.jsonl"), 120))
+    asked = right_answers(instances(file.with_suffix(".instances.jsonl"), 120))
     rows = [
         {
             "id": str(number),
@@ -103,4 +103,4 @@ def test_the_report_says_what_quality_is_by_and_what_was_trained_on():
     text = markdown(found.report())
     assert "quality is by what was recorded of each answer" in text
     assert "had references and mismatches to train on" in text
-    assert "as few as 3 examples" in text
+    assert "as few as 3 instances" in text

@@ -124,7 +124,7 @@ def test_intervals_are_over_tasks_and_over_the_instances_of_each_task():
     lonely = evaluate_bigbench({"m": [*rows, Answered(instance(0, "lonely"), same)]}, Marks())
     assert next(each for each in lonely.models[0].differences if each.minus == "self_sum").instances is None
     text = markdown(bigbench_report(lonely))
-    assert "(no interval: one example)" in text
+    assert "(no interval: one instance)" in text
     assert "as few as 1 tasks, or instances of a task" in text
 
 

@@ -20,7 +20,7 @@ _LISTED = 20
 
 def show(
     file: Annotated[str, typer.Argument(help="Instances, a sample store, a file of pairs, or a folder of them.")],
-    rows: Annotated[int, typer.Option(min=0, help="Examples to print.")] = 5,
+    rows: Annotated[int, typer.Option(min=0, help="Rows to print.")] = 5,
     plot: Annotated[str | None, typer.Option(help="Write the histograms to this PNG file.")] = None,
     json: Json = False,
 ) -> None:

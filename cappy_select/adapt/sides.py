@@ -1,4 +1,4 @@
-"""Examples, split once: to learn from, and to be held out. Whole groups, and all that ask the same, stay together."""
+"""Instances, split once: to learn from, and to be held out. Whole groups, and all that ask the same, stay together."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from cappy_select.data.writing import write_instances
 
 def take_in(
     recorded: Sequence[str | Path],
-    examples: Sequence[str | Path],
+    instances: Sequence[str | Path],
     store: SampleStore,
     problems: Problems,
     fields: Mapping[str, str],
 ) -> None:
-    """Take recorded samples, files or stores, into a store. Rows that name no task are of the examples' one."""
-    task = stem_of(examples[0]) if len(examples) == 1 else None
+    """Take recorded samples, files or stores, into a store. Rows that name no task are of the instances' one."""
+    task = stem_of(instances[0]) if len(instances) == 1 else None
     for path in recorded:
         if is_rows(path):
             import_recorded(path, store, problems, fields=fields, task=task)
@@ -43,7 +43,7 @@ def take_in(
                     store.add_recorded([(instance, rows)])
 
 
-def examples_of(
+def instances_of(
     files: Sequence[str | Path],
     recorded: Sequence[str | Path],
     store: SampleStore,
@@ -74,10 +74,10 @@ def _asked(path: str | Path, fields: Mapping[str, str]) -> Iterator[Instance]:
 
 
 def split(instances: Iterable[Instance], folder: Path, share: float, seed: int) -> tuple[int, int]:
-    """Write both sides' files into a folder; returns how many examples each has. One that stands twice counts once.
+    """Write both sides' files into a folder; returns how many instances each has. One that stands twice counts once.
 
     The held-out side is what `split` holds out, when anything is; else a share drawn by a hash of the group, or the
-    instruction. Raises InputError when a side has no example.
+    instruction. Raises InputError when a side has no instance.
     """
     rows = list({key_of(row): row for row in instances}.values())
     told = any(is_held_out(row) for row in rows)
@@ -95,7 +95,7 @@ def split(instances: Iterable[Instance], folder: Path, share: float, seed: int) 
         if not members:
             what = "held out for the report" if side == HELD_OUT else "to learn from"
             raise InputError(
-                f"of {len(rows)} examples none is {what}: give more examples, or another --held-out (a share)"
+                f"of {len(rows)} instances none is {what}: give more instances, or another --held-out (a share)"
             )
         (folder / side).parent.mkdir(parents=True, exist_ok=True)
         bare = (row.model_copy(update={"split": None}) for row in members)  # both sides are assigned now
@@ -104,7 +104,7 @@ def split(instances: Iterable[Instance], folder: Path, share: float, seed: int) 
 
 
 def _names(row: Instance) -> Iterator[tuple[str, str]]:
-    """What an example must not share with one of the other side."""
+    """What an instance must not share with one of the other side."""
     yield "instruction", folded(row.instruction)
     if row.group:
         yield "group", row.group
