@@ -138,15 +138,9 @@ def ablation(
         on_stage(f"{_WORDS[name]}:")
         folder = Path(out) / name
         done = adapt(
-            instances,
-            folder,
-            variant,
-            recorded=recorded,
-            fields=fields,
-            limit=limit,
-            on_stage=on_stage,
-            on_progress=on_progress,
-        )
+            instances, folder, variant, recorded=recorded, fields=fields, limit=limit,
+            on_stage=on_stage, on_progress=on_progress,
+        )  # fmt: skip
         if done.signal is not None:
             return done.signal
         scorers[name] = Scorer.load(folder / BUNDLE)

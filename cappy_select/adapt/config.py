@@ -13,7 +13,7 @@ from cappy_select.core.errors import InputError, validation_message
 
 
 class AdaptConfig(BaseModel):
-    """How a scorer learns a task from instances.
+    """How a scorer learns a task from instances of it.
 
     Args:
         models: Who is asked, by name; none: the samples are recorded ones.

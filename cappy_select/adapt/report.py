@@ -117,8 +117,8 @@ def judged(held_out: Sequence[tuple[Instance, Sequence[Recorded]]], label: str) 
             )
     if not rows:
         raise InputError(
-            f"none of the {len(held_out)} held-out instances has answers whose quality is known: they need samples, and "
-            "references or `correct`"
+            f"none of the {len(held_out)} held-out instances has answers whose quality is known: they need samples, "
+            "and references or `correct`"
         )
     by = f"{RECORDED}, else {label}" if len(told) == 2 else RECORDED if True in told else label
     return Judged(rows, quality, groups, by)
@@ -237,9 +237,9 @@ def report_of(report: AdaptReport) -> Report:
     compared = report.quality_by.replace(RECORDED, "what was recorded of each answer")
     measured = compared + ("" if report.quality_by == RECORDED else " against the references")
     remarks = [
-        f"{report.n} held-out instances with {report.candidates:.1f} answers each; quality is by {measured}. No instance "
-        "here shares its instruction or its group with one that was trained on. Intervals: paired bootstrap over "
-        "instances, those of a group together.",
+        f"{report.n} held-out instances with {report.candidates:.1f} answers each; quality is by {measured}. No "
+        "instance here shares its instruction or its group with one that was trained on. Intervals: paired "
+        "bootstrap over instances, those of a group together.",
     ]
     if report.left_out:
         remarks.append(f"{report.left_out} held-out instances had no answer of known quality and are left out.")

@@ -1,4 +1,4 @@
-"""`cappy adapt`: a scorer of one task, from instances."""
+"""`cappy adapt`: a scorer of one task, from instances of it."""
 
 from __future__ import annotations
 
@@ -184,9 +184,9 @@ def _print_estimate(found: AdaptEstimate) -> None:
         ]
         print_table("what would be asked", ("model", "stored", "to ask", "calls", "cost"), rows, right=(1, 2, 3, 4))
     print(
-        f"{found.train} instances to learn from, {found.held_out} held out; {found.calls} calls, {dollars(found.cost)}; "
-        f"about {found.sampling_minutes:.0f} min of sampling and {found.training_minutes:.0f} min of training "
-        f"({found.updates} updates, at most {found.pairs} pairs)"
+        f"{found.train} instances to learn from, {found.held_out} held out; {found.calls} calls, "
+        f"{dollars(found.cost)}; about {found.sampling_minutes:.0f} min of sampling and "
+        f"{found.training_minutes:.0f} min of training ({found.updates} updates, at most {found.pairs} pairs)"
     )
 
 
