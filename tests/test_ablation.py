@@ -36,7 +36,7 @@ def answers(file, *, judged=False):
 
 
 @pytest.mark.slow
-def test_each_variant_lacks_what_its_name_says_and_is_compared_on_the_same_examples(tmp_path):
+def test_each_variant_lacks_what_its_name_says_and_is_compared_on_the_same_instances(tmp_path):
     toy = export_checkpoint(toy_scorer(tmp_path / "checkpoint"), tmp_path / "toy").path
     file = answers(tmp_path / "answers.jsonl", judged=True)  # of themselves, those would be trained on alone
     config = AdaptConfig(scorer=str(toy), label="exact", held_out=0.4, settings=(*QUICK[:1], "updates=12", *QUICK[2:]))

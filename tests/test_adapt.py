@@ -182,7 +182,7 @@ def test_in_context_examples_come_from_the_training_side_and_are_no_part_of_the_
     assert "augmented" in pairs.column("kind").to_pylist()
 
 
-def test_answers_in_the_examples_file_s_order_of_models_and_without_a_task_are_found(tmp_path, toy):
+def test_answers_in_the_instances_file_s_order_of_models_and_without_a_task_are_found(tmp_path, toy):
     """Two models, samples of a file of another name; what is not of an instance here does not count."""
     file = instances(tmp_path / "kinds.jsonl", 80)
     right = right_answers(file)
@@ -249,7 +249,7 @@ def test_what_the_file_holds_out_is_held_out_and_nothing_else(tmp_path):
     assert [row.id for row in of_side(tmp_path, HELD_OUT)] == ["0", "1", "2", "3", "4"]
 
 
-def test_a_side_without_examples_is_an_error(tmp_path):
+def test_a_side_without_instances_is_an_error(tmp_path):
     with pytest.raises(InputError, match=r"of 1 instances none is"):
         split([instance(1)], tmp_path, 0.5, seed=1)
 
@@ -291,7 +291,7 @@ def test_a_label_that_can_t_read_the_references_is_said_before_anybody_is_asked(
     assert loopback.requests == []
 
 
-def test_examples_that_say_nothing_of_right_and_wrong_are_asked_about_never(tmp_path, loopback, toy):
+def test_instances_that_say_nothing_of_right_and_wrong_are_asked_about_never(tmp_path, loopback, toy):
     file = tmp_path / "bare.jsonl"
     file.write_text(
         "".join(json.dumps({"id": str(n), "instruction": f"q{n}", "references": []}) + "\n" for n in range(20))
