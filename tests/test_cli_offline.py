@@ -112,6 +112,8 @@ def test_what_was_left_out_is_said_with_its_place(workplace):
         (("data", "judge", "nowhere.db", "-m", "openai/a"), "no sample store"),
         (("sample", "--store", "s.db", "--recorded", "tasks.jsonl", "--dry-run"), "dry run"),
         (("build", "tasks.jsonl", "--out", "p", "--label", "judge:"), "judge:MODEL"),
+        (("build", "tasks.jsonl", "--out", "p", "--samples", "s.db"), "No such option: --samples"),
+        (("adapt", "tasks.jsonl", "--out", "p", "--samples", "s.db"), "No such option: --samples"),
         (("data", "judge", "tasks.jsonl", "-m", "openai/a"), "not a sample store"),
     ],
 )
