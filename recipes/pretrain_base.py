@@ -1,6 +1,6 @@
 """Pretrain Cappy base (120M parameters) as the paper has it: RoBERTa, L2 loss, learning rate 1e-6, batches of 1,024.
 
-    cappy build t0/*.jsonl --samples samples.db --cap 500000 --out pairs
+    cappy build t0/*.jsonl --recorded samples.db --cap 500000 --out pairs
     cappy train recipes/pretrain_base.py --set pairs=pairs
 
 One pass over the paper's 160M pairs is 156,250 updates: days on one accelerator, so a pod or a node (docs/train.md).

@@ -33,7 +33,7 @@ def toy_scorer(folder: Path) -> Path:
     return folder
 
 
-def examples(file: Path, count: int = 320) -> Path:
+def instances(file: Path, count: int = 320) -> Path:
     """Questions and their answers, as somebody would keep them: no choices, no split."""
     rows = [json.loads(line) for line in (SMOKE / "instances.jsonl").read_text().splitlines()][:count]
     kept = [{name: row[name] for name in ("id", "instruction", "references")} for row in rows]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from adapting import QUICK, answer, examples, right_answers, toy_scorer
+from adapting import QUICK, answer, instances, right_answers, toy_scorer
 
 from cappy_select import InputError
 from cappy_select.adapt.ablation import AblationReport, Variant, ablation
@@ -18,7 +18,7 @@ from cappy_select.export import export_checkpoint
 
 def answers(file, *, judged=False):
     """Recorded samples of the task, which somebody judged or nobody."""
-    asked = right_answers(examples(file.with_suffix(".examples.jsonl"), 120))
+    asked = right_answers(instances(file.with_suffix(".instances.jsonl"), 120))
     rows = [
         {
             "id": str(number),
@@ -36,7 +36,7 @@ def answers(file, *, judged=False):
 
 
 @pytest.mark.slow
-def test_each_variant_lacks_what_its_name_says_and_is_compared_on_the_same_examples(tmp_path):
+def test_each_variant_lacks_what_its_name_says_and_is_compared_on_the_same_instances(tmp_path):
     toy = export_checkpoint(toy_scorer(tmp_path / "checkpoint"), tmp_path / "toy").path
     file = answers(tmp_path / "answers.jsonl", judged=True)  # of themselves, those would be trained on alone
     config = AdaptConfig(scorer=str(toy), label="exact", held_out=0.4, settings=(*QUICK[:1], "updates=12", *QUICK[2:]))
@@ -103,4 +103,4 @@ def test_the_report_says_what_quality_is_by_and_what_was_trained_on():
     text = markdown(found.report())
     assert "quality is by what was recorded of each answer" in text
     assert "had references and mismatches to train on" in text
-    assert "as few as 3 examples" in text
+    assert "as few as 3 instances" in text

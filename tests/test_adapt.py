@@ -1,4 +1,4 @@
-"""`cappy adapt`: from examples and an LLM behind an API to a scorer that picks its right answers."""
+"""`cappy adapt`: from instances and an LLM behind an API to a scorer that picks its right answers."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import json
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from adapting import QUICK, answer, answering, examples, plan, right_answers, run, toy_scorer
+from adapting import QUICK, answer, answering, instances, plan, right_answers, run, toy_scorer
 from loopback import Reply
 
 from cappy_select import InputError, Scorer
 from cappy_select.adapt.config import AdaptConfig
 from cappy_select.adapt.estimate import estimate
-from cappy_select.adapt.examples import of_side, split
 from cappy_select.adapt.folder import HELD_OUT, TRAIN
 from cappy_select.adapt.run import adapt
+from cappy_select.adapt.sides import of_side, split
 from cappy_select.data.bulk import Limits
 from cappy_select.data.instances import Instance
 from cappy_select.data.pairs import folded
@@ -40,7 +40,7 @@ SEEDED = {"samplings": [{"n": 2, "seed": 1}]}
 
 def recorded(file, count=120, judged=True):
     """Recorded samples of the task, judged by a rule or not at all."""
-    asked = right_answers(examples(file.with_suffix(".examples.jsonl"), count))
+    asked = right_answers(instances(file.with_suffix(".instances.jsonl"), count))
     rows = []
     for number, (prompt, right) in enumerate(asked.items()):
         given = [answer(asked, prompt, seed) for seed in range(4)]
@@ -62,7 +62,7 @@ def recorded(file, count=120, judged=True):
 def test_an_llm_right_one_time_in_three_is_right_far_more_often_once_the_scorer_has_learnt_the_task(
     tmp_path, loopback, toy
 ):
-    file = examples(tmp_path / "kinds.jsonl")
+    file = instances(tmp_path / "kinds.jsonl")
     answering(loopback, right_answers(file))
     out = tmp_path / "kinds"
     asked = (file, "-m", "openai/llm", "--api-base", loopback.base, "--plan", plan(tmp_path / "plan.json"))
@@ -74,7 +74,7 @@ def test_an_llm_right_one_time_in_three_is_right_far_more_often_once_the_scorer_
     assert ways["adapted"]["over_base"]["low"] > 0
     assert ways["adapted"]["quality"] > ways["random"]["quality"] + 0.2
     assert ways["oracle"]["quality"] >= ways["adapted"]["quality"]
-    # Each example was asked for each of its samples once, and the report is about what training never saw.
+    # Each instance was asked for each of its samples once, and the report is about what training never saw.
     assert len(loopback.requests) == 320 * 4
     trained = {row.instruction for row in of_side(out, TRAIN)}
     held_out = {row.instruction for row in of_side(out, HELD_OUT)}
@@ -121,7 +121,7 @@ def test_recorded_samples_with_correctness_are_enough(tmp_path, toy):
 
 
 def test_a_dry_run_says_calls_dollars_and_minutes_and_asks_and_writes_nothing(tmp_path, loopback, toy):
-    file = examples(tmp_path / "kinds.jsonl", 50)
+    file = instances(tmp_path / "kinds.jsonl", 50)
     done = run(
         tmp_path / "out", file, "-m", "openai/gpt-4o-mini", "--api-base", loopback.base, "-n", "3",
         "--max-tokens", "20", "--scorer", toy, "--dry-run", "--json",
@@ -138,7 +138,7 @@ def test_a_dry_run_says_calls_dollars_and_minutes_and_asks_and_writes_nothing(tm
 
 
 def test_the_dry_run_counts_what_is_stored_already_and_what_the_settings_make_longer(tmp_path, loopback, toy):
-    file = examples(tmp_path / "kinds.jsonl", 40)
+    file = instances(tmp_path / "kinds.jsonl", 40)
     answering(loopback, right_answers(file))
     given = {"models": ("openai/llm",), "plan": SEEDED, "label": "exact", "scorer": str(toy)}
     before = estimate([file], tmp_path / "out", AdaptConfig(**given), api_base=loopback.base)
@@ -164,7 +164,7 @@ def test_the_dry_run_counts_what_is_stored_already_and_what_the_settings_make_lo
 
 
 def test_in_context_examples_come_from_the_training_side_and_are_no_part_of_the_pairs(tmp_path, loopback, toy):
-    file = examples(tmp_path / "kinds.jsonl", 60)
+    file = instances(tmp_path / "kinds.jsonl", 60)
     answering(loopback, right_answers(file))
     config = AdaptConfig(
         models=("openai/llm",), icl=3, label="exact", scorer=str(toy), settings=("updates=2",),
@@ -182,9 +182,9 @@ def test_in_context_examples_come_from_the_training_side_and_are_no_part_of_the_
     assert "augmented" in pairs.column("kind").to_pylist()
 
 
-def test_answers_in_the_examples_file_s_order_of_models_and_without_a_task_are_found(tmp_path, toy):
-    """Two models, samples of a file of another name; what is not of an example here does not count."""
-    file = examples(tmp_path / "kinds.jsonl", 80)
+def test_answers_in_the_instances_file_s_order_of_models_and_without_a_task_are_found(tmp_path, toy):
+    """Two models, samples of a file of another name; what is not of an instance here does not count."""
+    file = instances(tmp_path / "kinds.jsonl", 80)
     right = right_answers(file)
     rows = [
         {
@@ -249,8 +249,8 @@ def test_what_the_file_holds_out_is_held_out_and_nothing_else(tmp_path):
     assert [row.id for row in of_side(tmp_path, HELD_OUT)] == ["0", "1", "2", "3", "4"]
 
 
-def test_a_side_without_examples_is_an_error(tmp_path):
-    with pytest.raises(InputError, match=r"of 1 examples none is"):
+def test_a_side_without_instances_is_an_error(tmp_path):
+    with pytest.raises(InputError, match=r"of 1 instances none is"):
         split([instance(1)], tmp_path, 0.5, seed=1)
 
 
@@ -264,7 +264,7 @@ def test_another_adaptation_in_the_folder_is_an_error_that_names_the_difference(
     with pytest.raises(InputError, match=r"another adaptation: epochs is 1.0 there and 3.0 here"):
         adapt([], tmp_path / "out", config.model_copy(update={"epochs": 3.0}), recorded=[file])
     recorded(file, count=41)
-    with pytest.raises(InputError, match=r"another adaptation: recorded are others; .*--samples"):
+    with pytest.raises(InputError, match=r"another adaptation: recorded are others; .*--recorded"):
         adapt([], tmp_path / "out", config, recorded=[file])
 
 
@@ -291,7 +291,7 @@ def test_a_label_that_can_t_read_the_references_is_said_before_anybody_is_asked(
     assert loopback.requests == []
 
 
-def test_examples_that_say_nothing_of_right_and_wrong_are_asked_about_never(tmp_path, loopback, toy):
+def test_instances_that_say_nothing_of_right_and_wrong_are_asked_about_never(tmp_path, loopback, toy):
     file = tmp_path / "bare.jsonl"
     file.write_text(
         "".join(json.dumps({"id": str(n), "instruction": f"q{n}", "references": []}) + "\n" for n in range(20))
@@ -303,16 +303,16 @@ def test_examples_that_say_nothing_of_right_and_wrong_are_asked_about_never(tmp_
 
 
 def test_calls_refused_for_good_leave_nothing_decided(tmp_path, loopback, toy):
-    file = examples(tmp_path / "kinds.jsonl", 12)
+    file = instances(tmp_path / "kinds.jsonl", 12)
     loopback.replies["llm"] = [Reply(status=400, error="no")]
     config = AdaptConfig(models=("openai/llm",), plan=SEEDED, label="exact", scorer=str(toy), held_out=0.4)
-    with pytest.raises(InputError, match=r"none of the \d+ examples of \w+.jsonl has an answer"):
+    with pytest.raises(InputError, match=r"none of the \d+ instances of \w+.jsonl has an answer"):
         adapt([file], tmp_path / "out", config, api_base=loopback.base)
     assert not (tmp_path / "out" / "pairs").exists()
 
 
 def test_partial_goes_on_with_the_samples_there_are(tmp_path, loopback, toy):
-    file = examples(tmp_path / "kinds.jsonl", 40)
+    file = instances(tmp_path / "kinds.jsonl", 40)
     right = right_answers(file)
     loopback.reply_to = lambda request: (
         Reply(text=right[request["messages"][-1]["content"]]) if request["seed"] == 1 else Reply(status=503)
@@ -333,7 +333,7 @@ def test_a_key_has_no_place_in_what_is_kept():
 
 
 def test_a_model_that_is_down_ends_with_3_and_the_same_command_goes_on(tmp_path, loopback, toy):
-    file = examples(tmp_path / "kinds.jsonl", 40)
+    file = instances(tmp_path / "kinds.jsonl", 40)
     loopback.replies["llm"] = [Reply(status=401, error="no such key")]
     asked = (file, "-m", "openai/llm", "--api-base", loopback.base, "--plan", plan(tmp_path / "plan.json", 2))
     more = ("--label", "exact", "--scorer", toy)
@@ -350,7 +350,7 @@ def test_a_model_that_is_down_ends_with_3_and_the_same_command_goes_on(tmp_path,
 @pytest.mark.parametrize(
     ("files", "given", "message"),
     [
-        ([], {}, "give a file of examples, or recorded samples"),
+        ([], {}, "give a file of instances, or recorded samples"),
         (["nowhere.jsonl"], {"models": ("openai/llm",)}, "no such file"),
         (["kinds.jsonl"], {}, "give models to ask, or recorded samples"),
         (["kinds.jsonl"], {"models": ("openai/llm",), "settings": ("speed=9",)}, "speed"),
@@ -359,14 +359,14 @@ def test_a_model_that_is_down_ends_with_3_and_the_same_command_goes_on(tmp_path,
 )
 def test_what_can_t_be_done_is_said_before_there_is_a_folder(tmp_path, monkeypatch, toy, files, given, message):
     monkeypatch.chdir(tmp_path)
-    examples(tmp_path / "kinds.jsonl", 30)
+    instances(tmp_path / "kinds.jsonl", 30)
     with pytest.raises(InputError, match=message):
         adapt(files, tmp_path / "out", AdaptConfig(scorer=str(toy), **given))
     assert not (tmp_path / "out").exists()
 
 
 def test_a_bad_option_is_one_line(tmp_path):
-    file = examples(tmp_path / "kinds.jsonl", 30)
+    file = instances(tmp_path / "kinds.jsonl", 30)
     done = run(tmp_path / "out", file, "-m", "openai/llm", "--held-out", "1.5", settings=())
     assert done.returncode == 2
     assert "held_out" in done.stderr

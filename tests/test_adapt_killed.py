@@ -9,7 +9,7 @@ import time
 from collections import Counter
 
 import pytest
-from adapting import QUICK, answering, command, environment, examples, plan, right_answers, run, toy_scorer
+from adapting import QUICK, answering, command, environment, instances, plan, right_answers, run, toy_scorer
 
 SAMPLES, CONCURRENCY = 3, 4
 SETTINGS = (*QUICK, "save_every=10")
@@ -43,7 +43,7 @@ STAGES = {
 
 @pytest.mark.slow
 def test_killed_in_each_stage_it_makes_the_same_scorer_and_asks_for_nothing_again(tmp_path, loopback):
-    file = examples(tmp_path / "kinds.jsonl", 120)
+    file = instances(tmp_path / "kinds.jsonl", 120)
     answering(loopback, right_answers(file), delay_s=0.02)
     toy = toy_scorer(tmp_path / "toy")
     asked = (

@@ -39,19 +39,19 @@ def rows_in(tokens, made):
     ]
 
 
-def test_an_epoch_has_every_pair_once_and_a_step_only_its_own():
+def test_an_epoch_has_every_pair_once_and_an_update_only_its_own():
     tokens = token_set()
-    seen = [rows_in(tokens, made) for step in range(10) for made in batches(tokens).of_step(step)]
+    seen = [rows_in(tokens, made) for update in range(10) for made in batches(tokens).of_update(update)]
     flat = [row for rows in seen for row in rows]
     assert sorted(flat) == sorted(list(range(100)) * 3)
-    assert sum(len(rows_in(tokens, made)) for made in batches(tokens).of_step(4)) == 30
+    assert sum(len(rows_in(tokens, made)) for made in batches(tokens).of_update(4)) == 30
 
 
 def test_there_is_one_shape_a_bucket_and_what_is_padded_is_as_it_was():
     tokens = token_set()
     shapes = {}
-    for step in range(10):
-        for made in batches(tokens).of_step(step):
+    for update in range(10):
+        for made in batches(tokens).of_update(update):
             shapes.setdefault(made.ids.shape[1], set()).add(made.ids.shape)
             rows = rows_in(tokens, made)
             for place, row in enumerate(rows):
@@ -68,7 +68,7 @@ def test_there_is_one_shape_a_bucket_and_what_is_padded_is_as_it_was():
 
 def test_rows_that_fill_no_micro_batch_go_with_longer_ones():
     tokens = token_set(rows=300)
-    made = batches(tokens, batch=100).of_step(0)
+    made = batches(tokens, batch=100).of_update(0)
     filled = [int(micro.weights.sum()) == len(micro.weights) for micro in made]
     assert all(filled[:-1])  # only the last, the longest, may have empty rows
     assert sum(len(rows_in(tokens, micro)) for micro in made) == 100
@@ -77,7 +77,7 @@ def test_rows_that_fill_no_micro_batch_go_with_longer_ones():
 
 @pytest.mark.parametrize("multiple", [1, 3, 8])
 def test_rows_are_a_multiple_of_the_devices(multiple):
-    for made in batches(token_set(), multiple=multiple).of_step(0):
+    for made in batches(token_set(), multiple=multiple).of_update(0):
         assert len(made.ids) % multiple == 0
 
 
@@ -87,8 +87,8 @@ def test_a_unit_is_some_rows_of_one_group():
     grouped = batches(tokens, batch=7, width=4)
     assert grouped.units == 20
     seen = []
-    for step in range(20):  # seven epochs
-        for made in grouped.of_step(step):
+    for update in range(20):  # seven epochs
+        for made in grouped.of_update(update):
             number = {score: row for row, score in enumerate(tokens.scores.tolist())}
             for scores, weights in zip(made.scores, made.weights, strict=True):
                 rows = [number[score] for score, real in zip(scores.tolist(), weights, strict=True) if real]
@@ -102,5 +102,5 @@ def test_a_unit_is_some_rows_of_one_group():
 def test_going_on_is_arithmetic():
     tokens = token_set()
     for width in (1, 4):
-        first, again = (batches(tokens, width=width).of_step(6) for _ in range(2))
+        first, again = (batches(tokens, width=width).of_update(6) for _ in range(2))
         assert all((a.ids == b.ids).all() and (a.scores == b.scores).all() for a, b in zip(first, again, strict=True))

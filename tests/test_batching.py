@@ -26,11 +26,11 @@ class Slow(Scorer):
     def __init__(self, like: Scorer, **options) -> None:
         super().__init__(like.bundle, cache=False, **options)
         self.batches: list[int] = []
-        self.gate = threading.Event()
-        self.gate.set()
+        self.open = threading.Event()
+        self.open.set()
 
     def _run(self, batch):
-        self.gate.wait(30)
+        self.open.wait(30)
         time.sleep(self.delay_s)
         self.batches.append(len(batch))
         return super()._run(batch)
@@ -75,12 +75,12 @@ async def test_64_tasks_get_exactly_the_scores_of_one(default):
 
 def test_callers_at_the_same_time_share_batches(tiny):
     scorer = Slow(tiny)
-    scorer.gate.clear()
+    scorer.open.clear()
     with ThreadPoolExecutor(40) as pool:
         calls = [pool.submit(scorer.score_detailed, [("question", f"answer {n}")]) for n in range(40)]
         while len(scorer._batcher._jobs) < 40:
             time.sleep(0.01)
-        scorer.gate.set()
+        scorer.open.set()
         for call in calls:
             call.result()
     # The first may have run alone; the others were waiting by then.
@@ -137,7 +137,7 @@ def test_a_short_call_gets_in_between_the_shares_of_a_long_one(default):
 
 async def test_cancelling_one_caller_disturbs_no_other(tiny, no_leaks):
     scorer = Slow(tiny)
-    scorer.gate.clear()
+    scorer.open.clear()
     pairs = awkward_pairs(5)
     kept = [asyncio.create_task(scorer.ascore_detailed(pairs)) for _ in range(4)]
     dropped = [asyncio.create_task(scorer.ascore_detailed([("q", f"dropped {n}")])) for n in range(20)]
@@ -147,7 +147,7 @@ async def test_cancelling_one_caller_disturbs_no_other(tiny, no_leaks):
         task.cancel()
     await asyncio.gather(*dropped, return_exceptions=True)
     assert all(task.cancelled() for task in dropped)
-    scorer.gate.set()
+    scorer.open.set()
     expected = tiny.score_detailed(pairs).scores
     for result in await asyncio.gather(*kept):
         np.testing.assert_array_equal(result.scores, expected)
@@ -202,7 +202,7 @@ def test_who_gives_up_waiting_makes_way():
 
 async def test_callers_beyond_the_room_hold_no_encoded_pairs(tiny):
     scorer = Slow(tiny)
-    scorer.gate.clear()
+    scorer.open.clear()
     encoded = 0
     encode = scorer._encode
 
@@ -216,7 +216,7 @@ async def test_callers_beyond_the_room_hold_no_encoded_pairs(tiny):
     tasks = [asyncio.create_task(scorer.ascore_detailed(pairs)) for pairs in calls]
     await asyncio.sleep(1)
     assert encoded <= MAX_PAIRS_UNDER_WAY < 8 * 4000
-    scorer.gate.set()
+    scorer.open.set()
     for found, pairs in zip(await asyncio.gather(*tasks), calls, strict=True):
         assert found.scores.shape == (len(pairs),)
     assert encoded == 8 * 4000
@@ -241,7 +241,7 @@ def test_one_caller_s_bad_row_fails_no_other(tiny):
             return super()._run(batch)
 
     scorer = Picky(tiny)
-    scorer.gate.clear()
+    scorer.open.clear()
     with ThreadPoolExecutor(9) as pool:
         first = pool.submit(scorer.score, "q", ["yes no yes"])
         while not scorer._batcher._jobs:
@@ -250,7 +250,7 @@ def test_one_caller_s_bad_row_fails_no_other(tiny):
         bad = pool.submit(scorer.score, "q", ["yes"])
         while len(scorer._batcher._jobs) < 9:
             time.sleep(0.001)
-        scorer.gate.set()
+        scorer.open.set()
         with pytest.raises(BundleDamaged, match="can't score this"):
             bad.result(timeout=30)
         for n, call in enumerate(good):

@@ -161,7 +161,7 @@ def test_what_stands_in_an_evaluation_file_is_left_out(tmp_path):
 
 
 def test_samples_are_labelled_and_each_response_stands_once(tasks, store, tmp_path):
-    manifest = build([tasks], tmp_path / "out", config={"validation": 0}, samples=[store])
+    manifest = build([tasks], tmp_path / "out", config={"validation": 0}, recorded=[store])
     rows = rows_of(tmp_path / "out")
     assert counted(rows, "task", "kind") == {
         ("colors", "gold"): 40, ("colors", "mismatch"): 120, ("colors", "labelled"): 40,
@@ -175,10 +175,10 @@ def test_samples_are_labelled_and_each_response_stands_once(tasks, store, tmp_pa
 
 
 def test_to_adapt_all_samples_count_and_each_task_is_repeated_or_cut(tasks, store, tmp_path):
-    build([tasks], tmp_path / "all", config={"mode": "adapt", "validation": 0, "rows": 580}, samples=[store])
+    build([tasks], tmp_path / "all", config={"mode": "adapt", "validation": 0, "rows": 580}, recorded=[store])
     assert counted(rows_of(tmp_path / "all"), "kind")["augmented",] == 2 * 40 + 2 * 60
     config = {"mode": "adapt", "validation": 0, "rows_per_task": 700}
-    manifest = build([tasks], tmp_path / "out", config=config, samples=[store])
+    manifest = build([tasks], tmp_path / "out", config=config, recorded=[store])
     rows = rows_of(tmp_path / "out")
     assert counted(rows, "task") == {("colors",): 700, ("facts",): 700}
     assert manifest["available"] == {"colors": 280, "facts": 300}
@@ -190,7 +190,7 @@ def test_to_adapt_all_samples_count_and_each_task_is_repeated_or_cut(tasks, stor
 def test_recorded_samples_are_taken_as_they_are(tmp_path):
     row = open_ended(1, candidates=[{"model": "x", "response": "The number 1 stands.", "correct": False}])
     file = write(tmp_path / "recorded.jsonl", [row, open_ended(2), '{"id": 1}'])
-    manifest = build([file], tmp_path / "out", config={"validation": 0}, samples=[file])
+    manifest = build([file], tmp_path / "out", config={"validation": 0}, recorded=[file])
     assert counted(rows_of(tmp_path / "out"), "kind", "score")["labelled", 0.0] == 1
     assert manifest["samples"] == {
         "stored": 1, "used": 1, "rows_left_out": 2, "unlabelled": 0, "questions_without_scorable_reference": 0
@@ -203,7 +203,7 @@ def test_a_judges_marks_are_labels_and_what_it_has_not_marked_is_left_out(tasks,
         for stored in samples:
             opened.add_judgement(stored.number, "gpt", 0.7, cost=0.0)
     config = {"mode": "adapt", "label": "judge:gpt", "validation": 0, "rows": 300}
-    manifest = build([tasks], tmp_path / "out", config=config, samples=[store])
+    manifest = build([tasks], tmp_path / "out", config=config, recorded=[store])
     assert manifest["samples"]["unlabelled"] == 99 * 2
     augmented = [row for row in rows_of(tmp_path / "out") if row["kind"] == "augmented"]
     assert {(row["group"], round(row["score"], 6)) for row in augmented} == {(first.id, 0.7)}
@@ -212,16 +212,16 @@ def test_a_judges_marks_are_labels_and_what_it_has_not_marked_is_left_out(tasks,
 def test_a_reference_that_the_label_can_not_score_is_told(tmp_path):
     row = open_ended(1, references=["नदी"], candidates=[{"model": "x", "response": "नदी है"}])
     file = write(tmp_path / "hindi.jsonl", [row])
-    manifest = build([file], tmp_path / "out", config={"validation": 0}, samples=[file])
+    manifest = build([file], tmp_path / "out", config={"validation": 0}, recorded=[file])
     assert manifest["samples"]["questions_without_scorable_reference"] == 1
-    manifest = build([file], tmp_path / "two", config={"validation": 0, "label": "rouge_l_unicode"}, samples=[file])
+    manifest = build([file], tmp_path / "two", config={"validation": 0, "label": "rouge_l_unicode"}, recorded=[file])
     assert manifest["samples"]["questions_without_scorable_reference"] == 0
     assert [row["score"] for row in rows_of(tmp_path / "two") if row["kind"] == "augmented"] == [pytest.approx(2 / 3)]
 
 
 def test_samples_that_belong_to_no_instance_are_told(store, tmp_path):
     renamed = write(tmp_path / "renamed.jsonl", [open_ended(number, "tickets") for number in range(4)])
-    manifest = build([renamed], tmp_path / "out", samples=[store])
+    manifest = build([renamed], tmp_path / "out", recorded=[store])
     assert (manifest["samples"]["stored"], manifest["samples"]["used"]) == (500, 0)
 
 
@@ -239,7 +239,7 @@ def test_an_evaluation_file_without_an_instruction_is_an_error(tasks, tmp_path):
 def test_a_function_that_changed_is_another_label(tmp_path):
     row = open_ended(1, candidates=[{"model": "x", "response": "Something."}])
     file = write(tmp_path / "t.jsonl", [row])
-    command = [*COMMAND, file, "--samples", file, "--label", "call:taste:score", "--validation", "0"]
+    command = [*COMMAND, file, "--recorded", file, "--label", "call:taste:score", "--validation", "0"]
     command += ["--out", tmp_path / "out"]
 
     def run(body, *more):

@@ -22,7 +22,7 @@ from cappy_select.data.build import build
 def test_the_number_of_workers_changes_nothing(tasks, store, tmp_path):
     config = {"partitions": 5, "rows_per_shard": 60, "rows": 500, "mode": "adapt"}
     for workers in (1, 2, 3):
-        build([tasks, tasks], tmp_path / str(workers), config=config, samples=[store], workers=workers)
+        build([tasks, tasks], tmp_path / str(workers), config=config, recorded=[store], workers=workers)
     assert content(tmp_path / "1") == content(tmp_path / "2") == content(tmp_path / "3")
     assert len(list((tmp_path / "1").glob("train-*-of-00009.parquet"))) == 9
 
@@ -40,12 +40,12 @@ def build_into(tasks, tmp_path, seed):
 
 
 def test_what_is_made_already_is_not_made_again(tasks, tmp_path):
-    steps = []
+    seen = []
     out = tmp_path / "out"
     first = build([tasks], out)
     before = {path: path.stat().st_mtime_ns for path in out.iterdir()}
-    assert build([tasks], out, on_step=lambda *step: steps.append(step)) == first
-    assert steps == []
+    assert build([tasks], out, on_progress=lambda *stage: seen.append(stage)) == first
+    assert seen == []
     assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == before
 
 
@@ -127,7 +127,18 @@ def test_a_dead_worker_is_one_clear_error_and_the_next_run_goes_on(tasks, tmp_pa
     (tmp_path / "deadly.py").write_text(code)
     row = open_ended(1, candidates=[{"model": "x", "response": "The number."}])
     file = write(tmp_path / "one.jsonl", [row, open_ended(2)])
-    command = [*COMMAND, file, "--samples", file, "--label", "call:deadly:score", "--workers", "2", "--partitions", "4"]
+    command = [
+        *COMMAND,
+        file,
+        "--recorded",
+        file,
+        "--label",
+        "call:deadly:score",
+        "--workers",
+        "2",
+        "--partitions",
+        "4",
+    ]
     command += ["--out", tmp_path / "out", "--validation", "0"]
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
     done = subprocess.run(command, env=environment | {"DIE": "1"}, capture_output=True, text=True)
@@ -212,7 +223,7 @@ def test_strict_stops_at_the_first_row_that_can_not_be_used(tmp_path, line, bad)
         ({"config": {"mixture": "equal", "rows_per_task": 3}}, "rows_per_task"),
         ({"config": {"mixture": {"facts": 0.0}}}, "weights"),
         ({"config": {"mixture": {"facts": -1.0, "colors": 2.0}}}, "weights"),
-        ({"samples": ["nowhere.db"]}, "nowhere.db"),
+        ({"recorded": ["nowhere.db"]}, "nowhere.db"),
         ({"against": ["nowhere.jsonl"]}, "nowhere.jsonl"),
     ],
 )

@@ -8,27 +8,27 @@ import pytest
 
 from cappy_select.core.errors import InputError
 from cappy_select.train.checkpoints import Checkpoints
+from cappy_select.train.compiled import State
 from cappy_select.train.config import TrainConfig
 from cappy_select.train.optimiser import optimiser_of
-from cappy_select.train.steps import State
 
 OWNER = {"config.seed": 1, "config.learning_rate": 2e-5, "config.buckets": [32, 64], "start": "abc", "pairs": "def"}
 
 
-def state(step: int) -> State:
+def state(update: int) -> State:
     import jax.numpy as jnp
 
-    weights = {"score_kernel": jnp.arange(6, dtype=jnp.float32).reshape(3, 2) + step}
+    weights = {"score_kernel": jnp.arange(6, dtype=jnp.float32).reshape(3, 2) + update}
     config = TrainConfig(pairs="p", checkpoint="c")
-    return State(weights, optimiser_of(config).init(weights), jnp.int32(step))
+    return State(weights, optimiser_of(config).init(weights), jnp.int32(update))
 
 
-def kept(folder, owner, *steps: int):
+def kept(folder, owner, *updates: int):
     with Checkpoints(folder, owner) as checkpoints:
-        for step in steps:
-            checkpoints.save(step, state(step))
+        for update in updates:
+            checkpoints.save(update, state(update))
             checkpoints.wait()
-            checkpoints.save_best(step, state(step).weights)
+            checkpoints.save_best(update, state(update).weights)
     return folder
 
 

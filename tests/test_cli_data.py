@@ -114,10 +114,10 @@ def test_templates_and_options(folder):
 def test_at_most_so_many_of_each_task(folder):
     jsonl(folder / "many.jsonl", *({**ROWS[0], "task": task, "id": f"{task}{n}"} for n in range(50) for task in "ab"))
     for out in ("one.jsonl", "two.jsonl"):
-        done = cappy("read", "many.jsonl", "--out", out, "--max-examples", 7, "--json", cwd=folder)
+        done = cappy("read", "many.jsonl", "--out", out, "--max-instances", 7, "--json", cwd=folder)
         assert json.loads(done.stdout)["tasks"] == {"a": 7, "b": 7}
     assert (folder / "one.jsonl").read_bytes() == (folder / "two.jsonl").read_bytes()
-    cappy("read", "many.jsonl", "--out", "seed.jsonl", "--max-examples", 7, "--seed", 1, cwd=folder)
+    cappy("read", "many.jsonl", "--out", "seed.jsonl", "--max-instances", 7, "--seed", 1, cwd=folder)
     assert (folder / "one.jsonl").read_bytes() != (folder / "seed.jsonl").read_bytes()
 
 
@@ -253,7 +253,7 @@ def test_the_same_id_in_two_tasks_is_none_twice(folder):
     assert json.loads(done.stdout)["repeated_ids"] == 0
 
 
-def test_max_examples_holds_for_a_task_over_the_files_of_a_folder(folder):
+def test_max_instances_holds_for_a_task_over_the_files_of_a_folder(folder):
     (folder / "parts").mkdir()
     for part in range(3):
         rows = [
@@ -262,7 +262,7 @@ def test_max_examples_holds_for_a_task_over_the_files_of_a_folder(folder):
         ]
         (folder / "parts" / f"part-{part}.jsonl").write_text("\n".join(rows))
     (folder / "below").mkdir()
-    done = cappy("read", "../parts", "--out", "../o.jsonl", "--max-examples", "2", "--json", cwd=folder / "below")
+    done = cappy("read", "../parts", "--out", "../o.jsonl", "--max-instances", "2", "--json", cwd=folder / "below")
     assert json.loads(done.stdout)["tasks"] == {"T": 2}
 
 

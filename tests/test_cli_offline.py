@@ -40,7 +40,7 @@ def test_from_a_table_to_pairs_and_a_look_at_each(workplace):
     judged = json.loads(ok("data", "judge", "s.db", "-m", "openai/a", "--json").stdout)
     assert (judged["judge"], judged["left"], judged["unreadable"]) == ("openai/a", 3, 3)  # "ok" is no mark
     manifest = json.loads(
-        ok("build", "t.jsonl", "--samples", "s.db", "--out", "pairs", "--validation", "0", "--json").stdout
+        ok("build", "t.jsonl", "--recorded", "s.db", "--out", "pairs", "--validation", "0", "--json").stdout
     )
     assert manifest["rows"]["train"]["kinds"] == {"augmented": 3, "gold": 3, "mismatch": 3}
     for file, holds in [("t.jsonl", "instances"), ("s.db", "samples"), ("pairs", "pairs")]:
@@ -112,6 +112,8 @@ def test_what_was_left_out_is_said_with_its_place(workplace):
         (("data", "judge", "nowhere.db", "-m", "openai/a"), "no sample store"),
         (("sample", "--store", "s.db", "--recorded", "tasks.jsonl", "--dry-run"), "dry run"),
         (("build", "tasks.jsonl", "--out", "p", "--label", "judge:"), "judge:MODEL"),
+        (("build", "tasks.jsonl", "--out", "p", "--samples", "s.db"), "No such option: --samples"),
+        (("adapt", "tasks.jsonl", "--out", "p", "--samples", "s.db"), "No such option: --samples"),
         (("data", "judge", "tasks.jsonl", "-m", "openai/a"), "not a sample store"),
     ],
 )

@@ -124,7 +124,7 @@ def test_intervals_are_over_tasks_and_over_the_instances_of_each_task():
     lonely = evaluate_bigbench({"m": [*rows, Answered(instance(0, "lonely"), same)]}, Marks())
     assert next(each for each in lonely.models[0].differences if each.minus == "self_sum").instances is None
     text = markdown(bigbench_report(lonely))
-    assert "(no interval: one example)" in text
+    assert "(no interval: one instance)" in text
     assert "as few as 1 tasks, or instances of a task" in text
 
 
@@ -273,7 +273,7 @@ def test_a_local_model_is_asked_once_with_and_without_examples(questions, tmp_pa
     assert json.loads(run(*arguments).stdout) == report
     with SampleStore(folder / "samples.db") as store:
         assert [stored for _, stored in store.instances()] == before
-    recorded = run("--samples", folder / "samples.db", "--out", "other")
+    recorded = run("--recorded", folder / "samples.db", "--out", "other")
     assert json.loads(recorded.stdout)["models"][0]["quality"] == found["quality"]
 
 
@@ -319,4 +319,4 @@ def test_without_the_hub_one_error_says_to_give_files(tmp_path):
         assert done.returncode == 2
         assert "give files" in done.stderr
         assert len(done.stderr.splitlines()) == 1
-    assert "give a --model to ask, or recorded --samples" in bigbench(cwd=tmp_path).stderr
+    assert "give a --model to ask, or --recorded samples" in bigbench(cwd=tmp_path).stderr

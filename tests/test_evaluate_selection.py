@@ -141,7 +141,7 @@ def test_the_command_writes_what_it_prints(file, tmp_path):
 
 @pytest.mark.parametrize(
     "verb",
-    [["selection", "x"], ["zeroshot", "x"], ["scaling", "x"], ["bigbench", "-m", "x"], ["ablation", "--samples", "x"]],
+    [["selection", "x"], ["zeroshot", "x"], ["scaling", "x"], ["bigbench", "-m", "x"], ["ablation", "--recorded", "x"]],
 )
 def test_an_out_that_is_a_file_is_said_before_anything_else(tmp_path, verb):
     (tmp_path / "out").write_text("mine")

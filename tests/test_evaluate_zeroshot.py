@@ -115,7 +115,7 @@ def test_a_task_of_one_example_leaves_no_interval_and_few_are_said(tmp_path):
     written(file, [*rows, row(1, "u", "x", 0, [0.9, 0.1]), row(1, "u", "y", 0, [0.9, 0.1])])
     one = evaluate_zeroshot(read_files([file]), Fixed(), against=Fixed(2))
     assert (one.fewest, one.against.low, one.against.high) == (1, None, None)
-    assert "(95 %: no interval: one example)" in markdown(zeroshot_report(one))
+    assert "(95 %: no interval: one instance)" in markdown(zeroshot_report(one))
     assert "as few as" not in markdown(zeroshot_report(evaluate_zeroshot(read_files([file]), Fixed())))
 
 

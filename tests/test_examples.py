@@ -62,7 +62,7 @@ def test_local_model(tmp_path):
 
 @pytest.mark.slow  # test_adapt.py has the same, within its own process
 def test_adapt_closed_model(tmp_path, loopback):
-    file = adapting.examples(tmp_path / "kinds.jsonl", 160)
+    file = adapting.instances(tmp_path / "kinds.jsonl", 160)
     right = adapting.right_answers(file)
     adapting.answering(loopback, right)
     question = next(iter(right))

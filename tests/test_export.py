@@ -25,7 +25,7 @@ from cappy_select.bundle.bundle import Bundle, load_bundle
 from cappy_select.core import BundleNotFound, ExportError
 from cappy_select.export import Card, export_checkpoint
 from cappy_select.export.checkpoint import load_checkpoint
-from cappy_select.export.gates import torch_scores
+from cappy_select.export.parity import torch_scores
 from cappy_select.export.quantize import column_scales
 
 
@@ -259,11 +259,11 @@ def test_few_answers_judge_a_precision_only_where_no_clear_winner_can_change(che
     assert export(folder, overwrite=True, precision="fp32").manifest.gates["clear_groups"] <= 1
 
 
-def test_scores_outside_the_gate_are_refused(checkpoints, tmp_path, monkeypatch):
-    """The gate is the release's promise; a narrower one stands for weights that quantise badly."""
-    from cappy_select.export import gates
+def test_scores_that_fail_the_parity_check_are_refused(checkpoints, tmp_path, monkeypatch):
+    """The tolerance is the release's promise; a narrower one stands for weights that quantise badly."""
+    from cappy_select.export import parity
 
-    monkeypatch.setitem(gates.GATES, "int8", gates.Gate(1e-6, 0.0))
+    monkeypatch.setitem(parity.TOLERANCES, "int8", parity.Tolerance(1e-6, 0.0))
     with pytest.raises(ExportError, match="int8 changes the scores too much"):
         export_checkpoint(checkpoints["bert"], tmp_path / "out", precision="int8")
     assert list(tmp_path.iterdir()) == []
@@ -307,7 +307,7 @@ def test_calibration_that_cannot_be_read_is_said_before_the_work(checkpoints, tm
     ("groups", "flips", "refused"), [(20, 1, False), (20, 2, True), (300, 3, False), (300, 4, True)]
 )
 def test_one_winner_in_a_hundred_may_change_and_one_in_any_set(monkeypatch, groups, flips, refused):
-    from cappy_select.export import gates
+    from cappy_select.export import parity
 
     expected = np.tile(np.float32([0.9, 0.8]), groups)
     found = expected.copy()
@@ -320,9 +320,9 @@ def test_one_winner_in_a_hundred_may_change_and_one_in_any_set(monkeypatch, grou
         def score_detailed(self, _):
             return SimpleNamespace(scores=found)
 
-    monkeypatch.setattr(gates, "Scorer", Given)
-    monkeypatch.setattr(gates, "torch_scores", lambda *_: expected)
-    judged = partial(gates.measure, None, None, "int8", [("q", ["a", "b"])] * groups)
+    monkeypatch.setattr(parity, "Scorer", Given)
+    monkeypatch.setattr(parity, "torch_scores", lambda *_: expected)
+    judged = partial(parity.measure, None, None, "int8", [("q", ["a", "b"])] * groups)
     if refused:
         with pytest.raises(ExportError, match=f"{flips} of {groups} winners changed"):
             judged()

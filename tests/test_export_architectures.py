@@ -18,7 +18,7 @@ from cappy_select import Scorer
 from cappy_select.core import ExportError
 from cappy_select.export import attention, export_checkpoint
 from cappy_select.export.checkpoint import load_checkpoint
-from cappy_select.export.gates import torch_scores
+from cappy_select.export.parity import torch_scores
 from cappy_select.scorer.encoding import PairEncoder
 
 PAIRS = [(f"{first[:900]}", second[:900]) for first, second in dict.fromkeys(awkward_pairs(60, seed=5))]

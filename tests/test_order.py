@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cappy_select.train.order import permuted, rows_of_step
+from cappy_select.train.order import permuted, rows_of_update
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 64, 65, 1000, 12_345])
@@ -26,15 +26,15 @@ def test_rows_are_well_mixed():
     assert np.ptp(np.histogram(order[:10_000], 20)[0]) < 150  # the first tenth is from everywhere
 
 
-def test_a_step_is_arithmetic_and_may_span_two_epochs():
-    steps = np.concatenate([rows_of_step(step, 30, 100, 9) for step in range(10)])
-    assert sorted(steps[:100]) == sorted(steps[100:200]) == sorted(steps[200:]) == list(range(100))
-    assert (steps[:100] != steps[100:200]).any()
-    assert (rows_of_step(7, 30, 100, 9) == steps[210:240]).all()
+def test_an_update_is_arithmetic_and_may_span_two_epochs():
+    drawn = np.concatenate([rows_of_update(update, 30, 100, 9) for update in range(10)])
+    assert sorted(drawn[:100]) == sorted(drawn[100:200]) == sorted(drawn[200:]) == list(range(100))
+    assert (drawn[:100] != drawn[100:200]).any()
+    assert (rows_of_update(7, 30, 100, 9) == drawn[210:240]).all()
 
 
 def test_a_billion_rows_take_no_memory():
-    rows = rows_of_step(3, 1024, 10**9, 1)
+    rows = rows_of_update(3, 1024, 10**9, 1)
     assert len(set(rows.tolist())) == 1024
     assert rows.min() >= 0
     assert rows.max() < 10**9

@@ -208,7 +208,7 @@ def test_a_template_cannot_change_the_row_for_the_next():
         ("{{ '{:>1000000000}'.format(1) }} ||| x", "SecurityError"),
         ("{% for i in range(9000) %}{{ 'x' * 900 }}{% endfor %} ||| x", "SecurityError"),
         ("{{ ''.__class__.__mro__[1].__subclasses__() }} ||| x", "SecurityError"),
-        ("{{ headline }} ||| x", "no field 'headline'; the example has a"),
+        ("{{ headline }} ||| x", "no field 'headline'; the row has a"),
     ],
 )
 def test_what_cannot_be_rendered_says_why(jinja, message):
@@ -266,14 +266,14 @@ def test_at_most_so_many_of_a_data_set_over_all_its_templates(ag_news):
     rows = [{"text": f"Text {number}.", "label": number % 4} for number in range(300)]
     (ag_news / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert len(read(ag_news)) == 600
-    drawn = [instance.id for instance in read(ag_news, max_examples=50)]
+    drawn = [instance.id for instance in read(ag_news, max_instances=50)]
     assert len(drawn) == len(set(drawn)) == 50
-    assert drawn == [instance.id for instance in read(ag_news, max_examples=50)]
-    assert drawn != [instance.id for instance in read(ag_news, max_examples=50, seed=1)]
+    assert drawn == [instance.id for instance in read(ag_news, max_instances=50)]
+    assert drawn != [instance.id for instance in read(ag_news, max_instances=50, seed=1)]
     assert {identity.split("|")[2] for identity in drawn} == {"classify_question_first", "write"}
     assert max(int(identity.rpartition("#")[2]) for identity in drawn) > 200
     pq.write_table(pa.Table.from_pylist(rows), ag_news / "train.parquet")
-    assert drawn == [instance.id for instance in read(ag_news, file="train.parquet", max_examples=50)]
+    assert drawn == [instance.id for instance in read(ag_news, file="train.parquet", max_instances=50)]
 
 
 def test_a_folder_of_files_is_one_data_set(ag_news):
@@ -282,7 +282,7 @@ def test_a_folder_of_files_is_one_data_set(ag_news):
         (ag_news / "data" / part / "0000.jsonl").write_text(json.dumps(ROWS[0]) + "\n")
     ids = [instance.id for instance in read(ag_news, file="data", turned_around=False)]
     assert ids == [f"ag_news|{part}/0000|classify_question_first|#1" for part in ("a", "b")]
-    assert len(read(ag_news, file="data", max_examples=3)) == 3
+    assert len(read(ag_news, file="data", max_instances=3)) == 3
 
 
 @pytest.mark.parametrize(

@@ -243,7 +243,7 @@ def test_intervals_of_nothing_and_of_the_same():
 def test_one_thing_has_no_interval():
     for found in (paired([0.2]), paired([0.1, 0.3], ["a", "a"])):
         assert (found.mean, found.low, found.high) == (pytest.approx(0.2), None, None)
-        assert str(found) == "+20.0 (no interval: one example)"
+        assert str(found) == "+20.0 (no interval: one instance)"
     one, many = (np.ones(count) / 4 for count in (1, 30))
     found = stratified([(0.5, many, np.ones(30)), (0.5, one, np.ones(1))])
     assert (found.mean, found.low, found.high) == (0.25, None, None)

@@ -146,7 +146,7 @@ def test_t0_is_read_from_copies_and_says_what_is_missing(tmp_path, templates):
     assert "templates.yaml" in said["hub:nyu-mll/glue/qqp@train"]
     missing = [where for where, message in problems.listed if message == "no copy of it there"]
     assert missing == [f"hub:{tmp_path}/copies/cornell-movie-review-data/rotten_tomatoes@train"]
-    drawn = list(read_t0(templates, Problems(), copies=tmp_path / "copies", max_examples=2))
+    drawn = list(read_t0(templates, Problems(), copies=tmp_path / "copies", max_instances=2))
     assert len(drawn) == 2
     with pytest.raises(InputError, match="the folder `templates`"):
         list(read_t0(tmp_path / "none", Problems()))

@@ -116,7 +116,7 @@ from cappy_select.train.config import TrainConfig
 from cappy_select.train.encoder import EncoderConfig, initial_weights
 from cappy_select.train.mesh import mesh_of
 from cappy_select.train.optimiser import optimiser_of
-from cappy_select.train.steps import compiled
+from cappy_select.train.compiled import compiled
 shape = EncoderConfig(model_type="bert", vocab_size=101, hidden_size=64, num_hidden_layers=3, num_attention_heads=4,
     intermediate_size=128, max_position_embeddings=128, type_vocab_size=2, pad_token_id=0)
 config = TrainConfig(pairs="p", checkpoint="c", fsdp=4)

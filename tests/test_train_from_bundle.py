@@ -28,7 +28,7 @@ from cappy_select.bundle.writing import save_bundle
 from cappy_select.core import BundleDamaged
 from cappy_select.export import export_checkpoint
 from cappy_select.export.checkpoint import load_checkpoint
-from cappy_select.export.gates import torch_scores
+from cappy_select.export.parity import torch_scores
 from cappy_select.train.bundled import read_bundle
 from cappy_select.train.config import TrainConfig
 from cappy_select.train.encoder import Encoder

@@ -11,11 +11,11 @@ from test_batches import token_set
 from test_encoder import MAKE, torch_model, torch_scores
 
 from cappy_select.train.batches import Batches, MicroBatch
+from cappy_select.train.compiled import compiled
 from cappy_select.train.config import TrainConfig
 from cappy_select.train.loop import _counts
 from cappy_select.train.mesh import mesh_of
 from cappy_select.train.optimiser import optimiser_of, schedule_of
-from cappy_select.train.steps import compiled
 from cappy_select.train.weights import read_checkpoint
 
 BASE = {"pairs": "p", "checkpoint": "c", "dropout": False, "updates": 10, "warmup": 0.2, "learning_rate": 1e-3}
@@ -36,7 +36,7 @@ def run_of(checkpoint, **settings):
 
 
 def accumulated(run, state, micro_batches):
-    """The step's gradient and loss."""
+    """The update's gradient and loss."""
     counts, _ = _counts(micro_batches)
     gradients, loss = run.zeros(), 0.0
     for number, micro in enumerate(micro_batches):
@@ -71,7 +71,7 @@ def apart(ours, theirs):
         pytest.param({"ranking_weight": 1.0, "l2_weight": 0.0}, id="ranking", marks=pytest.mark.slow),
     ],
 )
-def test_how_a_step_is_cut_changes_nothing(checkpoints, kind, settings):
+def test_how_an_update_is_cut_changes_nothing(checkpoints, kind, settings):
     run, state, shape = run_of(checkpoints[kind], **settings)
     tokens = tokens_for(shape)
     width = 4 if settings else 1
@@ -82,7 +82,7 @@ def test_how_a_step_is_cut_changes_nothing(checkpoints, kind, settings):
     }
     made = {}
     for way, options in ways.items():
-        micro_batches = batches_of(tokens, shape, width=width, **options).of_step(0)
+        micro_batches = batches_of(tokens, shape, width=width, **options).of_update(0)
         assert way == "one" or len(micro_batches) >= 4
         made[way] = accumulated(run, state, micro_batches)
     for way in ("eight", "buckets"):
@@ -95,7 +95,7 @@ def test_how_a_step_is_cut_changes_nothing(checkpoints, kind, settings):
     [("linear", {}), ("cosine", {"weight_decay": 0.1, "max_grad_norm": 0.5}), ("constant", {"weight_decay": 0.1})],
 )
 @pytest.mark.parametrize("kind", MAKE)
-def test_three_steps_of_the_optimiser_are_torchs(checkpoints, kind, schedule, options):
+def test_three_updates_of_the_optimiser_are_torchs(checkpoints, kind, schedule, options):
     settings = {"schedule": schedule} | options
     run, state, shape = run_of(checkpoints[kind], **settings)
     config = TrainConfig(**BASE | settings)
@@ -112,9 +112,9 @@ def test_three_steps_of_the_optimiser_are_torchs(checkpoints, kind, schedule, op
         "cosine": lambda: transformers.get_cosine_schedule_with_warmup(optimiser, **warm, num_training_steps=10),
         "constant": lambda: transformers.get_constant_schedule_with_warmup(optimiser, **warm),
     }[schedule]()
-    for step in range(3):
-        (micro,) = batches.of_step(step)
-        assert float(schedule_of(config)(step)) == pytest.approx(rates.get_last_lr()[0], rel=1e-6, abs=1e-12)
+    for update in range(3):
+        (micro,) = batches.of_update(update)
+        assert float(schedule_of(config)(update)) == pytest.approx(rates.get_last_lr()[0], rel=1e-6, abs=1e-12)
         optimiser.zero_grad()
         loss = (torch_scores(theirs, micro.ids, micro.types, micro.lengths) - torch.tensor(micro.scores[:, 0])) ** 2
         loss = loss.mean()
@@ -134,7 +134,7 @@ def test_three_steps_of_the_optimiser_are_torchs(checkpoints, kind, schedule, op
 
 def test_the_ranking_loss_is_bradley_terrys(checkpoints):
     run, state, shape = run_of(checkpoints["bert"], l2_weight=0.0, ranking_weight=1.0)
-    (micro,) = batches_of(tokens_for(shape), shape, batch=5, width=4).of_step(0)
+    (micro,) = batches_of(tokens_for(shape), shape, batch=5, width=4).of_update(0)
     scores = np.asarray(run.scores(state.weights, micro))
     losses = []
     for unit in range(5):
@@ -148,11 +148,11 @@ def test_the_ranking_loss_is_bradley_terrys(checkpoints):
     assert found == pytest.approx(np.mean(losses), rel=1e-5)
 
 
-def test_dropout_differs_by_step_and_micro_batch_and_half_of_it_is_dropped(checkpoints):
+def test_dropout_differs_by_update_and_micro_batch_and_half_of_it_is_dropped(checkpoints):
     from cappy_select.train.attention import dropped
 
     run, state, shape = run_of(checkpoints["bert"], dropout=True)
-    micro = batches_of(tokens_for(shape), shape).of_step(0)[0]
+    micro = batches_of(tokens_for(shape), shape).of_update(0)[0]
     counts, _ = _counts([micro])
     losses = {
         key: float(run.gradient(state.weights, run.zeros(), micro, counts, np.array(key, np.int32))[1])
@@ -170,6 +170,6 @@ def test_dropout_differs_by_step_and_micro_batch_and_half_of_it_is_dropped(check
 
 def test_a_whole_batch_of_empty_rows_adds_nothing(checkpoints):
     run, state, shape = run_of(checkpoints["bert"])
-    micro = batches_of(tokens_for(shape), shape).of_step(0)[0]
+    micro = batches_of(tokens_for(shape), shape).of_update(0)[0]
     empty = MicroBatch(micro.ids, micro.types, np.ones_like(micro.lengths), micro.scores, np.zeros_like(micro.weights))
     assert apart(accumulated(run, state, [micro, empty])[0], accumulated(run, state, [micro])[0]) == 0

@@ -1,6 +1,6 @@
-"""From examples to a scorer of one task: samples, pairs, training, a bundle, a report. It must never touch the LLM.
+"""From instances to a scorer of one task: samples, pairs, training, a bundle, a report. It must never touch the LLM.
 
-    examples --split-> train and held-out examples --sample--> answers of the LLMs to all of them
+    instances --split-> train and held-out instances --sample--> answers of the LLMs to all of them
     train    --build-> pairs --train--> weights --export--> bundle
     held-out ----------------------------------------------> report: what each way to pick is worth
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from cappy_select.adapt.config import AdaptConfig
 from cappy_select.adapt.folder import BUNDLE, STORE, TRAIN
 from cappy_select.adapt.report import RECORDED, judged, scores_of
-from cappy_select.adapt.run import OnStep, adapt, base_bundle, check
+from cappy_select.adapt.run import OnProgress, adapt, base_bundle, check
 from cappy_select.adapt.sampling import held_out_of, prepare
 from cappy_select.adapt.training import training_config
 from cappy_select.core.errors import InputError
@@ -34,7 +34,7 @@ _WORDS = {
 
 
 class Variant(BaseModel):
-    """One way to make the scorer: quality of its picks on the held-out examples, and over that of the whole recipe."""
+    """One way to make the scorer: quality of its picks on the held-out instances, and over that of the whole recipe."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
@@ -48,7 +48,7 @@ class AblationReport(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
-    n: int = Field(description="held-out examples")
+    n: int = Field(description="held-out instances")
     groups: int = Field(description="of them that are independent")
     quality_by: str
     random: float
@@ -67,8 +67,8 @@ class AblationReport(BaseModel):
         return Report(
             title="What each part of the adaptation is worth",
             remarks=[
-                f"{self.n} held-out examples; quality is by {by}. Without pretraining: from {start}. "
-                "Intervals: paired bootstrap over examples, against the whole recipe.",
+                f"{self.n} held-out instances; quality is by {by}. Without pretraining: from {start}. "
+                "Intervals: paired bootstrap over instances, against the whole recipe.",
                 "All that were trained had references and mismatches to train on, and all but the one without the "
                 "LLM's samples those too.",
                 *of_few(self.groups),
@@ -99,7 +99,7 @@ class AblationReport(BaseModel):
 
 
 def ablation(
-    examples: Sequence[str | Path],
+    instances: Sequence[str | Path],
     out: str | Path,
     config: AdaptConfig,
     *,
@@ -108,17 +108,17 @@ def ablation(
     fields: Mapping[str, str] | None = None,
     limit: int | None = None,
     on_stage: Callable[[str], None] = lambda stage: None,
-    on_step: OnStep = lambda step, done, total: None,
+    on_progress: OnProgress = lambda stage, done, total: None,
 ) -> AblationReport | int:
     """Adapt with everything, without pretraining and without the LLM's samples; compare with no adaptation at all.
 
     Args:
-        examples, config, recorded, fields, limit: As `adapt` takes them; nobody is asked, the samples are recorded, and
-            references are trained on in every variant, so that a variant lacks one part and has no other instead.
+        instances, config, recorded, fields, limit: As `adapt` takes them; nobody is asked, the samples are recorded,
+            and references are trained on in every variant, so that a variant lacks one part and has no other instead.
         out: Each variant has a folder in it, which a killed run goes on from.
         encoder: A checkpoint that was never a scorer, for `without_pretraining`; None: the scorer's shape with random
             weights.
-        on_stage, on_step: As in `adapt`.
+        on_stage, on_progress: As in `adapt`.
 
     Returns the signal that stopped a training, when one did; called again it goes on. Raises what `adapt` does, and
     InputError when there are no recorded samples.
@@ -132,14 +132,15 @@ def ablation(
         "without_pretraining": config.model_copy(update={"settings": (*config.settings, fresh)}),
         "without_augmentation": config.model_copy(update={"augmentation": False}),
     }
-    _check(examples, variants, recorded, fields or {}, limit)
+    _check(instances, variants, recorded, fields or {}, limit)
     scorers: dict[str, Scorer] = {}
     for name, variant in variants.items():
         on_stage(f"{_WORDS[name]}:")
         folder = Path(out) / name
         done = adapt(
-            examples, folder, variant, recorded=recorded, fields=fields, limit=limit, on_stage=on_stage, on_step=on_step
-        )
+            instances, folder, variant, recorded=recorded, fields=fields, limit=limit,
+            on_stage=on_stage, on_progress=on_progress,
+        )  # fmt: skip
         if done.signal is not None:
             return done.signal
         scorers[name] = Scorer.load(folder / BUNDLE)
@@ -162,7 +163,7 @@ def ablation(
 
 
 def _check(
-    examples: Sequence[str | Path],
+    instances: Sequence[str | Path],
     variants: Mapping[str, AdaptConfig],
     recorded: Sequence[str | Path],
     fields: Mapping[str, str],
@@ -170,17 +171,17 @@ def _check(
 ) -> None:
     """Raises what one of the three trainings would, before the first of them."""
     for variant in variants.values():
-        check(examples, variant, recorded)
+        check(instances, variant, recorded)
     from cappy_select.train.start import starting_point  # imports JAX, which `check` looks for
 
     with TemporaryDirectory() as name:
         folder, whole = Path(name), variants[FULL]
         with SampleStore(folder / STORE, write=True) as store:
-            side = prepare(whole, folder, store, examples, recorded, Problems(), fields=fields, limit=limit)[TRAIN]
+            side = prepare(whole, folder, store, instances, recorded, Problems(), fields=fields, limit=limit)[TRAIN]
         if not side.references:
             raise InputError(
-                f"none of the {side.examples} examples to learn from has references, and they are all that is trained "
-                "on without the LLM's samples"
+                f"none of the {side.instances} instances to learn from has references, and they are all that is "
+                "trained on without the LLM's samples"
             )
         base = base_bundle(whole, folder)
         for variant in variants.values():

@@ -13,25 +13,25 @@ from cappy_select.core.errors import InputError, validation_message
 
 
 class AdaptConfig(BaseModel):
-    """How a scorer learns a task from examples.
+    """How a scorer learns a task from instances of it.
 
     Args:
         models: Who is asked, by name; none: the samples are recorded ones.
-        samples: Answers asked of each model to each example; None: 4, or what the plan says.
+        samples: Answers asked of each model to each instance; None: 4, or what the plan says.
         plan: What to ask of each model.
-        icl: In-context examples put before the LLMs' prompts, drawn from the training examples.
+        icl: In-context examples put before the LLMs' prompts, drawn from the training instances.
         params: Passed with every call, such as temperature and max_tokens.
         logprobs: Ask for log-likelihoods, for self-scoring.
         label: What says how right a sampled answer is, when nobody did (`data.labels`).
-        references: Whether references, wrong choices and other examples' references are trained on too; None: unless
+        references: Whether references, wrong choices and other instances' references are trained on too; None: unless
             somebody said how right the samples are.
         augmentation: Whether sampled answers are trained on at all.
-        held_out: Share of the examples that only the report sees; those that the file's `split` holds out are it
+        held_out: Share of the instances that only the report sees; those that the file's `split` holds out are it
             instead, when there are any.
-        validation: Share of the other examples that training is watched by.
+        validation: Share of the other instances that training is watched by.
         scorer: What is adapted: a bundle's or a checkpoint's folder, `hf://org/name`; None: the embedded default.
         revision: Of a hub id.
-        epochs: Over the training examples; more when those are few, for at least 40 updates.
+        epochs: Over the training instances; more when those are few, for at least 40 updates.
         settings: `KEY=VALUE` of the trainer's configuration, over what is chosen here.
         precision: Of the bundle.
         seed: Of all that is drawn.

@@ -13,10 +13,10 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from cappy_select.adapt.config import AdaptConfig
-from cappy_select.adapt.examples import of_side
 from cappy_select.adapt.folder import HELD_OUT, STORE, TRAIN, asked_of, state_of
 from cappy_select.adapt.run import base_bundle, check
 from cappy_select.adapt.sampling import Side, prepare, sampler_of
+from cappy_select.adapt.sides import of_side
 from cappy_select.adapt.training import training_config, uses_references
 from cappy_select.ask.requests import as_plan
 from cappy_select.ask.sampling import token_limit
@@ -53,7 +53,7 @@ class AdaptEstimate(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
-    train: int = Field(description="examples to learn from")
+    train: int = Field(description="instances to learn from")
     held_out: int
     models: tuple[ModelOutlook, ...]
     calls: int
@@ -66,7 +66,7 @@ class AdaptEstimate(BaseModel):
 
 
 def estimate(
-    examples: Sequence[str | Path],
+    instances: Sequence[str | Path],
     out: str | Path,
     config: AdaptConfig,
     *,
@@ -78,29 +78,29 @@ def estimate(
     strict: bool = False,
 ) -> AdaptEstimate:
     """What `adapt` would take with the same arguments. Asks nothing and writes nothing."""
-    check(examples, config, recorded)
+    check(instances, config, recorded)
     limits, fields = limits or Limits(), fields or {}
     out = Path(out)
-    begun = state_of(out, asked_of(config, examples, recorded, {"fields": dict(fields), "limit": limit}))
+    begun = state_of(out, asked_of(config, instances, recorded, {"fields": dict(fields), "limit": limit}))
     problems = Problems(strict=strict)
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(TemporaryDirectory()))
         there = begun is not None and begun["taken_in"] and (out / STORE).is_file()
         store = stack.enter_context(SampleStore((out if there else scratch) / STORE, write=not there))
         sides = prepare(
-            config, scratch, store, examples, recorded, problems, fields=fields, limit=limit, taken_in=there
+            config, scratch, store, instances, recorded, problems, fields=fields, limit=limit, taken_in=there
         )  # fmt: skip
         closed = begun is not None and begun["sampled"] is not None  # nobody is asked any more
         asked = [] if closed or not config.models else sampler_of(config, scratch, store, limits, api_base).estimate()
         base = base_bundle(config, scratch)
         lengths = _lengths(config, scratch, store, asked, sides, base)
-        groups = max(1, round(sides[TRAIN].examples * (1 - config.validation)))
+        groups = max(1, round(sides[TRAIN].instances * (1 - config.validation)))
         plan = training_config(config, scratch, base.path, base.manifest.max_length, groups, 8)
-        training_s = _training_s(plan, lengths, len(lengths) / sides[TRAIN].examples)
+        training_s = _training_s(plan, lengths, len(lengths) / sides[TRAIN].instances)
     calls = sum(row.calls for row in asked)
     return AdaptEstimate(
-        train=sides[TRAIN].examples,
-        held_out=sides[HELD_OUT].examples,
+        train=sides[TRAIN].instances,
+        held_out=sides[HELD_OUT].instances,
         models=tuple(
             ModelOutlook(model=row.model, stored=row.stored, samples=row.samples, calls=row.calls, cost=row.cost)
             for row in asked
@@ -132,12 +132,12 @@ def _lengths(
     """int64[pairs]: tokens of each training pair, as far as they are known: answers to come are as long as assumed."""
     encoder = PairEncoder.of(base)
     window = base.manifest.max_length
-    coming = round(sum(row.samples for row in asked) / sum(side.examples for side in sides.values()))
+    coming = round(sum(row.samples for row in asked) / sum(side.instances for side in sides.values()))
     samplings = as_plan(config.samples, config.plan).samplings
     longest = [sampling.max_tokens for sampling in samplings if sampling.max_tokens]
     assumed = max(longest, default=token_limit(config.params) or ASSUMED_TOKENS)
     train = sides[TRAIN]
-    references = uses_references(config, train.judged, train.samples + coming * train.examples)
+    references = uses_references(config, train.judged, train.samples + coming * train.instances)
     found: list[int] = []
     for row in of_side(folder, TRAIN):
         texts = list({each.sample.response for each in store.samples(row)})

@@ -1,13 +1,13 @@
 """An adaptation's folder: what it is made of, and how far it is.
 
 OUT/adapt.json              config, input files by hash, what was sampled, the result
-OUT/examples/train.jsonl    examples to learn from
-OUT/examples/held_out.jsonl examples that only the report sees
+OUT/examples/train.jsonl    instances to learn from
+OUT/examples/held_out.jsonl instances that only the report sees
 OUT/samples.db              the LLMs' answers to both
-OUT/pairs/                  scored pairs of the training examples
+OUT/pairs/                  scored pairs of the training instances
 OUT/training/               the trainer's run
 OUT/bundle/                 the adapted scorer
-OUT/report/                 what it is worth; picks.jsonl has what each way picked, example by example
+OUT/report/                 what it is worth; picks.jsonl has what each way picked, instance by instance
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ _FREE_MEANWHILE = frozenset(
 def opened(
     out: Path,
     config: AdaptConfig,
-    examples: Sequence[str | Path],
+    instances: Sequence[str | Path],
     recorded: Sequence[str | Path],
     rest: Mapping[str, Any],
 ) -> Iterator[Folder]:
@@ -70,7 +70,7 @@ def opened(
 
     Raises InputError when it holds something else or another adaptation, DataError when it can't be written.
     """
-    asked = asked_of(config, examples, recorded, rest)
+    asked = asked_of(config, instances, recorded, rest)
     state_of(out, asked)
     with disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
@@ -89,13 +89,13 @@ def opened(
 
 
 def asked_of(
-    config: AdaptConfig, examples: Sequence[str | Path], recorded: Sequence[str | Path], rest: Mapping[str, Any]
+    config: AdaptConfig, instances: Sequence[str | Path], recorded: Sequence[str | Path], rest: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What an adaptation is made of, for its state."""
     return {
         "format": _FORMAT,
         "config": config.model_dump(mode="json"),
-        "examples": [hashed(path) for path in examples],
+        "examples": [hashed(path) for path in instances],  # the name in the file is older than the word
         "recorded": [_digest(path) for path in recorded],
         **rest,
     }
@@ -127,6 +127,9 @@ def _has_asked(out: Path) -> bool:
         return store.asked() > 0
 
 
+_SAID = {"examples": "instances"}
+
+
 def _check_same(out: Path, state: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
     free: frozenset[str] = frozenset()
     if state["sampled"] is None:
@@ -139,11 +142,13 @@ def _check_same(out: Path, state: Mapping[str, Any], asked: Mapping[str, Any]) -
         for key in now
         if was.get(key) != now[key] and key not in free
     ]
-    changed += [f"{key} are others" for key in asked if key != "config" and state.get(key) != asked[key]]
+    changed += [
+        f"{_SAID.get(key, key)} are others" for key in asked if key != "config" and state.get(key) != asked[key]
+    ]
     if changed:
         raise InputError(
             f"{out} holds another adaptation: {changed[0]}{f', and {len(changed) - 1} more' if changed[1:] else ''}; "
-            f"give another folder (--samples {out / STORE} takes the answers along)"
+            f"give another folder (--recorded {out / STORE} takes the answers along)"
         )
 
 

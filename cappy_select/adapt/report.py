@@ -1,4 +1,4 @@
-"""What an adaptation is worth: on held-out examples, the quality of each way to pick one of the LLMs' answers."""
+"""What an adaptation is worth: on held-out instances, the quality of each way to pick one of the LLMs' answers."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ class Way(BaseModel):
 
 
 class AdaptReport(BaseModel):
-    """The ways to pick on the held-out examples, from the LLM alone to the best of what was sampled.
+    """The ways to pick on the held-out instances, from the LLM alone to the best of what was sampled.
 
     Attributes:
-        n: Held-out examples with answers of known quality.
-        left_out: Held-out examples without.
-        candidates: Mean number of answers an example.
+        n: Held-out instances with answers of known quality.
+        left_out: Held-out instances without.
+        candidates: Mean number of answers an instance.
         quality_by: What quality goes by: `recorded`, the label that compared with the references, or both.
         best_model: The LLM whose first answers are best in the mean.
         ways: Each way to pick, with its mean quality as a fraction of 1.
@@ -54,9 +54,9 @@ class AdaptReport(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
-    n: int = Field(description="held-out examples with answers of known quality")
-    left_out: int = Field(description="held-out examples without")
-    candidates: float = Field(description="mean number of answers an example")
+    n: int = Field(description="held-out instances with answers of known quality")
+    left_out: int = Field(description="held-out instances without")
+    candidates: float = Field(description="mean number of answers an instance")
     quality_by: str = Field(description="`recorded`, the label that compared with the references, or both")
     best_model: str
     ways: tuple[Way, ...]
@@ -83,7 +83,7 @@ class AdaptReport(BaseModel):
 
 
 class Judged(NamedTuple):
-    """Held-out examples with answers, the quality of each answer, and what says so; examples of one group are not
+    """Held-out instances with answers, the quality of each answer, and what says so; instances of one group are not
     independent."""
 
     rows: list[RecordedInstance]
@@ -93,7 +93,7 @@ class Judged(NamedTuple):
 
 
 def judged(held_out: Sequence[tuple[Instance, Sequence[Recorded]]], label: str) -> Judged:
-    """Those examples whose answers' quality is known: as it was recorded, else by their label.
+    """Those instances whose answers' quality is known: as it was recorded, else by their label.
 
     Raises InputError when there is none.
     """
@@ -117,8 +117,8 @@ def judged(held_out: Sequence[tuple[Instance, Sequence[Recorded]]], label: str) 
             )
     if not rows:
         raise InputError(
-            f"none of the {len(held_out)} held-out examples has answers whose quality is known: they need samples, and "
-            "references or `correct`"
+            f"none of the {len(held_out)} held-out instances has answers whose quality is known: they need samples, "
+            "and references or `correct`"
         )
     by = f"{RECORDED}, else {label}" if len(told) == 2 else RECORDED if True in told else label
     return Judged(rows, quality, groups, by)
@@ -129,7 +129,7 @@ def scores_of(
     scorers: Mapping[str, Scorer],
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, list[npt.NDArray[np.float32]]]:
-    """Each scorer's scores of the answers to each example."""
+    """Each scorer's scores of the answers to each instance."""
     pairs = [(row.instruction, sample.said) for row in rows for sample in row.candidates]
     ends = np.cumsum([len(row.candidates) for row in rows])[:-1]
     total = len(pairs) * len(scorers)
@@ -147,10 +147,10 @@ def measure(
     label: str,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[AdaptReport, list[dict[str, Any]]]:
-    """Compare the picks of two scorers, and of nobody, among the answers to held-out examples.
+    """Compare the picks of two scorers, and of nobody, among the answers to held-out instances.
 
-    Returns the comparison, and for each example its id and what each way's pick is worth. Raises InputError when no
-    held-out example has answers whose quality is known.
+    Returns the comparison, and for each instance its id and what each way's pick is worth. Raises InputError when no
+    held-out instance has answers whose quality is known.
     """
     rows, quality, groups, by = judged(held_out, label)
     scores = scores_of(rows, {BASE: base, ADAPTED: adapted}, on_progress)
@@ -237,12 +237,12 @@ def report_of(report: AdaptReport) -> Report:
     compared = report.quality_by.replace(RECORDED, "what was recorded of each answer")
     measured = compared + ("" if report.quality_by == RECORDED else " against the references")
     remarks = [
-        f"{report.n} held-out examples with {report.candidates:.1f} answers each; quality is by {measured}. No example "
-        "here shares its instruction or its group with one that was trained on. Intervals: paired bootstrap over "
-        "examples, those of a group together.",
+        f"{report.n} held-out instances with {report.candidates:.1f} answers each; quality is by {measured}. No "
+        "instance here shares its instruction or its group with one that was trained on. Intervals: paired "
+        "bootstrap over instances, those of a group together.",
     ]
     if report.left_out:
-        remarks.append(f"{report.left_out} held-out examples had no answer of known quality and are left out.")
+        remarks.append(f"{report.left_out} held-out instances had no answer of known quality and are left out.")
     return Report(
         title="What the adapted scorer is worth",
         remarks=remarks,

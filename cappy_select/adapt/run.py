@@ -38,7 +38,7 @@ from cappy_select.evaluate.report import DATA, write_report
 from cappy_select.export import Card, export_checkpoint, require_export
 from cappy_select.scorer import Scorer
 
-OnStep = Callable[[str, int, int], None]
+OnProgress = Callable[[str, int, int], None]
 """(what is being done, how much more of it is done, how much there is)"""
 
 
@@ -61,7 +61,7 @@ class Adaptation(NamedTuple):
 
 
 def adapt(
-    examples: Sequence[str | Path],
+    instances: Sequence[str | Path],
     out: str | Path,
     config: AdaptConfig,
     *,
@@ -74,7 +74,7 @@ def adapt(
     workers: int = 1,
     strict: bool = False,
     on_stage: Callable[[str], None] = lambda stage: None,
-    on_step: OnStep = lambda step, done, total: None,
+    on_progress: OnProgress = lambda stage, done, total: None,
     on_samples: RunSampler | None = None,
 ) -> Adaptation:
     """Adapt a scorer to a task.
@@ -82,7 +82,7 @@ def adapt(
     Whatever is raised, what was done is kept: the same call goes on from there.
 
     Args:
-        examples: Files of instances; none: those that the recorded samples are of.
+        instances: Files of instances; none: those that the recorded samples are of.
         out: The folder; what it holds then is listed in `cappy_select.adapt.folder`.
         config: What to do.
         recorded: Files of recorded samples, or sample stores.
@@ -93,30 +93,30 @@ def adapt(
         api_base: Address of an OpenAI-compatible server.
         workers: Processes that make pairs.
         strict: Stop at the first row that can't be used.
-        on_stage: Called with a few words before each long step, and when there is something to know.
-        on_step: Called while it goes on, with what is being done, how much more of it is done, and how much there is.
+        on_stage: Called with a few words before each long stage, and when there is something to know.
+        on_progress: Called with what is being done, how much more of it is done, and how much there is.
         on_samples: Runs the sampler, to show a bar of its own.
 
     Returns:
         How far it came. An adaptation that is finished already is returned as it is.
 
     Raises:
-        InputError: examples, samples, settings or the folder can't be used.
+        InputError: instances, samples, settings or the folder can't be used.
         DataError: the disk is full, or a worker died.
         BundleNotFound: there is no such scorer to begin with.
         MissingExtra: a package that this needs is not installed.
         ExportError: the trained weights can't become a bundle.
     """
-    check(examples, config, recorded)
+    check(instances, config, recorded)
     problems = Problems(strict=strict)
-    with opened(Path(out), config, examples, recorded, {"fields": dict(fields or {}), "limit": limit}) as folder:
+    with opened(Path(out), config, instances, recorded, {"fields": dict(fields or {}), "limit": limit}) as folder:
         base = base_bundle(config, folder.path, on_stage, anew=folder.state["sampled"] is None)
         stopped: dict[str, str] = {}
         if folder.state["sampled"] is None:
             _check_start(config, base)
             with SampleStore(folder / STORE, write=True) as store:
                 prepare(
-                    config, folder.path, store, examples, recorded, problems,
+                    config, folder.path, store, instances, recorded, problems,
                     fields=fields or {}, limit=limit, taken_in=folder.state["taken_in"], on_stage=on_stage,
                 )  # fmt: skip
                 folder.note(taken_in=True)
@@ -128,27 +128,27 @@ def adapt(
                 if stopped and not partial_samples:
                     return Adaptation(None, problems, stopped)
                 side = side_of(store, folder.path, TRAIN)
-            folder.note(sampled=side._asdict())
+            folder.note(sampled=side.as_json())
         if folder.state["result"] is None or not (folder / REPORT / DATA).is_file():
-            signal = _train(config, folder, base, workers, on_stage, on_step)
+            signal = _train(config, folder, base, workers, on_stage, on_progress)
             if signal is not None:
                 return Adaptation(None, problems, stopped, signal)
             adapted = _bundle(config, folder, base, on_stage)
-            drawn = _report(config, folder, base, adapted, on_stage, on_step)
+            drawn = _report(config, folder, base, adapted, on_stage, on_progress)
         else:
             on_stage(f"{out} holds this adaptation, finished")
             drawn = True
         return Adaptation(AdaptReport.model_validate(folder.state["result"]), problems, stopped, drawn=drawn)
 
 
-def check(examples: Sequence[str | Path], config: AdaptConfig, recorded: Sequence[str | Path]) -> None:
+def check(instances: Sequence[str | Path], config: AdaptConfig, recorded: Sequence[str | Path]) -> None:
     """Raises InputError when there is nothing to adapt to or a setting can't be used, MissingExtra for a package."""
-    if not examples and not recorded:
-        raise InputError("give a file of examples, or recorded samples")
+    if not instances and not recorded:
+        raise InputError("give a file of instances, or recorded samples")
     if not config.models and not recorded:
         raise InputError("give models to ask, or recorded samples")
-    if config.models and not examples:
-        raise InputError("models are asked about examples: give a file of them")
+    if config.models and not instances:
+        raise InputError("models are asked about instances: give a file of them")
     if config.icl and not config.models:
         raise InputError("in-context examples go into models' prompts, and no model is given")
     as_plan(config.samples, config.plan)
@@ -188,7 +188,7 @@ def _train(
     base: Bundle,
     workers: int,
     on_stage: Callable[[str], None],
-    on_step: OnStep,
+    on_progress: OnProgress,
 ) -> int | None:
     """Pairs, then the training run; the signal that stopped it."""
     from cappy_select.train.job import train
@@ -209,20 +209,20 @@ def _train(
             cap=ADAPT_ROWS,
             seed=config.seed,
         ),
-        samples=[folder / STORE] if sampled["samples"] and config.augmentation else [],
+        recorded=[folder / STORE] if sampled["samples"] and config.augmentation else [],
         scorer=base.path,
         workers=workers,
-        on_step=lambda step, done, total: on_step("making pairs", 1, total),
+        on_progress=lambda stage, done, total: on_progress("making pairs", 1, total),
     )
     groups, widest = groups_of(pairs)
     if not groups:
-        raise InputError(f"{sampled['examples']} examples gave no pair to train on")
+        raise InputError(f"{sampled['examples']} instances gave no pair to train on")
     chosen = training_config(config, pairs, base.path, base.manifest.max_length, groups, widest)
     seen = 0
 
     def on_update(update: Update) -> None:
         nonlocal seen
-        on_step("training", update.step - seen, chosen.updates)
+        on_progress("training", update.step - seen, chosen.updates)
         seen = update.step
         look = update.evaluation
         if look is not None and look.accuracy is not None:
@@ -257,16 +257,16 @@ def _report(
     base: Bundle,
     adapted: Bundle,
     on_stage: Callable[[str], None],
-    on_step: OnStep,
+    on_progress: OnProgress,
 ) -> bool:
     """Measure on the held-out side; whether there was matplotlib for the pictures."""
-    on_stage("measuring on the held-out examples")
+    on_stage("measuring on the held-out instances")
     report, picks = measure(
         held_out_of(config, folder.path),
         Scorer(base),
         Scorer(adapted),
         label=config.label,
-        on_progress=lambda done, total: on_step("scoring", done, total),
+        on_progress=lambda done, total: on_progress("scoring", done, total),
     )
     with disk_errors(folder.path):
         (folder / REPORT).mkdir(exist_ok=True)

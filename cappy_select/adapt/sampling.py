@@ -1,4 +1,4 @@
-"""The first half of an adaptation: examples split into two sides, and answers to all of them, in a store."""
+"""The first half of an adaptation: instances split into two sides, and answers to all of them, in a store."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cappy_select.adapt.config import AdaptConfig
-from cappy_select.adapt.examples import examples_of, of_side, split, take_in
 from cappy_select.adapt.folder import HELD_OUT, STORE, TRAIN, Folder
+from cappy_select.adapt.sides import instances_of, of_side, split, take_in
 from cappy_select.ask.in_context import Example, InContext
 from cappy_select.ask.recorded import Recorded
 from cappy_select.ask.requests import as_plan
@@ -28,20 +28,25 @@ RunSampler = Callable[[Callable[[OnProgress], Outcome], int], Outcome]
 
 
 class Side(NamedTuple):
-    """What there is of one side's examples."""
+    """What there is of one side's instances."""
 
-    examples: int
-    references: int  # examples that have some
-    answered: int  # examples that have answers
+    instances: int
+    references: int  # instances that have some
+    answered: int  # instances that have answers
     samples: int
     judged: int  # samples of which somebody said how right they are
+
+    def as_json(self) -> dict[str, int]:
+        """For the state, where instances have an older name."""
+        found = self._asdict()
+        return {"examples": found.pop("instances"), **found}
 
 
 def side_of(store: SampleStore, folder: Path, side: Path) -> Side:
     """Count one side."""
     found = [(row, [each.sample for each in store.samples(row)]) for row in of_side(folder, side)]
     return Side(
-        examples=len(found),
+        instances=len(found),
         references=sum(bool(row.references) for row, _ in found),
         answered=sum(bool(samples) for _, samples in found),
         samples=sum(len(samples) for _, samples in found),
@@ -53,7 +58,7 @@ def prepare(
     config: AdaptConfig,
     folder: Path,
     store: SampleStore,
-    examples: Sequence[str | Path],
+    instances: Sequence[str | Path],
     recorded: Sequence[str | Path],
     problems: Problems,
     *,
@@ -62,23 +67,23 @@ def prepare(
     taken_in: bool = False,
     on_stage: Callable[[str], None] = lambda stage: None,
 ) -> dict[Path, Side]:
-    """Take recorded samples in, deal the examples, and see that there is something to learn from and to measure by.
+    """Take recorded samples in, split the instances, and see that there is something to learn from and to measure by.
 
     Raises InputError when there is not, before anybody is asked.
     """
     if not taken_in:
-        take_in(recorded, examples, store, problems, fields)
-    rows = list(examples_of(examples, recorded, store, fields, limit, problems))
+        take_in(recorded, instances, store, problems, fields)
+    rows = list(instances_of(instances, recorded, store, fields, limit, problems))
     if not rows:
         why = f": {problems.listed[0][0]}: {problems.listed[0][1]}" if problems.listed else ""
-        raise InputError(f"there is no example in {', '.join(map(str, (*examples, *recorded)))}{why}")
+        raise InputError(f"there is no instance in {', '.join(map(str, (*instances, *recorded)))}{why}")
     split(rows, folder, config.held_out, config.seed)
     sides = {side: side_of(store, folder, side) for side in (TRAIN, HELD_OUT)}
-    on_stage(f"{sides[TRAIN].examples} examples to learn from, {sides[HELD_OUT].examples} held out for the report")
+    on_stage(f"{sides[TRAIN].instances} instances to learn from, {sides[HELD_OUT].instances} held out for the report")
     for side, found in sides.items():
         if not found.references and not found.judged:
             raise InputError(
-                f"nothing says what is right for the {found.examples} examples of {side.name}: examples need "
+                f"nothing says what is right for the {found.instances} instances of {side.name}: instances need "
                 "references, or recorded samples `correct` (or `human`)"
             )
     if not config.models:
@@ -122,7 +127,7 @@ def ask(
 def sampler_of(
     config: AdaptConfig, folder: Path, store: SampleStore, limits: Limits | None, api_base: str | None
 ) -> Sampler:
-    """What asks the models about both sides' examples, the held-out ones first: without them there is no report.
+    """What asks the models about both sides' instances, the held-out ones first: without them there is no report.
 
     Examples before the prompts are of the training side.
     """
@@ -130,7 +135,7 @@ def sampler_of(
         Example(input=row.instruction, output=row.references[0]) for row in of_side(folder, TRAIN) if row.references
     ]
     if config.icl and not pool:
-        raise InputError("--icl needs examples with references to put before the prompts")
+        raise InputError("--icl needs instances with references to put before the prompts")
     return Sampler(
         partial(of_side, folder, HELD_OUT, TRAIN),
         config.models,
@@ -146,7 +151,7 @@ def sampler_of(
 
 
 def held_out_of(config: AdaptConfig, folder: Path) -> list[tuple[Instance, list[Recorded]]]:
-    """The held-out examples with their answers, in the order in which they were asked for: models, plan, number."""
+    """The held-out instances with their answers, in the order in which they were asked for: models, plan, number."""
     plan = as_plan(config.samples, config.plan)
 
     def place(stored: Stored) -> tuple[Any, ...]:
@@ -165,7 +170,7 @@ def held_out_of(config: AdaptConfig, folder: Path) -> list[tuple[Instance, list[
 def _check_answered(sides: Mapping[Path, Side], why: str) -> None:
     for side, found in sides.items():
         if not found.answered:
-            raise InputError(f"none of the {found.examples} examples of {side.name} has an answer: {why}")
+            raise InputError(f"none of the {found.instances} instances of {side.name} has an answer: {why}")
 
 
 def _check_label(name: str, folder: Path, on_stage: Callable[[str], None]) -> None:
@@ -185,5 +190,5 @@ def _check_label(name: str, folder: Path, on_stage: Callable[[str], None]) -> No
         )
     if blind:
         on_stage(
-            f"the label {name} finds nothing to compare in the references of {blind} examples: answers get 0 there"
+            f"the label {name} finds nothing to compare in the references of {blind} instances: answers get 0 there"
         )

@@ -9,8 +9,8 @@ from cappy_select.adapt.config import AdaptConfig
 from cappy_select.data.shards import read_pairs, shards_of
 from cappy_select.train.config import TrainConfig
 
-# An update has few groups, and there are some dozens of updates however few the examples are; when there are very many,
-# an update has more of them instead.
+# An update has few groups, and there are some dozens of updates however few the instances are; when there are very
+# many, an update has more of them instead.
 _BATCH, _FEWEST, _MOST = 4, 40, 2000
 _BUCKETS = TrainConfig.model_fields["buckets"].default
 _LOOKS = 8  # at the validation pairs

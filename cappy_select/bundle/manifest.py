@@ -52,6 +52,7 @@ class Manifest(BaseModel):
     truncation: Literal["longest_first"] = "longest_first"
     cut_side: CutSide = "right"
     precision: Precision
+    # The parity check of the export; the name on disk is older than the word.
     gates: dict[str, float] = Field(default_factory=dict, description="measured against the fp32 checkpoint at export")
     provenance: dict[str, Any] = Field(default_factory=dict)
     licenses: dict[str, str] = Field(default_factory=dict, description="what -> licence, as far as known")

@@ -1,4 +1,4 @@
-"""`cappy adapt`: a scorer of one task, from examples."""
+"""`cappy adapt`: a scorer of one task, from instances of it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ app = new_app()
 @app.command()
 def adapt(
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder of this adaptation; run it again to go on.")],
-    examples: Annotated[
+    instances: Annotated[
         list[str] | None, typer.Argument(help="Instances with references: JSONL, JSON, CSV, TSV or Parquet.")
     ] = None,
     model: Annotated[
@@ -54,10 +54,7 @@ def adapt(
     ] = None,
     recorded: Annotated[
         list[str] | None,
-        typer.Option(
-            "--samples",
-            help="Recorded samples (a file of instances with candidates) or a sample store; may be repeated.",
-        ),
+        typer.Option(help="Recorded samples (a file of instances with candidates) or a sample store; may be repeated."),
     ] = None,
     samples: Annotated[int | None, typer.Option("-n", help="Answers to ask of each model; default 4.")] = None,
     plan: PlanName = None,
@@ -73,11 +70,11 @@ def adapt(
             help="Train on the references too; default: unless it is known how right the samples are.",
         ),
     ] = None,
-    held_out: Annotated[float, typer.Option(help="Share of the examples that only the report sees.")] = 0.2,
+    held_out: Annotated[float, typer.Option(help="Share of the instances that only the report sees.")] = 0.2,
     validation: Annotated[float, typer.Option(help="Share of the others that training is watched by.")] = 0.1,
     scorer: ScorerSource = None,
     revision: Revision = None,
-    epochs: Annotated[float, typer.Option(help="Over the training examples; at least 40 updates.")] = 1.0,
+    epochs: Annotated[float, typer.Option(help="Over the training instances; at least 40 updates.")] = 1.0,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="KEY=VALUE of the trainer's configuration; may be repeated.")
     ] = None,
@@ -143,7 +140,7 @@ def adapt(
     if dry_run:
         from cappy_select.adapt.estimate import estimate
 
-        found = estimate(examples or (), out, config, **given)
+        found = estimate(instances or (), out, config, **given)
         if json:
             print_json(found.model_dump(mode="json"))
         else:
@@ -152,13 +149,13 @@ def adapt(
     stage: Callable[[str], None] = (lambda text: None) if json else note
     with bars(shown=not json) as advance:
         done = run_adaptation(
-            examples or (),
+            instances or (),
             out,
             config,
             **given,
             partial_samples=partial,
             on_stage=stage,
-            on_step=advance,
+            on_progress=advance,
             on_samples=lambda run, total: with_progress("sampling", run, total),
         )
     note_problems(done.problems.listed, done.problems.count)
@@ -187,15 +184,15 @@ def _print_estimate(found: AdaptEstimate) -> None:
         ]
         print_table("what would be asked", ("model", "stored", "to ask", "calls", "cost"), rows, right=(1, 2, 3, 4))
     print(
-        f"{found.train} examples to learn from, {found.held_out} held out; {found.calls} calls, {dollars(found.cost)}; "
-        f"about {found.sampling_minutes:.0f} min of sampling and {found.training_minutes:.0f} min of training "
-        f"({found.updates} updates, at most {found.pairs} pairs)"
+        f"{found.train} instances to learn from, {found.held_out} held out; {found.calls} calls, "
+        f"{dollars(found.cost)}; about {found.sampling_minutes:.0f} min of sampling and "
+        f"{found.training_minutes:.0f} min of training ({found.updates} updates, at most {found.pairs} pairs)"
     )
 
 
 def _print_report(report: AdaptReport) -> None:
     from cappy_select.adapt.report import way_rows
 
-    title = f"{report.n} held-out examples, {report.candidates:.1f} answers each"
+    title = f"{report.n} held-out instances, {report.candidates:.1f} answers each"
     columns, rows = way_rows(report)
     print_table(title, columns, rows, right=tuple(range(1, len(columns))))

@@ -32,7 +32,7 @@ app = new_app()
 def build(
     instances: Annotated[list[str], typer.Argument(help="Instances: JSONL, JSON, CSV, TSV (also .gz) or Parquet.")],
     out: Annotated[str, typer.Option("--out", "-o", help="The folder to make.")],
-    samples: Annotated[
+    recorded: Annotated[
         list[str] | None, typer.Option(help="A sample store, or a file of recorded samples; may be repeated.")
     ] = None,
     mode: Annotated[
@@ -105,7 +105,7 @@ def build(
             instances,
             out,
             config=config,
-            samples=samples or (),
+            recorded=recorded or (),
             against=against or (),
             fields=named_fields(field or ()),
             scorer=scorer,
@@ -113,7 +113,7 @@ def build(
             workers=workers,
             strict=strict,
             overwrite=overwrite,
-            on_step=lambda step, done, total: advance(1, total, step),
+            on_progress=lambda stage, done, total: advance(1, total, stage),
         )
     if json:
         print_json(manifest)

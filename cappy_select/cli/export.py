@@ -54,11 +54,11 @@ def export(
     if json:
         print_json({"path": str(bundle.path), "digest": bundle.digest} | bundle.manifest.model_dump(mode="json"))
         return
-    gates = bundle.manifest.gates
+    measured = bundle.manifest.gates
     print(f"{bundle.path}: {bundle}, {(bundle.path / MODEL).stat().st_size / 1e6:.1f} MB")
     print(
-        f"against torch fp32: max |Δscore| {gates['max_abs_diff']:.2g} of {gates['pairs']:.0f} pairs, "
-        f"winner agreement {gates['winner_agreement']:.3f} of {gates['clear_groups']:.0f} clear groups"
+        f"against torch fp32: max |Δscore| {measured['max_abs_diff']:.2g} of {measured['pairs']:.0f} pairs, "
+        f"winner agreement {measured['winner_agreement']:.3f} of {measured['clear_groups']:.0f} clear groups"
     )
 
 

@@ -148,16 +148,16 @@ def progress(label: str, *, shown: bool = True) -> Iterator[Advance]:
 
 @contextmanager
 def bars(*, shown: bool = True) -> Iterator[Callable[[str, int, int], None]]:
-    """A bar for each of several steps, one after another: called with (the step, how much more of it, of how much)."""
+    """A bar for each of several stages, one after another: called with (stage, how much more of it, of how much)."""
     with ExitStack() as stack:
         now: list[str] = []
         advance: list[Advance] = []
 
-        def told(step: str, done: int, total: int) -> None:
-            if now != [step]:
+        def told(stage: str, done: int, total: int) -> None:
+            if now != [stage]:
                 stack.close()
-                now[:] = [step]
-                advance[:] = [stack.enter_context(progress(step, shown=shown))]
+                now[:] = [stage]
+                advance[:] = [stack.enter_context(progress(stage, shown=shown))]
             advance[0](done, total)
 
         yield told

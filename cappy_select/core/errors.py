@@ -85,7 +85,7 @@ class BundleFormatError(BundleError):
 
 
 class ExportError(CappyError):
-    """A checkpoint can't become a bundle: wrong kind, damaged, or its scores left the gate."""
+    """A checkpoint can't become a bundle: wrong kind, damaged, or its scores fail the parity check."""
 
 
 class DataError(CappyError):

@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from cappy_select.bundle.resolve import resolve
 from cappy_select.core.errors import InputError, validation_message
-from cappy_select.data import sharding, steps
+from cappy_select.data import sharding, stages
 from cappy_select.data.folder import (
     FORMAT,
     LOCK,
@@ -116,7 +116,7 @@ class BuildConfig(BaseModel):
         return self.rows_per_task or (ADAPT_ROWS if self.mode == "adapt" and not self._is_mixed else None)
 
 
-OnStep = Callable[[str, int, int], None]
+OnProgress = Callable[[str, int, int], None]
 """(what is being done, how much of it is done, how much there is)"""
 
 
@@ -125,7 +125,7 @@ def build(
     out: str | Path,
     *,
     config: BuildConfig | Mapping[str, Any] | None = None,
-    samples: Sequence[str | Path] = (),
+    recorded: Sequence[str | Path] = (),
     against: Sequence[str | Path] = (),
     fields: Mapping[str, str] | None = None,
     scorer: str | Path | None = None,
@@ -133,7 +133,7 @@ def build(
     workers: int | None = None,
     strict: bool = False,
     overwrite: bool = False,
-    on_step: OnStep = lambda step, done, total: None,
+    on_progress: OnProgress = lambda stage, done, total: None,
 ) -> dict[str, Any]:
     """Make pairs of instances and samples; returns the manifest.
 
@@ -143,14 +143,14 @@ def build(
         instances: Files (`read_instances`); of equal instructions of a task one question is made.
         out: The folder to make.
         config: See `BuildConfig`.
-        samples: Sample stores, or files of recorded samples.
+        recorded: Sample stores, or files of recorded samples.
         against: Evaluation instances; what shares a run of 13 words with one of them is left out.
         fields: Other names in the instance files.
         scorer, revision: Whose tokenizer the lengths in the manifest are counted with; None: the embedded one's.
         workers: Processes; None: one a CPU.
         strict: Stop at the first row that can't be used; else it is left out, counted and listed.
         overwrite: Replace pairs that were made in another way.
-        on_step: Told how far it is.
+        on_progress: Told how far it is.
 
     Raises:
         InputError: an input or a setting can't be used, or `out` holds something else.
@@ -159,9 +159,9 @@ def build(
     """
     checked = _config(config)
     parquet_module()
-    if checked.label == steps.JUDGE:
+    if checked.label == stages.JUDGE:
         raise InputError("judge:MODEL needs the name of the model that judged")
-    if not checked.label.startswith(steps.JUDGE):
+    if not checked.label.startswith(stages.JUDGE):
         label_named(checked.label)
     if not instances:
         raise InputError("there are no instances to make pairs of")
@@ -170,7 +170,7 @@ def build(
     inputs = [hashed(path) for path in instances]
     sources: dict[str, Any] = {
         "instances": inputs,
-        "samples": [_samples_digest(path) for path in samples],
+        "samples": [_samples_digest(path) for path in recorded],
         "against": [hashed(path) for path in against],
         "fields": dict(fields or {}),
         "label": label_source(checked.label),
@@ -190,12 +190,12 @@ def build(
             if (done := whole(folder, fingerprint)) is not None:  # by another process, just now
                 return done
             begin(work, fingerprint)
-            spec = steps.Spec(
+            spec = stages.Spec(
                 work=work,
                 inputs=tuple(str(path) for path in instances),
                 fields=dict(fields or {}),
-                stores=tuple(str(path) for path in samples if not is_rows(path)),
-                recorded=tuple(str(path) for path in samples if is_rows(path)),
+                stores=tuple(str(path) for path in recorded if not is_rows(path)),
+                recorded=tuple(str(path) for path in recorded if is_rows(path)),
                 against=tuple(str(path) for path in against),
                 stored=sum(source.get("samples", 0) for source in sources["samples"]),
                 bundle=bundle.path,
@@ -208,8 +208,8 @@ def build(
                 seed=checked.seed,
                 strict=strict,
             )
-            made = _made(spec, checked, workers or usable_cores(), on_step)
-            if [_samples_digest(path) for path in samples] != sources["samples"]:
+            made = _made(spec, checked, workers or usable_cores(), on_progress)
+            if [_samples_digest(path) for path in recorded] != sources["samples"]:
                 raise InputError("a sample store changed while pairs were made of it: run it again")
             head = {"format": FORMAT, "fingerprint": fingerprint, "config": checked.model_dump(mode="json")}
             return publish(folder, head | {"sources": sources} | made.manifest, made.shards, made.problems)
@@ -223,31 +223,31 @@ class _Made(NamedTuple):
     problems: list[tuple[str, str]]
 
 
-def _made(spec: steps.Spec, config: BuildConfig, workers: int, on_step: OnStep) -> _Made:
-    """All steps; what the manifest says of them, and where the shards are."""
+def _made(spec: stages.Spec, config: BuildConfig, workers: int, on_progress: OnProgress) -> _Made:
+    """All stages; what the manifest says of them, and where the shards are."""
     with Workers(min(workers, max(spec.partitions, len(spec.inputs)))) as pool:
 
-        def run(name: str, step: Any, shared: Any, count: int, folder: str) -> list[Figures]:
+        def run(name: str, stage: Any, shared: Any, count: int, folder: str) -> list[Figures]:
             finished = 0
 
             def told() -> None:
                 nonlocal finished
                 finished += 1
-                on_step(name, finished, count)
+                on_progress(name, finished, count)
 
-            return pool.run(step, shared, count, spec.work / folder, told)
+            return pool.run(stage, shared, count, spec.work / folder, told)
 
-        beside = run("taking samples in", steps.take_in, spec, len(spec.recorded), steps.IMPORTED)
-        beside += run("reading evaluation files", steps.evaluation, spec, len(spec.against), steps.EVALUATION)
-        scattered = run("reading", steps.scatter, spec, len(spec.inputs), steps.SCATTERED)
+        beside = run("taking samples in", stages.take_in, spec, len(spec.recorded), stages.IMPORTED)
+        beside += run("reading evaluation files", stages.evaluation, spec, len(spec.against), stages.EVALUATION)
+        scattered = run("reading", stages.scatter, spec, len(spec.inputs), stages.SCATTERED)
         read = sum(figures["instances"] for figures in scattered)
         if not read:
             listed = [problem for figures in scattered for problem in figures["problems"]]
             why = f"; the first problem is {listed[0][0]}: {listed[0][1]}" if listed else ""
             raise InputError(f"none of the input's rows is an instance{why}")
-        run("drawing wrong answers", steps.pool, spec, spec.partitions, steps.POOLED)
-        steps.merge_pools(spec.work, spec.partitions)
-        paired = run("making pairs", steps.pair, spec, spec.partitions, steps.PAIRED)
+        run("drawing wrong answers", stages.pool, spec, spec.partitions, stages.POOLED)
+        stages.merge_pools(spec.work, spec.partitions)
+        paired = run("making pairs", stages.pair, spec, spec.partitions, stages.PAIRED)
         training = [figures["available"]["train"] for figures in paired]
         available: Counter[str] = sum((Counter(counts) for counts in training), Counter())
         held_out = sum(sum(figures["available"]["validation"].values()) for figures in paired)
@@ -292,7 +292,7 @@ def _made(spec: steps.Spec, config: BuildConfig, workers: int, on_step: OnStep) 
     )
 
 
-def _contaminated(paired: Sequence[Figures], spec: steps.Spec) -> dict[str, Any]:
+def _contaminated(paired: Sequence[Figures], spec: stages.Spec) -> dict[str, Any]:
     counts = [sum(figures["contaminated"].get(str(file), 0) for figures in paired) for file in range(len(spec.against))]
     return {"by_file": counts, "ids": [name for figures in paired for name in figures["contaminated_ids"]][:20]}
 
@@ -304,7 +304,7 @@ def _total(figures: Sequence[Figures], name: str) -> int:
 def _rows(written: Sequence[Figures]) -> dict[str, Any]:
     """Of each side: rows by task and kind, scores, lengths."""
     sides = {}
-    for side in steps.SIDES:
+    for side in stages.SIDES:
         mine = [figures for figures in written if figures["side"] == side]
         tasks: dict[str, dict[str, int]] = {}
         for task, kind, count in sorted(row for figures in mine for row in figures["counts"]):
@@ -333,8 +333,8 @@ def _lengths(counted: Sequence[Sequence[int]]) -> dict[str, int]:
         return {}
     upto = np.cumsum(counts)
     at = {f"p{percent}": int(np.searchsorted(upto, upto[-1] * percent / 100)) for percent in (50, 90, 99)}
-    over = int(counts[steps.WINDOW + 1 :].sum())
-    return at | {"max": int(np.flatnonzero(counts)[-1]), f"over_{steps.WINDOW}": over}
+    over = int(counts[stages.WINDOW + 1 :].sum())
+    return at | {"max": int(np.flatnonzero(counts)[-1]), f"over_{stages.WINDOW}": over}
 
 
 def _config(given: BuildConfig | Mapping[str, Any] | None) -> BuildConfig:

@@ -1,8 +1,8 @@
 """Does training data hold what will be measured on? Shared runs of 13 words, as GPT-3 looked for them.
 
-A run that stands in more than ten evaluation examples is a template's wording, and says nothing (Brown et al.
-2020, appendix C, leave such runs out too); instances of one group are one example. Of a shorter text the whole must
-be the same.
+A run that stands in more than ten evaluation instances is a template's wording, and says nothing (Brown et al.
+2020, appendix C, leave such runs out too); those of one group count as one. Of a shorter text the whole must be the
+same.
 """
 
 from __future__ import annotations

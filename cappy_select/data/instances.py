@@ -25,7 +25,7 @@ class Instance(BaseModel):
         negatives: Answers that are known to be wrong.
         template: The name of the template that the instruction was made with.
         split: Where its data set has it, such as `train`.
-        group: Joins the instances made of one example (its templates), so that none of them is trained on while another
+        group: Joins the instances made of one row (by its templates), so that none of them is trained on while another
             validates.
     """
 

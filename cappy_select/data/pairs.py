@@ -57,7 +57,7 @@ class Made:
 
     pairs: list[Pair]
     unlabelled: int = 0  # samples with nothing to label them by
-    unmatched: int = 0  # references for which there was no other example's reference
+    unmatched: int = 0  # references for which there was no other question's reference
 
 
 LabelAnswers = Callable[[Sequence[str], Sequence[str]], list[float]]

@@ -1,6 +1,6 @@
-"""Work by hash partitions: each step of each partition is a folder that appears whole, so a killed run goes on.
+"""Work by hash partitions: each stage of each partition is a folder that appears whole, so a killed run goes on.
 
-A step is a pure function of its partition: which process does it, and when, changes nothing. Its rows are Arrow
+A stage is a pure function of its partition: which process does it, and when, changes nothing. Its rows are Arrow
 streams, its figures a JSON file.
 """
 
@@ -25,7 +25,7 @@ from cappy_select.core.files import whole_folder
 from cappy_select.core.terminal import HarmlessStream
 
 Figures = dict[str, Any]
-Step = Callable[[Any, int, Path], Figures]
+Stage = Callable[[Any, int, Path], Figures]
 """(what all partitions share, the partition's number, the folder to fill) -> its figures"""
 
 FIGURES = "figures.json"
@@ -56,9 +56,9 @@ class Workers:
                     process.join(5)
 
     def run(
-        self, step: Step, shared: Any, count: int, folder: Path, on_done: Callable[[], None] = lambda: None
+        self, stage: Stage, shared: Any, count: int, folder: Path, on_done: Callable[[], None] = lambda: None
     ) -> list[Figures]:
-        """Do the step for the partitions 0 to `count` that are not done yet; the figures of all, in order.
+        """Do the stage for the partitions 0 to `count` that are not done yet; the figures of all, in order.
 
         Raises DataError when a worker dies or the disk is full; what is done stays done.
         """
@@ -69,14 +69,14 @@ class Workers:
         waiting = iter([number for number in range(count) if not (folder / str(number)).is_dir()])
         if self._pool is None:
             for number in waiting:
-                _whole(step, shared, number, folder)
+                _whole(stage, shared, number, folder)
                 on_done()
         else:
-            self._spread(step, shared, waiting, folder, on_done)
+            self._spread(stage, shared, waiting, folder, on_done)
         return [json.loads((folder / str(number) / FIGURES).read_text(encoding="utf-8")) for number in range(count)]
 
     def _spread(
-        self, step: Step, shared: Any, waiting: Iterator[int], folder: Path, on_done: Callable[[], None]
+        self, stage: Stage, shared: Any, waiting: Iterator[int], folder: Path, on_done: Callable[[], None]
     ) -> None:
         assert self._pool is not None  # noqa: S101
         running: set[Future[None]] = set()
@@ -84,7 +84,7 @@ class Workers:
             while True:
                 for number in waiting:
                     with _uninterrupted():
-                        running.add(self._pool.submit(_whole, step, shared, number, folder))
+                        running.add(self._pool.submit(_whole, stage, shared, number, folder))
                     if len(running) > self._count:  # one more than there are workers, so that none waits
                         break
                 if not running:
@@ -134,10 +134,10 @@ def _begin_worker() -> None:
     threading.Thread(target=follow, daemon=True).start()
 
 
-def _whole(step: Step, shared: Any, number: int, folder: Path) -> None:
-    """Do a step in a scratch folder, which takes its place when it is whole."""
+def _whole(stage: Stage, shared: Any, number: int, folder: Path) -> None:
+    """Do a stage in a scratch folder, which takes its place when it is whole."""
     with disk_errors(folder), whole_folder(folder / str(number)) as scratch:
-        figures = step(shared, number, scratch)
+        figures = stage(shared, number, scratch)
         (scratch / FIGURES).write_text(json.dumps(figures), encoding="utf-8")
 
 

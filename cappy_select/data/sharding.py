@@ -1,6 +1,6 @@
-"""The last two steps of `build`: rows of each partition are dealt to the shards as the mixture wants, shards written.
+"""The last two stages of `build`: rows of each partition are assigned to shards as the mixture wants, shards written.
 
-As `steps`: pure functions of a partition, or of a shard.
+As `stages`: pure functions of a partition, or of a shard.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from cappy_select.data.hashing import mixed
 from cappy_select.data.mixture import apportioned
 from cappy_select.data.partitions import Figures, append_rows, read_rows
 from cappy_select.data.records import parquet_module
-from cappy_select.data.steps import PAIRED, SIDES
+from cappy_select.data.stages import PAIRED, SIDES
 
 SHARDED, WRITTEN = "sharded", "written"
 
 
 class Sharding(NamedTuple):
-    """What the last two steps share: how many training rows of each task a partition gives, and the shards."""
+    """What the last two stages share: how many training rows of each task a partition gives, and the shards."""
 
     work: Path
     partitions: int
@@ -32,7 +32,7 @@ class Sharding(NamedTuple):
 
 
 def shard(shared: Sharding, number: int, out: Path) -> Figures:
-    """Choose the partition's rows, whole questions first; repeat or cut them; deal them to the shards."""
+    """Choose the partition's rows, whole questions first; repeat or cut them; assign them to shards."""
     import pyarrow as pa
 
     tables = read_rows([shared.work / PAIRED / str(number) / "pairs.arrow"])
@@ -60,7 +60,7 @@ def shard(shared: Sharding, number: int, out: Path) -> Figures:
     return {}
 
 
-_AT_ONCE = 100_000  # rows: many copies of few are dealt in turns
+_AT_ONCE = 100_000  # rows: many copies of few are assigned in turns
 _GOLDEN = 0x9E3779B97F4A7C15  # 2**64 / golden ratio: far apart for neighbours
 _Rows = npt.NDArray[np.int64]
 _Keys = npt.NDArray[np.uint64]

@@ -15,7 +15,7 @@ from cappy_select.core.errors import InputError, MissingExtra
 from cappy_select.data.instances import Instance
 from cappy_select.data.readers.bigbench import read_bigbench
 from cappy_select.data.readers.prompt_templates import FILE_NAME, load_templates
-from cappy_select.data.readers.promptsource import MAX_EXAMPLES, read_promptsource
+from cappy_select.data.readers.promptsource import MAX_INSTANCES, read_promptsource
 from cappy_select.data.readers.tables import Row, Table
 from cappy_select.data.records import SUFFIXES, Problems
 
@@ -183,17 +183,17 @@ def read_t0(
     problems: Problems,
     *,
     copies: Path | None = None,
-    max_examples: int = MAX_EXAMPLES,
+    max_instances: int = MAX_INSTANCES,
     left_out: Counter[str] | None = None,
     **options: Any,
 ) -> Iterator[tuple[str, Instance]]:
-    """(place, instance) of T0's training mixture, at most `max_examples` of each data set.
+    """(place, instance) of T0's training mixture, at most `max_instances` of each data set.
 
     Args:
         templates: PromptSource's folder `templates`.
         problems: Gets the data sets that don't load, and all that `read_promptsource` reports.
         copies: See `load_hub`.
-        max_examples: See `read_promptsource`.
+        max_instances: See `read_promptsource`.
         left_out: See `read_promptsource`.
         options: For `read_promptsource`.
 
@@ -211,7 +211,7 @@ def read_t0(
         table = load_hub(data, problems, copies=copies, unreachable=unreachable)
         if table is not None:
             yield from read_promptsource(
-                table, problems, templates=rendered_by, max_examples=max_examples, left_out=left_out, **options
+                table, problems, templates=rendered_by, max_instances=max_instances, left_out=left_out, **options
             )
 
 

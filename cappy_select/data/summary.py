@@ -17,7 +17,7 @@ from cappy_select.data.instances import Instance, read_instances
 from cappy_select.data.records import Problems, is_rows, read_records
 from cappy_select.data.sharding import PAIR_FIELDS, SCORE_BINS
 from cappy_select.data.shards import check_shards, read_pairs, shards_of
-from cappy_select.data.steps import WINDOW
+from cappy_select.data.stages import WINDOW
 from cappy_select.data.store import SampleStore
 from cappy_select.scorer.encoding import PairEncoder
 

@@ -31,7 +31,7 @@ class Interval(BaseModel):
     def range(self, digits: int = 1, scale: float = 100) -> str:
         """`+1.2 to +5.0`."""
         if self.low is None or self.high is None:
-            return "no interval: one example"
+            return "no interval: one instance"
         return f"{signed(scale * self.low, digits)} to {signed(scale * self.high, digits)}"
 
 
@@ -40,7 +40,7 @@ def signed(value: float, digits: int = 1) -> str:
     return f"{value:+z.{digits}f}"
 
 
-def of_few(fewest: int, what: str = "examples") -> list[str]:
+def of_few(fewest: int, what: str = "instances") -> list[str]:
     """What a report says when its smallest stratum has so few things: nothing, or one remark."""
     if fewest >= FEW:
         return []

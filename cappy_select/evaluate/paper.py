@@ -141,7 +141,7 @@ def paper_table(found: PaperComparison) -> Table:
         ("model", "parameters", *found.tasks, "mean"),
         rows,
         f"The {len(found.tasks)} of the paper's {len(TASKS)} tasks that were measured here, and means over them alone. "
-        f"The paper's examples and templates may be others than ours.{whole}",
+        f"The paper's instances and templates may be others than ours.{whole}",
     )
 
 

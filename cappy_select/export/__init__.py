@@ -46,27 +46,27 @@ def export_checkpoint(
 
     Args:
         checkpoint: A folder, or a hub id (`hf://org/name` or `org/name`). An existing folder wins.
-        out: The bundle's folder; appears only when it is whole and its scores are inside the gates.
+        out: The bundle's folder; appears only when it is whole and its scores pass the parity check.
         precision: `fp32`; `fp16`, for devices that compute in it; `int8`, for CPUs (a quarter of the size).
         revision: Branch, tag or commit of a hub repository.
         card: Name, version, provenance and licences for the manifest.
         calibration: Recorded answers (JSONL of `id, instruction, candidates[{model, response}]`, plain or `.gz`)
             to compare the scores on; default: 100 pairs of our own. Answers like those it will score are better.
         overwrite: Replace a bundle that exists; a folder that holds anything else never is.
-        on_stage: Called with a few words before each long step.
+        on_stage: Called with a few words before each long stage.
         on_progress: Called for each calibration pair with (pairs in this step, pairs in all).
 
     Raises:
         ExportError: wrong architecture, several labels, scores that are not the raw output, no tokenizer,
-            damaged weights, or scores outside the gate of the precision (`cappy_select.export.gates`).
+            damaged weights, or scores that fail the parity check of the precision (`cappy_select.export.parity`).
         InputError: `out` exists, or can't be written; `calibration` can't be read.
         BundleNotFound: there is no such folder or hub repository.
         MissingExtra: torch, transformers or onnx is not installed.
     """
     require_export()
     from cappy_select.export.checkpoint import load_checkpoint
-    from cappy_select.export.gates import calibration_groups, measure
     from cappy_select.export.graph import write_model
+    from cappy_select.export.parity import calibration_groups, measure
 
     card, stage = card or Card(), on_stage or (lambda _: None)
     groups = calibration_groups(calibration)
@@ -94,8 +94,8 @@ def export_checkpoint(
             )
         fields["provenance"] = {"attention": f"one node in {fused} of {layers} layers"} | fields["provenance"]
         stage("comparing its scores with torch's")
-        gates = measure(draft_bundle(folder, fields), loaded, precision, groups, on_progress)
-        save_bundle(folder, fields | {"gates": gates})
+        measured = measure(draft_bundle(folder, fields), loaded, precision, groups, on_progress)
+        save_bundle(folder, fields | {"gates": measured})
     return load_bundle(out)
 
 

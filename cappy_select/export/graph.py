@@ -82,7 +82,7 @@ def _trace(model: Any, path: Path, window: int) -> None:
     example = torch.ones(2, 7, dtype=torch.long)
     with warnings.catch_warnings(), torch.no_grad(), one_node(model, window) as start:
         # The TorchScript exporter is deprecated, but its graphs are the ones the fusions recognise.
-        # What it warns of (values taken for constants) is measured: `gates` compares many shapes.
+        # What it warns of (values taken for constants) is measured: `parity` compares many shapes.
         warnings.simplefilter("ignore")
         torch.onnx.export(
             _ScoreModel(model, start).eval(),  # the exporter puts back the mode it found, dropout and all

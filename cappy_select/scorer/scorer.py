@@ -99,8 +99,8 @@ class Scorer:
             cache: False for none; a `ScoreCache` to set its size or to share it between scorers.
 
         Raises:
-            InputError: this onnxruntime has no such provider, `threads` is no whole number of at least 1, or `cache` is
-                none, or can't be kept with these providers.
+            InputError: this onnxruntime has no such execution provider, `threads` is no whole number of at least 1, or
+                `cache` is none, or can't be kept with these execution providers.
             BundleDamaged: the model or the tokenizer is not the one of the manifest, or none that may be run.
         """
         if threads is not None and (not isinstance(threads, int) or threads < 1):

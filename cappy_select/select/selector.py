@@ -396,7 +396,8 @@ class Selector(Closable):
 
         Args:
             prompts: Plain prompts or lists of messages.
-            max_concurrency: Selections under way at a time; each makes models × samples calls.
+            max_concurrency: Selections at a time, each of models × samples calls; how many calls to one provider go out
+                at a time is said by the Selector's own `max_concurrency`.
             return_exceptions: Put a prompt's error in its place. False: the first error is raised and the
                 selections under way are cancelled.
             params, **known: As for `select`.
@@ -444,7 +445,7 @@ class Selector(Closable):
 
         Args:
             prompts: As for `batch`.
-            max_concurrency: As for `batch`.
+            max_concurrency: Selections at a time, as for `batch`.
             return_exceptions: As for `batch`.
             params, **known: As for `select`.
 

@@ -1,7 +1,7 @@
 """The offline line's second half: pairs -> a scorer, in JAX. It must never ask an LLM.
 
-`recipe` reads what to do, `job` does it: `tokens` and `batches` feed the `loop`, whose compiled `steps` change an
-`encoder`'s weights; `checkpoints` keep them, `evaluation` judges them, `run` is the folder they are in.
+`recipe` reads what to do, `job` does it: `tokens` and `batches` feed the `loop`, whose `compiled` functions change
+an `encoder`'s weights; `checkpoints` keep them, `evaluation` judges them, `run` is the folder they are in.
 """
 
 from importlib.util import find_spec

@@ -1,6 +1,6 @@
-"""A step's rows as micro-batches of few shapes: sorted by length, padded to a bucket, filled up with longer rows.
+"""An update's rows as micro-batches of few shapes: sorted by length, padded to a bucket, filled up with longer rows.
 
-Which rows a step has is `order`'s affair; how they are cut into micro-batches changes no gradient, for the loss is
+Which rows an update has is `order`'s affair; how they are cut into micro-batches changes no gradient, for the loss is
 weighted by the rows that are real. Each bucket has one shape, so there is one compiled gradient a bucket.
 """
 
@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cappy_select.train.order import Rows, rows_of_step
+from cappy_select.train.order import Rows, rows_of_update
 from cappy_select.train.tokens import TokenSet
 
 Ints = npt.NDArray[np.int32]
@@ -30,11 +30,11 @@ class MicroBatch(NamedTuple):
 
 
 class Batches:
-    """The micro-batches of each step.
+    """The micro-batches of each update.
 
     Args:
         tokens: The pairs.
-        batch: Units a step: pairs, or groups.
+        batch: Units an update: pairs, or groups.
         micro_tokens: Tokens of a micro-batch at most, padding included; a bucket's rows follow from it.
         buckets: Lengths that rows are padded to, ascending; the last one must hold the longest pair.
         pad: The padding's token id.
@@ -66,10 +66,10 @@ class Batches:
         """How many there are: an epoch."""
         return len(self._tokens) if self._width == 1 else len(self._tokens.groups) - 1
 
-    def of_step(self, step: int) -> list[MicroBatch]:
-        """The micro-batches of a step, the shortest first; their weights add up to the step's real rows."""
-        units = rows_of_step(step, self._batch, self.units, self._seed)
-        return [micro for _, micro in self.cut(self._rows(units, step))]
+    def of_update(self, update: int) -> list[MicroBatch]:
+        """The micro-batches of an update, the shortest first; their weights add up to its real rows."""
+        units = rows_of_update(update, self._batch, self.units, self._seed)
+        return [micro for _, micro in self.cut(self._rows(units, update))]
 
     def cut(self, rows: Rows) -> Iterator[tuple[Rows, MicroBatch]]:
         """Rows, int64[units, width] with -1 where there is none, as micro-batches, each with the rows it is of."""
@@ -89,11 +89,11 @@ class Batches:
             yield part, self._filled(np.concatenate([part, empty]), tokens)
             start += len(part)
 
-    def _rows(self, units: Rows, step: int) -> Rows:
+    def _rows(self, units: Rows, update: int) -> Rows:
         if self._width == 1:
             return units[:, None]
         starts, ends = self._tokens.groups[units], self._tokens.groups[units + 1]
-        draw = np.random.default_rng([self._seed, step])
+        draw = np.random.default_rng([self._seed, update])
         rows = np.full((len(units), self._width), -1, np.int64)
         for place, (start, end) in enumerate(zip(starts, ends, strict=True)):
             order = draw.permutation(end - start)

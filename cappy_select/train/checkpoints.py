@@ -18,7 +18,7 @@ import numpy.typing as npt
 import orbax.checkpoint as ocp
 
 from cappy_select.core.errors import DataError, InputError
-from cappy_select.train.steps import State, Weights
+from cappy_select.train.compiled import State, Weights
 
 _KEPT = 2
 _FORMAT = 2  # of what is kept; 2: with whose it is
@@ -45,39 +45,39 @@ class Checkpoints:
                 for name, kept in (("last", _KEPT), ("best", 1))
             )
 
-    def save(self, step: int, state: State) -> None:
+    def save(self, update: int, state: State) -> None:
         """Keep a state; returns before it is written. Raises DataError, also for one before that could not be."""
         with self._errors(self._last.directory):
-            if step not in self._last.all_steps():
-                self._keep(self._last, step, state._asdict())
+            if update not in self._last.all_steps():
+                self._keep(self._last, update, state._asdict())
 
-    def save_best(self, step: int, weights: Weights) -> None:
+    def save_best(self, update: int, weights: Weights) -> None:
         """Keep the best weights so far instead of those before; returns when they are written. Raises DataError."""
         with self._errors(self._best.directory):
-            if step not in self._best.all_steps():
-                self._keep(self._best, step, weights)
+            if update not in self._best.all_steps():
+                self._keep(self._best, update, weights)
                 self._best.wait_until_finished()
 
     def newest(self, like: State) -> State | None:
         """The newest state that can be read, in the layout of `like`; None when there is none.
 
-        One that can't be read is put aside with a warning, and so are best weights of later steps. Raises DataError
+        One that can't be read is put aside with a warning, and so are best weights of later updates. Raises DataError
         when there are some and none can be read, InputError when one is another run's.
         """
         self.wait()
-        found, step, reason = None, -1, ""
+        found, update, reason = None, -1, ""
         unread: list[int] = []
-        for step in sorted(self._last.all_steps(), reverse=True):
+        for update in sorted(self._last.all_steps(), reverse=True):
             try:
-                found = State(**self._restored(self._last, step, like._asdict()))
-                if int(found.step) != step:
+                found = State(**self._restored(self._last, update, like._asdict()))
+                if int(found.step) != update:
                     raise ValueError(f"it is the state after update {int(found.step)}")
                 break
             except InputError:
                 raise
             except Exception as error:  # what a damaged file raises is not documented
                 reason = " ".join(str(error).split())[:200]
-                unread.append(step)
+                unread.append(update)
         if found is None and unread:
             raise DataError(
                 f"no checkpoint in {self._last.directory} can be read ({reason}): train anew, in another folder"
@@ -88,24 +88,25 @@ class Checkpoints:
             )
             _put_aside(self._last, each)
         for later in self._best.all_steps():
-            if found is None or later > step:
+            if found is None or later > update:
                 _put_aside(self._best, later)
         return found
 
-    def best(self, step: int, like: Weights) -> Weights | None:
-        """The best weights, which are those of this step; None, with a warning, when they can't be read.
+    def best(self, update: int, like: Weights) -> Weights | None:
+        """The best weights, which are those of this update; None, with a warning, when they can't be read.
 
         Raises InputError when they are another run's.
         """
         self.wait()
         try:
-            return dict(self._restored(self._best, step, like))
+            return dict(self._restored(self._best, update, like))
         except InputError:
             raise
         except Exception as error:  # what a damaged file raises is not documented
             reason = " ".join(str(error).split())[:200]
             warnings.warn(
-                f"the best weights, of update {step}, can't be read, so the last ones are taken: {reason}", stacklevel=2
+                f"the best weights, of update {update}, can't be read, so the last ones are taken: {reason}",
+                stacklevel=2,
             )
             return None
 
@@ -128,15 +129,15 @@ class Checkpoints:
                 if kind is None:
                     raise
 
-    def _keep(self, manager: Any, step: int, tree: Any) -> None:
+    def _keep(self, manager: Any, update: int, tree: Any) -> None:
         arguments = ocp.args.StandardSave(_sealed(tree, self._owner))
-        manager.save(step, args=arguments, force=True, custom_metadata={"owner": self._owner})
+        manager.save(update, args=arguments, force=True, custom_metadata={"owner": self._owner})
 
-    def _restored(self, manager: Any, step: int, like: Any) -> Any:
-        folder = manager.directory / str(step)
-        self._check_owner(folder, manager.metadata(step).custom_metadata)
+    def _restored(self, manager: Any, update: int, like: Any) -> Any:
+        folder = manager.directory / str(update)
+        self._check_owner(folder, manager.metadata(update).custom_metadata)
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, _sealed(like, self._owner))
-        found = manager.restore(step, args=ocp.args.StandardRestore(abstract))
+        found = manager.restore(update, args=ocp.args.StandardRestore(abstract))
         if int(_sum_of_bits((found["kept"], found["owner"]))) != int(found["seal"]):
             raise ValueError("its numbers are not those that were written")
         if not np.array_equal(np.asarray(found["owner"]), _hashed(self._owner)):
@@ -192,8 +193,8 @@ def _hashed(owner: Mapping[str, Any]) -> npt.NDArray[np.uint32]:
     return np.frombuffer(digest, np.uint32)
 
 
-def _put_aside(manager: Any, step: int) -> None:
+def _put_aside(manager: Any, update: int) -> None:
     if jax.process_index() == 0:
-        folder = manager.directory / str(step)
-        folder.rename(folder.with_name(f"{step}.unread.{time.time_ns()}"))
+        folder = manager.directory / str(update)
+        folder.rename(folder.with_name(f"{update}.unread.{time.time_ns()}"))
     manager.reload()

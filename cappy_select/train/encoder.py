@@ -109,7 +109,7 @@ class Encoder(nnx.Module):
             ids: int32[batch, tokens], padded on the right.
             types: int32[batch, tokens], the token type ids (all 0 where there is one; MPNet does not see them).
             lengths: int32[batch], tokens that are real.
-            dropout: The key of this step's dropout; None: none.
+            dropout: The key of this micro-batch's dropout; None: none.
             words: float32[batch, tokens, width], the ids' rows of `word`, for who wants the gradient of these alone.
 
         Returns: float32[batch], raw.

@@ -33,8 +33,8 @@ class Evaluation(NamedTuple):
 
 
 def best_of(evaluations: Mapping[int, Evaluation]) -> int:
-    """The step of the best one; the first wins a tie."""
-    return max(evaluations, key=lambda step: evaluations[step].merit)
+    """The update of the best one; the first wins a tie."""
+    return max(evaluations, key=lambda update: evaluations[update].merit)
 
 
 class Validation:

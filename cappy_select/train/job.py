@@ -67,7 +67,7 @@ def train(
         out: The run's folder. With several processes all of them must see it.
         resume: Go on with the run that is there, bit by bit as if it had never stopped; without one, begin.
         wandb: A project of Weights & Biases to tell, too.
-        on_stage: Called with a few words before each long step, and when there is something to know.
+        on_stage: Called with a few words before each long stage, and when there is something to know.
         on_tokens: Called while pairs are tokenised: with pairs done now, and pairs in all.
         on_update: Called after each update, and each look.
 

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from cappy_select.core.errors import DataError
 from cappy_select.train.batches import Batches, MicroBatch
 from cappy_select.train.checkpoints import Checkpoints
+from cappy_select.train.compiled import Compiled, Weights, compiled
 from cappy_select.train.config import TrainConfig
 from cappy_select.train.encoder import initial_weights
 from cappy_select.train.evaluation import Evaluation, Validation, best_of
@@ -29,7 +30,6 @@ from cappy_select.train.optimiser import optimiser_of, schedule_of
 from cappy_select.train.run import Log, Update
 from cappy_select.train.runtime import any_process
 from cappy_select.train.start import Start
-from cappy_select.train.steps import Compiled, Weights, compiled
 from cappy_select.train.tokens import TokenSet
 from cappy_select.train.weights import Array
 
@@ -85,9 +85,9 @@ def fit(
     looked = None if validation is None else Validation(validation, config.validation_rows, config.seed)
     evaluations = None if validation is None else Batches(validation, batch=1, **shared)
 
-    def due(step: int) -> bool:
+    def due(update: int) -> bool:
         every = config.evaluate_every
-        return looked is not None and (step in (0, config.updates) or (every is not None and step % every == 0))
+        return looked is not None and (update in (0, config.updates) or (every is not None and update % every == 0))
 
     # ------------------------------------------------------------------------------------------------------- the loop
     with ExitStack() as stack:
@@ -98,10 +98,10 @@ def fit(
         done = int(state.step)
         on_stage(f"going on after update {done} of {config.updates}" if done else f"training: {config.updates} updates")
         log = stack.enter_context(Log(out, -1 if gone_on is None else done, wandb, config))
-        steps = stack.enter_context(_ahead(batches.of_step, done, config.updates))
+        coming = stack.enter_context(_ahead(batches.of_update, done, config.updates))
 
         def competing() -> dict[int, Evaluation]:
-            return {step: look for step, look in log.evaluations.items() if step > 0 or start.is_scorer}
+            return {update: look for update, look in log.evaluations.items() if update > 0 or start.is_scorer}
 
         stopped = None
         try:
@@ -125,7 +125,7 @@ def fit(
                     break
                 stop.check(together=True)
                 began = time.perf_counter()
-                micro_batches = next(steps)
+                micro_batches = next(coming)
                 counts, lengths = _counts(micro_batches)
                 gradients, losses = run.zeros(), []
                 for number, micro in enumerate(micro_batches):
@@ -149,7 +149,7 @@ def fit(
                 on_update(log.add(Update(done, total, rate, size, int(lengths.sum()), seconds, mfu)))
                 if done % config.save_every == 0:
                     checkpoints.save(done, state)
-        except _Stopped:  # the state is that before the step; what was added up of it is given up
+        except _Stopped:  # the state is that before the update; what was added up of it is given up
             stopped = stop.signal or signal.SIGTERM
         checkpoints.save(done, state)
         checkpoints.wait()
@@ -211,24 +211,24 @@ def _stop_signals() -> Iterator[_Stop]:
 
 @contextmanager
 def _ahead(make: Callable[[int], list[MicroBatch]], first: int, last: int) -> Iterator[Iterator[list[MicroBatch]]]:
-    """The steps' micro-batches: a thread makes the next ones while one is worked on."""
+    """The updates' micro-batches: a thread makes the next ones while one is worked on."""
     pool = ThreadPoolExecutor(1, thread_name_prefix="loader")
 
-    def steps() -> Iterator[list[MicroBatch]]:
-        coming = [pool.submit(make, step) for step in range(first, min(first + 2, last))]
-        for step in range(first, last):
+    def each() -> Iterator[list[MicroBatch]]:
+        coming = [pool.submit(make, update) for update in range(first, min(first + 2, last))]
+        for update in range(first, last):
             yield coming.pop(0).result()
-            if step + 2 < last:
-                coming.append(pool.submit(make, step + 2))
+            if update + 2 < last:
+                coming.append(pool.submit(make, update + 2))
 
     try:
-        yield steps()
+        yield each()
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def _counts(micro_batches: list[MicroBatch]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
-    """float32[2]: real rows of a step, and comparisons of two rows of a group with different labels; the real rows'
+    """float32[2]: real rows of an update, and comparisons of two rows of a group with different labels; the real rows'
     lengths."""
     rows, comparisons = 0.0, 0.0
     for micro in micro_batches:
@@ -243,4 +243,4 @@ def _out_of_patience(patience: int | None, evaluations: Mapping[int, Evaluation]
     if patience is None or not evaluations:
         return False
     best = best_of(evaluations)
-    return sum(step > best for step in evaluations) >= patience
+    return sum(update > best for update in evaluations) >= patience

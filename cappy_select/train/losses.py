@@ -1,6 +1,6 @@
 """What a scorer is trained to: the labels themselves, or their order within a group.
 
-All losses are sums, which whoever knows the whole step divides by its rows and comparisons: so micro-batches add up.
+All losses are sums, which whoever knows the whole update divides by its rows and comparisons: so micro-batches add up.
 """
 
 from __future__ import annotations

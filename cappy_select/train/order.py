@@ -1,4 +1,4 @@
-"""Which rows a step sees: a function of (seed, epoch, step) alone, so that going on is arithmetic.
+"""Which rows an update sees: a function of (seed, epoch, update) alone, so that going on is arithmetic.
 
 An epoch's order is a permutation that is computed, not kept: a Feistel network over the row numbers (Black and
 Rogaway 2002, "Ciphers with Arbitrary Finite Domains"), so 160 million rows take no memory.
@@ -15,9 +15,9 @@ Rows = npt.NDArray[np.int64]
 _ROUNDS = 6
 
 
-def rows_of_step(step: int, batch: int, count: int, seed: int) -> Rows:
-    """int64[batch]: the rows of a step, drawn without replacement within an epoch; a step may span two epochs."""
-    places = np.arange(step * batch, (step + 1) * batch, dtype=np.int64)
+def rows_of_update(update: int, batch: int, count: int, seed: int) -> Rows:
+    """int64[batch]: the rows of an update, drawn without replacement within an epoch; one may span two epochs."""
+    places = np.arange(update * batch, (update + 1) * batch, dtype=np.int64)
     epochs, within = np.divmod(places, count)
     rows = np.empty(batch, np.int64)
     for epoch in np.unique(epochs):

@@ -19,15 +19,15 @@ def plot_training(updates: Sequence[Update], best: int | None, file: Path) -> No
         raise MissingExtra("train", "the plot of a training run", "matplotlib") from error
     losses = [(update.step, update.loss) for update in updates if update.loss is not None]
     evaluations = {update.step: update.evaluation for update in updates if update.evaluation is not None}
-    chosen = {step: look for step, look in evaluations.items() if look.accuracy is not None}
+    chosen = {update: look for update, look in evaluations.items() if look.accuracy is not None}
     figure = Figure(figsize=(8, 6 if chosen else 3.5), layout="constrained")
     axes = figure.subplots(2 if chosen else 1, 1, sharex=True, squeeze=False)[:, 0]
-    steps, values = np.array([step for step, _ in losses]), np.array([value for _, value in losses])
-    axes[0].plot(steps, values, color="tab:blue", alpha=0.3, linewidth=0.8)
+    numbers, values = np.array([number for number, _ in losses]), np.array([value for _, value in losses])
+    axes[0].plot(numbers, values, color="tab:blue", alpha=0.3, linewidth=0.8)
     window = max(1, len(values) // 40)
     if len(values) >= window:
         mean = np.convolve(values, np.ones(window) / window, mode="valid")
-        axes[0].plot(steps[window - 1 :], mean, color="tab:blue", label=f"training, mean of {window}")
+        axes[0].plot(numbers[window - 1 :], mean, color="tab:blue", label=f"training, mean of {window}")
     if evaluations:
         axes[0].plot(
             list(evaluations),

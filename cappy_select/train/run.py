@@ -44,7 +44,7 @@ _PACKAGES = ("cappy-select", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint
 class Update(NamedTuple):
     """What there is to say after an update; `step` 0 is before the first one, and has an evaluation only."""
 
-    step: int
+    step: int  # the number of the update; the log has it under this name
     loss: float | None = None
     learning_rate: float | None = None
     gradient_norm: float | None = None

@@ -9,7 +9,7 @@ MADE/instances.jsonl, for `cappy build` beside the files it is made of:
     mentions.py    who is meant
     passages.py    which passage answers, and which sentence
     answers.py     T0's own questions, with wrong answers out of their texts, or their choices in another order
-MADE/samples.jsonl, for its --samples: references shortened, or astray, which Rouge-L labels.
+MADE/samples.jsonl, for its --recorded: references shortened, or astray, which Rouge-L labels.
 
 No row of an evaluation's tasks is in them, but what is asked is often alike (COPA's causes, HellaSwag's endings, what
 follows as in NLI), and answered in the words that are usual there. The same files give the same tasks.

@@ -21,7 +21,7 @@ from cappy_select.data.instances import Instance, named_fields
 from cappy_select.data.readers import FORMATS, READERS, Format, sniff
 from cappy_select.data.readers.options import with_options
 from cappy_select.data.readers.prompt_templates import find_templates
-from cappy_select.data.readers.promptsource import MAX_EXAMPLES
+from cappy_select.data.readers.promptsource import MAX_INSTANCES
 from cappy_select.data.readers.subsample import Read, at_most
 from cappy_select.data.readers.tables import Source, Table, row_files
 from cappy_select.data.records import Problems
@@ -63,9 +63,9 @@ def read(
     options: Annotated[
         bool, typer.Option("--options", help="List the choices at the end of the instruction, as FLAN does.")
     ] = False,
-    max_examples: Annotated[
+    max_instances: Annotated[
         int | None,
-        typer.Option(min=1, help=f"Of each task, drawn by seed; default none, {MAX_EXAMPLES} with templates."),
+        typer.Option(min=1, help=f"Of each task, drawn by seed; default none, {MAX_INSTANCES} with templates."),
     ] = None,
     shots: Annotated[
         int | None, typer.Option(min=0, help="Positive examples before an input of Natural Instructions; default 2.")
@@ -92,7 +92,7 @@ def read(
         task=task,
         templates=templates,
         turned_around=not original_only,
-        max_examples=max_examples,
+        max_instances=max_instances,
         shots=shots,
         copies=None if copies is None else Path(copies),
         seed=seed,
@@ -184,7 +184,7 @@ class _Reading:
     task: str | None
     templates: str | None
     turned_around: bool
-    max_examples: int | None
+    max_instances: int | None
     shots: int | None
     copies: Path | None
     seed: int
@@ -263,7 +263,7 @@ class _Reading:
                 raise InputError("format promptsource needs --templates: a templates.yaml, or a folder of them")
             return {
                 "templates": find_templates(self.templates, name) if name else self.templates,
-                "max_examples": self.max_examples or MAX_EXAMPLES,
+                "max_instances": self.max_instances or MAX_INSTANCES,
                 "seed": self.seed,
                 "turned_around": self.turned_around,
                 "left_out": self.left_out,
@@ -278,10 +278,10 @@ class _Reading:
         return options[format]
 
     def _limited(self, read: Read, problems: Problems) -> Iterator[tuple[str, Instance]]:
-        if self.max_examples is None:
+        if self.max_instances is None:
             yield from read(problems)
         else:
-            yield from at_most(self.max_examples, read, problems, seed=self.seed)
+            yield from at_most(self.max_instances, read, problems, seed=self.seed)
 
 
 def _format(name: str | None) -> Format | None:

@@ -11,7 +11,7 @@ from cappy_select.cli.output import Json, note, note_problems, one_line, print_j
 from cappy_select.core.errors import InputError, MissingExtra
 from cappy_select.core.terminal import harmless
 from cappy_select.data.sharding import SCORE_BINS
-from cappy_select.data.steps import WINDOW
+from cappy_select.data.stages import WINDOW
 from cappy_select.data.summary import STEP, Summary, summary_of
 
 _WIDTH = 40  # of a bar
@@ -20,7 +20,7 @@ _LISTED = 20
 
 def show(
     file: Annotated[str, typer.Argument(help="Instances, a sample store, a file of pairs, or a folder of them.")],
-    rows: Annotated[int, typer.Option(min=0, help="Examples to print.")] = 5,
+    rows: Annotated[int, typer.Option(min=0, help="Rows to print.")] = 5,
     plot: Annotated[str | None, typer.Option(help="Write the histograms to this PNG file.")] = None,
     json: Json = False,
 ) -> None:

@@ -22,10 +22,10 @@ from cappy_select.evaluate.report import check_folder, write_report
 
 
 def ablation(
-    samples: Annotated[
+    recorded: Annotated[
         list[str], typer.Option(help="Recorded samples, or a sample store, such as an adaptation's; may be repeated.")
     ],
-    examples: Annotated[
+    instances: Annotated[
         list[str] | None, typer.Argument(help="Instances; default: those that the samples are of.")
     ] = None,
     scorer: ScorerSource = None,
@@ -35,8 +35,8 @@ def ablation(
         typer.Option(help="A checkpoint that was never a scorer, to start from without pretraining; default: random."),
     ] = None,
     label: Annotated[str, typer.Option(help="What says how right a sample is when nobody did.")] = "rouge_l",
-    held_out: Annotated[float, typer.Option(help="Share of the examples that is compared on.")] = 0.2,
-    epochs: Annotated[float, typer.Option(help="Over the training examples; at least 40 updates.")] = 1.0,
+    held_out: Annotated[float, typer.Option(help="Share of the instances that is compared on.")] = 0.2,
+    epochs: Annotated[float, typer.Option(help="Over the training instances; at least 40 updates.")] = 1.0,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="KEY=VALUE of the trainer's configuration; may be repeated.")
     ] = None,
@@ -52,7 +52,7 @@ def ablation(
 ) -> None:
     """Adapt with everything, without pretraining, without the LLM's samples, and not at all.
 
-    The examples need references, which are all that is left without the samples. Run it again and it goes on.
+    The instances need references, which are all that is left without the samples. Run it again and it goes on.
     """
     from cappy_select.adapt.ablation import ablation as run_ablation
     from cappy_select.adapt.config import adapt_config
@@ -66,15 +66,15 @@ def ablation(
     hush_threads()
     with bars(shown=not json) as advance:
         found = run_ablation(
-            examples or (),
+            instances or (),
             out,
             config,
-            recorded=samples,
+            recorded=recorded,
             encoder=encoder,
             fields=named_fields(field or ()),
             limit=limit,
             on_stage=(lambda stage: None) if json else note,
-            on_step=advance,
+            on_progress=advance,
         )
     if isinstance(found, int):
         note("stopped in a training, with a checkpoint: the same command goes on")
@@ -84,5 +84,5 @@ def ablation(
     if json:
         print_json(found.model_dump(mode="json"))
     else:
-        print_report_table(report.tables[0], f"{found.n} held-out examples")
+        print_report_table(report.tables[0], f"{found.n} held-out instances")
     note_report(str(out), drawn)

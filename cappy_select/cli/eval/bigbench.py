@@ -64,7 +64,7 @@ def bigbench(
         list[str] | None,
         typer.Option("--model", "-m", help="transformers:PATH, a LiteLLM model name or openai:MODEL; may be repeated."),
     ] = None,
-    samples: Annotated[
+    recorded: Annotated[
         list[str] | None,
         typer.Option(help="Recorded samples instead of a model: a file or a sample store; may be repeated."),
     ] = None,
@@ -90,8 +90,8 @@ def bigbench(
     Kill it at any moment and run it again: it goes on. When a model is down or the money is spent, the report is of the
     answers there are, and the exit code is 3. JSON: one object; fractions of 1.
     """
-    if bool(model) == bool(samples):
-        raise InputError("give a --model to ask, or recorded --samples; not both")
+    if bool(model) == bool(recorded):
+        raise InputError("give a --model to ask, or --recorded samples; not both")
     if copies and files:
         raise InputError("--copies are of the hub's 45 tasks, and files are given: leave one of the two out")
     if examples and not model:
@@ -122,7 +122,7 @@ def bigbench(
                     answers[provider.model] = rows
     else:
         problems = Problems()
-        answers, more = recorded_answers(samples or (), problems, instances=instances, limit=limit)
+        answers, more = recorded_answers(recorded or (), problems, instances=instances, limit=limit)
         left_out += more
         note_problems(problems.listed, problems.count, hint="")
     try:

@@ -1,4 +1,4 @@
-"""Data sets under PromptSource's templates: every example once for each template."""
+"""Data sets under PromptSource's templates: every row once for each template."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cappy_select.data.readers.subsample import Draw
 from cappy_select.data.readers.tables import Row, Source, as_table, row_id
 from cappy_select.data.records import Problems
 
-MAX_EXAMPLES = 500_000  # of a data set, over all its templates: the cap of T0 and of Cappy's pretraining
+MAX_INSTANCES = 500_000  # of a data set, over all its templates: the cap of T0 and of Cappy's pretraining
 
 
 def read_promptsource(
@@ -22,7 +22,7 @@ def read_promptsource(
     problems: Problems,
     *,
     templates: Templates | str | Path,
-    max_examples: int = MAX_EXAMPLES,
+    max_instances: int = MAX_INSTANCES,
     seed: int = 0,
     turned_around: bool = True,
     cut: int | None = TEXT_LENGTH,
@@ -36,7 +36,7 @@ def read_promptsource(
             up `answer_choices[label]` leave all of its rows out; they need JSONL or Parquet.
         problems: Gets what can't be rendered, by template and row, and targets that are not among the choices.
         templates: Of the data set; or the file or folder they are in.
-        max_examples: Row and template together, at most; drawn by seed when there are more. Those that
+        max_instances: Row and template together, at most; drawn by seed when there are more. Those that
             templates leave out count too.
         seed: Of the draw, and of the templates' own choices.
         turned_around: Also templates for another task than the data set's (`original_task` is false).
@@ -51,7 +51,7 @@ def read_promptsource(
         templates = find_templates(templates)
     task = task or templates.task
     renderers = _renderers(templates, problems, turned_around, cut)
-    draw = Draw(table.count() * len(renderers), max_examples, f"{seed}|{task}") if renderers else None
+    draw = Draw(table.count() * len(renderers), max_instances, f"{seed}|{task}") if renderers else None
     for row in table.rows(problems) if draw else ():
         for template, renderer in renderers:
             if not draw or not draw.takes_next():

@@ -1,4 +1,4 @@
-"""PromptSource's rendering: an example under a template, in a sandbox."""
+"""PromptSource's rendering: a row under a template, in a sandbox."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from cappy_select.data.records import Record
 TEXT_LENGTH = 2048  # characters of one printed value; PromptSource's TEXT_VAR_LENGTH
 
 _PATIENCE = 3  # rows that a template may spend all of its budget on, which takes seconds each
-_GUARDED = "\ufdd0"  # stands for the separator in an example's own text; no character, so in no text
+_GUARDED = "\ufdd0"  # stands for the separator in a row's own text; no character, so in no text
 
 
 class Rendered(BaseModel):
-    """What a template makes of an example."""
+    """What a template makes of a row."""
 
     model_config = ConfigDict(frozen=True, defer_build=True)
 
@@ -35,8 +35,8 @@ class Rendered(BaseModel):
 class Renderer:
     """Renders one template as PromptSource does.
 
-    Jinja with `zip`, and the filters `choice` (which here depends on the seed and the example) and
-    `most_frequent`. A `|||` in an example's own text separates nothing. Every printed value is cut at
+    Jinja with `zip`, and the filters `choice` (which here depends on the seed and the row) and
+    `most_frequent`. A `|||` in a row's own text separates nothing. Every printed value is cut at
     `cut` characters, at the end of a word; PromptSource cuts the last operand of a printed expression,
     which is the same for plain `{{ field }}`.
 
@@ -68,30 +68,30 @@ class Renderer:
             raise InputError(f"template {template.name!r} is no Jinja: {_line(error)}") from error
         self._needed = frozenset[str]().union(*map(_needed, parsed)) - {"answer_choices"}
 
-    def render(self, example: Record, seed: str) -> Rendered | None:
-        """The prompt, targets and choices; None when the template leaves the example out (one of them is empty).
+    def render(self, row: Record, seed: str) -> Rendered | None:
+        """The prompt, targets and choices; None when the template leaves the row out (one of them is empty).
 
         Args:
-            example: A row.
+            row: A row.
             seed: What `choice` depends on.
 
         Raises InputError when it can't be rendered.
         """
-        missing = sorted(self._needed - example.keys())
+        missing = sorted(self._needed - row.keys())
         if missing:
-            raise InputError(f"no field {', '.join(map(repr, missing))}; the example has {', '.join(example)}")
-        if "answer_choices" in example:
-            raise InputError("an example can't have a field 'answer_choices'")
+            raise InputError(f"no field {', '.join(map(repr, missing))}; the row has {', '.join(row)}")
+        if "answer_choices" in row:
+            raise InputError("a row can't have a field 'answer_choices'")
         if self._too_much >= _PATIENCE:
             raise InputError(f"not rendered: the template did too much for {_PATIENCE} other rows")
         try:
-            state = Budget(seed, example)
+            state = Budget(seed, row)
             choices = None
             if self._choices is not None:
-                choices = _output(self._choices, {**_guarded(example), STATE: state}).split(SEPARATOR)
+                choices = _output(self._choices, {**_guarded(row), STATE: state}).split(SEPARATOR)
                 choices = [choice.strip() for choice in choices]
             # A second copy: what the choices' template does to a list must not show.
-            text = _output(self._jinja, {**_guarded(example), STATE: state, "answer_choices": choices})
+            text = _output(self._jinja, {**_guarded(row), STATE: state, "answer_choices": choices})
         except Exception as error:  # a template can raise whatever Python does
             self._too_much += isinstance(error, TooMuch)
             raise InputError(f"{type(error).__name__}: {_line(error)}") from error

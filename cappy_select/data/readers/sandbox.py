@@ -68,14 +68,14 @@ class Budget:
 
     Args:
         seed: Of the filter `choice`.
-        example: The row, whose size the budget grows with.
+        row: The row, whose size the budget grows with.
     """
 
-    def __init__(self, seed: str, example: Any = None) -> None:
+    def __init__(self, seed: str, row: Any = None) -> None:
         self.random = random.Random(seed)  # noqa: S311
         self.items_left = LARGEST
         self._left = 100 * LARGEST
-        self.weigh(example)
+        self.weigh(row)
         self._left = _BUDGET + _PER_INPUT * (100 * LARGEST - self._left)
 
     def spend(self, units: int) -> None:

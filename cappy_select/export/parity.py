@@ -1,4 +1,4 @@
-"""What an export must keep of the checkpoint's scores, measured through the whole run-time path."""
+"""The parity check of an export: what it must keep of the checkpoint's scores, through the whole run-time path."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cappy_select.export.graph import input_names
 from cappy_select.scorer import Scorer
 
 
-class Gate(NamedTuple):
+class Tolerance(NamedTuple):
     """The worst that a precision may do on the calibration pairs."""
 
     max_abs_diff: float  # of any score, in units of max(1, largest |score|)
@@ -29,10 +29,10 @@ class Gate(NamedTuple):
 
 MARGIN = 0.01
 _MIN_CLEAR_GROUPS = 10  # with fewer, one changed winner would be too much and none would say little
-GATES: dict[Precision, Gate] = {
-    "fp32": Gate(1e-4, 0.0),
-    "fp16": Gate(0.01, 0.0),
-    "int8": Gate(0.15, 0.01),
+TOLERANCES: dict[Precision, Tolerance] = {
+    "fp32": Tolerance(1e-4, 0.0),
+    "fp16": Tolerance(0.01, 0.0),
+    "int8": Tolerance(0.15, 0.01),
 }
 
 Groups = Sequence[tuple[str, Sequence[str]]]  # instructions, each with its candidate responses
@@ -45,7 +45,7 @@ def measure(
     groups: Groups,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, float]:
-    """The measurements for the manifest. Raises ExportError when a score or too many winners left the gate.
+    """The measurements for the manifest. Raises ExportError when a score changes too much, or too many winners do.
 
     One winner may always change where any may: in a set of 25 groups a single one is already 4 %.
     """
@@ -55,7 +55,7 @@ def measure(
     difference = float(np.abs(expected - found).max())
     relative = difference / max(1.0, float(np.abs(expected).max()))
     kept = _winners_kept([len(responses) for _, responses in groups], expected, found)
-    gate = GATES[precision]
+    tolerance = TOLERANCES[precision]
     # Where no score moves by half the margin, no clear winner can change: then few groups, or none, will do.
     if precision != "fp32" and len(kept) < _MIN_CLEAR_GROUPS and not difference < MARGIN / 2:
         raise ExportError(
@@ -63,11 +63,11 @@ def measure(
             f"checkpoint sees a best one (by more than {MARGIN}), {_MIN_CLEAR_GROUPS} are needed as scores change by "
             f"{difference:.2g}; export fp32, or bring more answers that it can tell apart (calibration)"
         )
-    flips, allowed = kept.count(False), max(1, int(gate.flips * len(kept))) if gate.flips else 0
-    if not relative <= gate.max_abs_diff or flips > allowed:  # NaN fails too
+    flips, allowed = kept.count(False), max(1, int(tolerance.flips * len(kept))) if tolerance.flips else 0
+    if not relative <= tolerance.max_abs_diff or flips > allowed:  # NaN fails too
         raise ExportError(
             f"{precision} changes the scores too much: max |Δscore| {relative:.2g} (at most "
-            f"{gate.max_abs_diff:g}), "
+            f"{tolerance.max_abs_diff:g}), "
             f"{flips} of {len(kept)} winners changed (at most {allowed}): export in a higher precision"
         )
     return {

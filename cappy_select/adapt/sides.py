@@ -1,4 +1,4 @@
-"""Examples, split once: to learn from, and to be held out. Whole groups, and all that ask the same, stay together."""
+"""Instances, split once: to learn from, and to be held out. Whole groups, and all that ask the same, stay together."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cappy_select.data.instances import Instance, instance_of, read_instances, s
 from cappy_select.data.pairs import folded
 from cappy_select.data.records import Problems, is_rows, read_records
 from cappy_select.data.sample import import_recorded
-from cappy_select.data.steps import is_held_out
+from cappy_select.data.stages import is_held_out
 from cappy_select.data.store import SampleStore
 from cappy_select.data.store_rows import canonical, key_of
 from cappy_select.data.writing import write_instances
@@ -22,13 +22,13 @@ from cappy_select.data.writing import write_instances
 
 def take_in(
     recorded: Sequence[str | Path],
-    examples: Sequence[str | Path],
+    instances: Sequence[str | Path],
     store: SampleStore,
     problems: Problems,
     fields: Mapping[str, str],
 ) -> None:
-    """Take recorded samples, files or stores, into a store. Rows that name no task are of the examples' one."""
-    task = stem_of(examples[0]) if len(examples) == 1 else None
+    """Take recorded samples, files or stores, into a store. Rows that name no task are of the instances' one."""
+    task = stem_of(instances[0]) if len(instances) == 1 else None
     for path in recorded:
         if is_rows(path):
             import_recorded(path, store, problems, fields=fields, task=task)
@@ -44,7 +44,7 @@ def take_in(
                     store.add_recorded([(instance, rows)])
 
 
-def examples_of(
+def instances_of(
     files: Sequence[str | Path],
     recorded: Sequence[str | Path],
     store: SampleStore,
@@ -75,10 +75,10 @@ def _asked(path: str | Path, fields: Mapping[str, str]) -> Iterator[Instance]:
 
 
 def split(instances: Iterable[Instance], folder: Path, share: float, seed: int) -> tuple[int, int]:
-    """Write both sides' files into a folder; returns how many examples each has. One that stands twice counts once.
+    """Write both sides' files into a folder; returns how many instances each has. One that stands twice counts once.
 
     The held-out side is what `split` holds out, when anything is; else a share drawn by a hash of the group, or the
-    instruction. Raises InputError when a side has no example.
+    instruction. Raises InputError when a side has no instance.
     """
     rows = list({key_of(row): row for row in instances}.values())
     told = any(is_held_out(row) for row in rows)
@@ -96,16 +96,16 @@ def split(instances: Iterable[Instance], folder: Path, share: float, seed: int) 
         if not members:
             what = "held out for the report" if side == HELD_OUT else "to learn from"
             raise InputError(
-                f"of {len(rows)} examples none is {what}: give more examples, or another --held-out (a share)"
+                f"of {len(rows)} instances none is {what}: give more instances, or another --held-out (a share)"
             )
         (folder / side).parent.mkdir(parents=True, exist_ok=True)
-        bare = (row.model_copy(update={"split": None}) for row in members)  # both sides are dealt now
+        bare = (row.model_copy(update={"split": None}) for row in members)  # both sides are assigned now
         write_instances(bare, folder / side, overwrite=True)
     return len(sides[TRAIN]), len(sides[HELD_OUT])
 
 
 def _names(row: Instance) -> Iterator[tuple[str, str]]:
-    """What an example must not share with one of the other side."""
+    """What an instance must not share with one of the other side."""
     yield "instruction", folded(row.instruction)
     if row.group:
         yield "group", row.group

@@ -1,7 +1,7 @@
 """The compiled functions: a micro-batch's gradient, an update, scores.
 
-A step's loss is a sum over its micro-batches: each is divided by the numbers of the whole step (rows, comparisons),
-which are known before anything is computed. So how a step is cut changes nothing.
+An update's loss is a sum over its micro-batches: each is divided by the numbers of the whole update (rows,
+comparisons), which are known before anything is computed. So how an update is cut changes nothing.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ Weights = dict[str, jax.Array]
 
 
 class State(NamedTuple):
-    """What a step changes."""
+    """What an update changes."""
 
     weights: Weights
     optimiser: Any  # optax's
-    step: jax.Array  # int32[], updates made
+    step: jax.Array  # int32[], updates made; checkpoints have it under this name
 
 
 class Compiled(NamedTuple):
@@ -39,7 +39,7 @@ class Compiled(NamedTuple):
     begin(weights) -> the state before the first update; weights by name, as NumPy has them.
     zeros() -> gradients of 0.
     gradient(weights, gradients, batch, counts, key) -> gradients with this micro-batch's part added, and its part of
-        the loss, float32[]. `counts` is (rows, comparisons) of the whole step, `key` (step, micro-batch).
+        the loss, float32[]. `counts` is (rows, comparisons) of the whole update, `key` (update, micro-batch).
     update(state, gradients) -> the new state, and the gradients' norm, float32[]. The old state is gone.
     scores(weights, batch) -> float32[units, width], on every device.
     gather(weights) -> the weights, whole on every device.

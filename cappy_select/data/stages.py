@@ -1,12 +1,13 @@
-"""The steps of `build`, each a pure function of one partition: scatter, pool, pair here, deal and write in `sharding`.
+"""The stages of `build`, each a pure function of one partition: scatter, pool, pair here, shard and write in
+`sharding`.
 
     input file  --scatter--> instances by hash of the instruction
     partition   --pool-----> references from which other partitions draw wrong answers
     partition   --pair-----> its pairs, each once; what the others need to know about it
-    partition   --deal-----> the rows the mixture wants, repeated or cut, by shard
+    partition   --shard----> the rows the mixture wants, repeated or cut, by shard
     shard       --write----> Parquet, shuffled
 
-No step holds more than its partition, and nothing depends on which process does it, or when.
+No stage holds more than its partition, and nothing depends on which process does it, or when.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ SIDES = ("train", "validation")
 
 
 class Spec(NamedTuple):
-    """What the steps share: the config's values, and where things are."""
+    """What the stages share: the config's values, and where things are."""
 
     work: Path
     inputs: tuple[str, ...]
@@ -109,7 +110,7 @@ def _told(problems: Problems) -> Figures:
 
 
 def scatter(spec: Spec, number: int, out: Path) -> Figures:
-    """Sharding an input file's instances to the partitions; note the groups that its data set holds out."""
+    """Assign an input file's instances to partitions; note the groups that its data set holds out."""
     problems = Problems(strict=spec.strict)
     buffers: dict[int, list[dict[str, Any]]] = defaultdict(list)
     buffered = rows = 0
