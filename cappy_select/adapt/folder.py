@@ -21,10 +21,9 @@ from filelock import FileLock, Timeout
 
 from cappy_select.adapt.config import AdaptConfig
 from cappy_select.core.errors import InputError
-from cappy_select.core.files import scratch_of, write_json
+from cappy_select.core.files import disk_errors, scratch_of, write_json
 from cappy_select.core.json_text import loads
 from cappy_select.data.folder import hashed
-from cappy_select.data.partitions import disk_errors
 from cappy_select.data.records import is_rows
 from cappy_select.data.store import SampleStore
 from cappy_select.data.store_file import holds_nothing

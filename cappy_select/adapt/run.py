@@ -28,10 +28,10 @@ from cappy_select.bundle.bundle import Bundle, load_bundle
 from cappy_select.bundle.manifest import MANIFEST
 from cappy_select.bundle.resolve import resolve
 from cappy_select.core.errors import InputError, MissingExtra
+from cappy_select.core.files import disk_errors
 from cappy_select.data.build import ADAPT_ROWS, BuildConfig, build
 from cappy_select.data.bulk import Limits
 from cappy_select.data.labels import label_named
-from cappy_select.data.partitions import disk_errors
 from cappy_select.data.records import Problems
 from cappy_select.data.store import SampleStore
 from cappy_select.evaluate.report import DATA, write_report

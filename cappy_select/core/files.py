@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-from cappy_select.core.errors import InputError
+from cappy_select.core.errors import DataError, InputError
 from cappy_select.core.json_text import loads
 
 
@@ -48,6 +48,15 @@ def whole_folder(path: Path) -> Iterator[Path]:
     yield scratch
     shutil.rmtree(path, ignore_errors=True)
     scratch.replace(path)
+
+
+@contextmanager
+def disk_errors(folder: Path) -> Iterator[None]:
+    """What the disk refuses, as a DataError."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{folder} can't be written: {error}; what was done before is kept") from error
 
 
 def read_lines(path: str | Path) -> Iterator[bytes]:

@@ -25,7 +25,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from cappy_select.bundle.resolve import resolve
 from cappy_select.core.errors import InputError, validation_message
+from cappy_select.core.files import disk_errors
 from cappy_select.data import sharding, stages
+from cappy_select.data.engine import Figures, Workers
 from cappy_select.data.folder import (
     FORMAT,
     LOCK,
@@ -40,7 +42,6 @@ from cappy_select.data.folder import (
 from cappy_select.data.labels import label_named, label_source
 from cappy_select.data.mixture import Mixture, targets
 from cappy_select.data.pairs import Mode
-from cappy_select.data.partitions import Figures, Workers, disk_errors
 from cappy_select.data.records import is_rows, parquet_module
 from cappy_select.data.store import SampleStore
 from cappy_select.scorer.session import usable_cores

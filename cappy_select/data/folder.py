@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from cappy_select.core.errors import InputError
-from cappy_select.core.files import scratch_of, write_json, write_whole
+from cappy_select.core.files import disk_errors, scratch_of, write_json, write_whole
 from cappy_select.core.json_text import loads
-from cappy_select.data.partitions import disk_errors
 
 MANIFEST = "manifest.json"
 LEFT_OUT = "left_out.jsonl"

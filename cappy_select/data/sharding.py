@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from cappy_select.data.engine import Figures, append_rows, read_rows
 from cappy_select.data.hashing import mixed
 from cappy_select.data.mixture import apportioned
-from cappy_select.data.partitions import Figures, append_rows, read_rows
 from cappy_select.data.records import parquet_module
 from cappy_select.data.stages import PAIRED, SIDES
 

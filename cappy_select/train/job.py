@@ -14,10 +14,9 @@ import jax
 from filelock import FileLock, Timeout
 
 from cappy_select.core.errors import InputError
-from cappy_select.core.files import whole_folder
+from cappy_select.core.files import disk_errors, whole_folder
 from cappy_select.data.build import build
 from cappy_select.data.folder import damaged_file, read_manifest
-from cappy_select.data.partitions import disk_errors
 from cappy_select.data.shards import count_pairs, shards_of
 from cappy_select.export import Card, export_checkpoint, require_export
 from cappy_select.train.config import TrainConfig

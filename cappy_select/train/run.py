@@ -24,9 +24,8 @@ from typing import Any, NamedTuple, Self
 import jax
 
 from cappy_select.core.errors import InputError, MissingExtra
-from cappy_select.core.files import scratch_of, write_json, write_whole
+from cappy_select.core.files import disk_errors, scratch_of, write_json, write_whole
 from cappy_select.core.json_text import loads
-from cappy_select.data.partitions import disk_errors
 from cappy_select.train.config import TrainConfig
 from cappy_select.train.evaluation import Evaluation
 

@@ -22,9 +22,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cappy_select.core.errors import InputError
-from cappy_select.core.files import whole_folder
+from cappy_select.core.files import disk_errors, whole_folder
 from cappy_select.core.json_text import loads
-from cappy_select.data.partitions import disk_errors
 from cappy_select.data.shards import check_shards, count_pairs, read_pairs, shards_of
 from cappy_select.scorer.encoding import PairEncoder
 

@@ -1,4 +1,4 @@
-"""Work by hash partitions: each stage of each partition is a folder that appears whole, so a killed run goes on.
+"""On this machine: each stage of each partition is a folder that appears whole, so a killed run goes on.
 
 A stage is a pure function of its partition: which process does it, and when, changes nothing. Its rows are Arrow
 streams, its figures a JSON file.
@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from cappy_select.core.errors import DataError
-from cappy_select.core.files import whole_folder
+from cappy_select.core.files import disk_errors, whole_folder
 from cappy_select.core.terminal import HarmlessStream
 
 Figures = dict[str, Any]
@@ -139,36 +139,3 @@ def _whole(stage: Stage, shared: Any, number: int, folder: Path) -> None:
     with disk_errors(folder), whole_folder(folder / str(number)) as scratch:
         figures = stage(shared, number, scratch)
         (scratch / FIGURES).write_text(json.dumps(figures), encoding="utf-8")
-
-
-@contextmanager
-def disk_errors(folder: Path) -> Iterator[None]:
-    """What the disk refuses, as a DataError."""
-    try:
-        yield
-    except OSError as error:
-        raise DataError(f"{folder} can't be written: {error}; what was done before is kept") from error
-
-
-def append_rows(path: Path, table: Any) -> None:
-    """Add an Arrow table to a file of streams, one after another."""
-    import pyarrow as pa
-
-    options = pa.ipc.IpcWriteOptions(compression="lz4")
-    with path.open("ab") as sink, pa.ipc.new_stream(sink, table.schema, options=options) as writer:
-        writer.write_table(table)
-
-
-def read_rows(paths: Sequence[Path]) -> list[Any]:
-    """The Arrow tables in files of streams, in order; a file that is not there has none."""
-    import pyarrow as pa
-
-    tables = []
-    for path in paths:
-        if not path.exists():
-            continue
-        size = path.stat().st_size
-        with path.open("rb") as source:
-            while source.tell() < size:
-                tables.append(pa.ipc.open_stream(source).read_all())
-    return tables
