@@ -44,7 +44,7 @@ from cappy_select import Scorer
 from cappy_select.bundle.bundle import EMBEDDED, load_bundle
 from cappy_select.bundle.hub import cache_folder
 from cappy_select.bundle.manifest import MANIFEST, MODEL, TOKENIZER
-from cappy_select.core.telemetry import onnxruntime
+from cappy_select.core.telemetry_off import onnxruntime
 from cappy_select.scorer.encoding import PairEncoder
 from cappy_select.scorer.session import usable_cores
 

@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-import cappy_select.core.telemetry  # noqa: F401 - first: what others send home is switched off before they are imported
+import cappy_select.core.telemetry_off  # noqa: F401 - first: what others send home is switched off before they are imported
 
 if TYPE_CHECKING:  # at run time each name is imported when it is asked for: a scorer needs no client of an LLM
     from cappy_select.ask.in_context import Example, InContext

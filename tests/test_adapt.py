@@ -15,7 +15,7 @@ from cappy_select.adapt.config import AdaptConfig
 from cappy_select.adapt.estimate import estimate
 from cappy_select.adapt.folder import HELD_OUT, TRAIN
 from cappy_select.adapt.run import adapt
-from cappy_select.adapt.sides import of_side, split
+from cappy_select.adapt.split import of_side, split
 from cappy_select.data.bulk import Limits
 from cappy_select.data.instances import Instance
 from cappy_select.data.pairs import folded

@@ -8,7 +8,8 @@ import pytest
 from cappy_select import Candidate, NoCandidates, ProviderError, Request
 from cappy_select.ask.breaker import Budget, CircuitBreaker
 from cappy_select.ask.calls import Call
-from cappy_select.ask.fan_out import FanOutConfig, fan_out
+from cappy_select.ask.fan_out import fan_out
+from cappy_select.ask.limits import FanOutConfig
 
 DOWN = ProviderError("a 500", kind="server", model="m")
 ASK = Request(messages=({"role": "user", "content": "q"},))

@@ -14,7 +14,8 @@ from loopback import Reply, completion
 from cappy_select import Candidate, NoCandidates, ProviderError, Request, Selector, Usage
 from cappy_select.ask.breaker import Budget, CircuitBreaker
 from cappy_select.ask.calls import Call, complete_once
-from cappy_select.ask.fan_out import FanOutConfig, fan_out
+from cappy_select.ask.fan_out import fan_out
+from cappy_select.ask.limits import FanOutConfig
 
 ASK = Request(messages=({"role": "user", "content": "q"},), params={"max_tokens": 100})
 MOST = 0.1  # dollars of a call, by `Odd.price`

@@ -20,8 +20,8 @@ from cappy_select import InputError
 from cappy_select.ask.recorded import Recorded
 from cappy_select.ask.sampling import Plan
 from cappy_select.cli.eval import app
+from cappy_select.data.formats import Problems
 from cappy_select.data.instances import Instance
-from cappy_select.data.records import Problems
 from cappy_select.data.store import Key, SampleStore, canonical
 from cappy_select.evaluate.bigbench import (
     KINDS,

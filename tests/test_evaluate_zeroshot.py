@@ -13,8 +13,8 @@ from commands import cappy, ok
 from cappy_select import InputError
 from cappy_select.bundle.bundle import EMBEDDED, Bundle, load_bundle
 from cappy_select.bundle.manifest import Manifest
+from cappy_select.data.formats import Problems
 from cappy_select.data.readers.prompt_templates import FILE_NAME
-from cappy_select.data.records import Problems
 from cappy_select.data.sources import ZEROSHOT
 from cappy_select.evaluate.paper import PUBLISHED, TASKS, beside_paper, named_parameters, paper_task
 from cappy_select.evaluate.report import markdown, write_report

@@ -7,7 +7,8 @@ import pytest
 
 from cappy_select import Candidate, NoCandidates, ProviderError, Request, Usage
 from cappy_select.ask.calls import Call
-from cappy_select.ask.fan_out import FanOutConfig, fan_out
+from cappy_select.ask.fan_out import fan_out
+from cappy_select.ask.limits import FanOutConfig
 from cappy_select.ask.sampling import Sampling
 
 pytestmark = pytest.mark.usefixtures("no_leaks")

@@ -119,7 +119,7 @@ def test_a_process_that_imported_onnxruntime_first_is_warned_once():
     command = [sys.executable, "-c", textwrap.dedent(script)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
     assert done.stderr.count("import cappy_select first") == 1
-    assert done.stderr.startswith("cappy_select.core.telemetry ")
+    assert done.stderr.startswith("cappy_select.core.telemetry_off ")
 
 
 def test_onnxruntime_is_imported_in_one_place():
@@ -128,11 +128,11 @@ def test_onnxruntime_is_imported_in_one_place():
              for file in (ROOT / name).rglob("*.py")]  # fmt: skip
     assert len(files) > 200
     found = {file.relative_to(ROOT).as_posix() for file in files if importing.search(file.read_text("utf-8"))}
-    assert found <= {"cappy_select/core/telemetry.py", "tests/test_privacy.py"}  # in the child above
+    assert found <= {"cappy_select/core/telemetry_off.py", "tests/test_privacy.py"}  # in the child above
 
 
 def test_the_page_on_privacy_names_every_switch():
-    from cappy_select.core.telemetry import SWITCHES
+    from cappy_select.core.telemetry_off import SWITCHES
 
     page = (ROOT / "docs" / "privacy.md").read_text("utf-8")
     assert all(f"`{name}`" in page for name in SWITCHES)

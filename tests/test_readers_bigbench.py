@@ -7,9 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from cappy_select import InputError
+from cappy_select.data.formats import Problems
 from cappy_select.data.readers import sniff
 from cappy_select.data.readers.bigbench import read_bigbench
-from cappy_select.data.records import Problems
 
 GENERATION = {"name": "sums", "task_prefix": "Add.", "examples": [{"input": "1+1", "target": ["2", "two"]}]}
 CHOICE = {

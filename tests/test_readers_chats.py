@@ -7,9 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from cappy_select import InputError
+from cappy_select.data.formats import Problems
 from cappy_select.data.readers import sniff
 from cappy_select.data.readers.chats import read_chats
-from cappy_select.data.records import Problems
 
 
 def user(text):

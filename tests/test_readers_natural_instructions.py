@@ -5,9 +5,9 @@ import json
 import pytest
 
 from cappy_select import InputError
+from cappy_select.data.formats import Problems
 from cappy_select.data.readers import sniff
 from cappy_select.data.readers.natural_instructions import read_natural_instructions
-from cappy_select.data.records import Problems
 
 TASK = {
     "Contributors": ["A"],

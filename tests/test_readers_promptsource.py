@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cappy_select import InputError
+from cappy_select.data.formats import Problems
 from cappy_select.data.readers import READERS
 from cappy_select.data.readers.options import with_options
 from cappy_select.data.readers.prompt_templates import Template, find_templates, load_templates
 from cappy_select.data.readers.promptsource import read_promptsource
 from cappy_select.data.readers.rendering import Renderer
 from cappy_select.data.readers.subsample import Draw
-from cappy_select.data.records import Problems
 
 AG_NEWS = r"""dataset: ag_news
 templates:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from cappy_select import ReplayProvider
 from cappy_select.ask.recorded import read_recorded
 from cappy_select.core.errors import InputError
-from cappy_select.data.records import Problems
+from cappy_select.data.formats import Problems
 from cappy_select.data.sample import import_recorded
 from cappy_select.data.store import SampleStore
 

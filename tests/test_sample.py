@@ -21,8 +21,8 @@ from cappy_select import (
 )
 from cappy_select.core.errors import DataError, InputError
 from cappy_select.data.bulk import Limits
+from cappy_select.data.formats import Problems
 from cappy_select.data.instances import Instance
-from cappy_select.data.records import Problems
 from cappy_select.data.sample import Sampler, import_recorded
 from cappy_select.data.store import SampleStore
 
@@ -334,7 +334,7 @@ def test_calls_that_nobody_saw_the_end_of_count_when_the_process_is_killed(loopb
         "import sys; from cappy_select import OpenAIProvider\n"
         "from cappy_select.data.bulk import Limits\n"
         "from cappy_select.data.instances import read_instances\n"
-        "from cappy_select.data.records import Problems\n"
+        "from cappy_select.data.formats import Problems\n"
         "from cappy_select.data.sample import Sampler\n"
         "from cappy_select.data.store import SampleStore\n"
         "file, path, base = sys.argv[1:]\n"

@@ -12,8 +12,8 @@ import time
 import pytest
 from loopback import Reply
 
+from cappy_select.data.formats import Problems
 from cappy_select.data.instances import read_instances
-from cappy_select.data.records import Problems
 from cappy_select.data.store import SampleStore
 
 CONCURRENCY = 8

@@ -18,7 +18,7 @@ from tiny import awkward_pairs, make_bert
 
 from cappy_select import InputError, ScoreCache, Scorer, TruncationWarning
 from cappy_select.ask.recorded import read_recorded
-from cappy_select.core.telemetry import onnxruntime
+from cappy_select.core.telemetry_off import onnxruntime
 from cappy_select.export import export_checkpoint
 from cappy_select.scorer.planning import WINDOW_PAIRS
 

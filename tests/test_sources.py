@@ -21,8 +21,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from cappy_select import InputError
+from cappy_select.data.formats import Problems
 from cappy_select.data.readers import read_rows, sniff
-from cappy_select.data.records import Problems
 from cappy_select.data.sources import (
     BIGBENCH_45,
     T0_BASE,
@@ -238,7 +238,7 @@ def _folder(path):
 
 LOAD = """
 import json, sys
-from cappy_select.data.records import Problems
+from cappy_select.data.formats import Problems
 from cappy_select.data.sources import load_hub, parse_hub
 problems, counts = Problems(), []
 for name in sys.argv[1:]:

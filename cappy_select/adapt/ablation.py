@@ -17,7 +17,7 @@ from cappy_select.adapt.run import OnProgress, adapt, base_bundle, check
 from cappy_select.adapt.sampling import held_out_of, prepare
 from cappy_select.adapt.training import training_config
 from cappy_select.core.errors import InputError
-from cappy_select.data.records import Problems
+from cappy_select.data.formats import Problems
 from cappy_select.data.store import SampleStore
 from cappy_select.evaluate.baselines import baselines_of
 from cappy_select.evaluate.intervals import Interval, of_few, paired

@@ -16,14 +16,14 @@ from cappy_select.adapt.config import AdaptConfig
 from cappy_select.adapt.folder import HELD_OUT, STORE, TRAIN, asked_of, state_of
 from cappy_select.adapt.run import base_bundle, check
 from cappy_select.adapt.sampling import Side, prepare, sampler_of
-from cappy_select.adapt.sides import of_side
+from cappy_select.adapt.split import of_side
 from cappy_select.adapt.training import training_config, uses_references
 from cappy_select.ask.requests import as_plan
 from cappy_select.ask.sampling import token_limit
 from cappy_select.bundle.bundle import Bundle
 from cappy_select.core.types import total_cost
 from cappy_select.data.bulk import ASSUMED_TOKENS, Limits
-from cappy_select.data.records import Problems
+from cappy_select.data.formats import Problems
 from cappy_select.data.sample import Estimate
 from cappy_select.data.store import SampleStore
 from cappy_select.scorer.encoding import PairEncoder

@@ -24,7 +24,7 @@ from cappy_select.core.errors import InputError
 from cappy_select.core.files import disk_errors, scratch_of, write_json
 from cappy_select.core.json_text import loads
 from cappy_select.data.folder import hashed
-from cappy_select.data.records import is_rows
+from cappy_select.data.formats import is_rows
 from cappy_select.data.store import SampleStore
 from cappy_select.data.store_file import holds_nothing
 

@@ -31,8 +31,8 @@ from cappy_select.core.errors import InputError, MissingExtra
 from cappy_select.core.files import disk_errors
 from cappy_select.data.build import ADAPT_ROWS, BuildConfig, build
 from cappy_select.data.bulk import Limits
+from cappy_select.data.formats import Problems
 from cappy_select.data.labels import label_named
-from cappy_select.data.records import Problems
 from cappy_select.data.store import SampleStore
 from cappy_select.evaluate.report import DATA, write_report
 from cappy_select.export import Card, export_checkpoint, require_export

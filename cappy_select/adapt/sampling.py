@@ -10,15 +10,15 @@ from typing import Any, NamedTuple
 
 from cappy_select.adapt.config import AdaptConfig
 from cappy_select.adapt.folder import HELD_OUT, STORE, TRAIN, Folder
-from cappy_select.adapt.sides import instances_of, of_side, split, take_in
+from cappy_select.adapt.split import instances_of, of_side, split, take_in
 from cappy_select.ask.in_context import Example, InContext
 from cappy_select.ask.recorded import Recorded
 from cappy_select.ask.requests import as_plan
 from cappy_select.core.errors import InputError, UnscorableWarning
 from cappy_select.data.bulk import Limits, OnProgress, Outcome
+from cappy_select.data.formats import Problems
 from cappy_select.data.instances import Instance
 from cappy_select.data.labels import label_named
-from cappy_select.data.records import Problems
 from cappy_select.data.sample import Sampler
 from cappy_select.data.store import SampleStore
 from cappy_select.data.store_rows import Stored

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-import random
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeGuard
-
-from tenacity import RetryCallState, wait_random_exponential
 
 from cappy_select.ask.breaker import Budget, CircuitBreaker
 from cappy_select.ask.prices import estimated_usage, most_usage
@@ -146,18 +143,6 @@ def _is_sound(usage: Any) -> TypeGuard[Usage]:
 def error_of(call: Call, kind: FailureKind, message: str) -> ProviderError:
     """A failure of this call."""
     return ProviderError(masked(without_places(message)), kind=kind, model=str(call.provider.model))
-
-
-_backoff = wait_random_exponential(multiplier=0.25, max=8.0)
-
-
-def wait_before_retry(state: RetryCallState) -> float:
-    """The provider's own Retry-After where it gave one, else jittered exponential back-off."""
-    error = state.outcome.exception() if state.outcome else None
-    if isinstance(error, ProviderError) and error.retry_after_s is not None:
-        # A little later, each at its own time: calls that were refused together must not come back together.
-        return error.retry_after_s * random.uniform(1.0, 1.1) + random.uniform(0.0, 0.1)  # noqa: S311
-    return _backoff(state)
 
 
 def bill_of(call: Call, error: ProviderError) -> Bill:

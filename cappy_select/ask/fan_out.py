@@ -12,48 +12,15 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
-
-from cappy_select.ask.breaker import Budget, CircuitBreaker
+from cappy_select.ask.breaker import Budget
 from cappy_select.ask.calls import Bill, Brought, Call, calls_for_missing, highest_price, total
 from cappy_select.ask.complete import Complete
+from cappy_select.ask.limits import FanOutConfig
 from cappy_select.ask.retries import RetriedCall
 from cappy_select.core.errors import NoCandidates, ProviderError
 from cappy_select.core.types import Candidate, Ended, Failure, FailureKind, Request, Usage
 
 _DRAIN_S = 0.25  # for cancelled calls to close their connections; one that will not end is left behind
-
-
-class FanOutConfig(BaseModel):
-    """The limits of one fan-out: how long to wait, how many answers are enough, what may be spent."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
-
-    deadline_s: float = Field(
-        60.0, gt=0, allow_inf_nan=False, description="seconds for all calls together, retries included"
-    )
-    grace_s: float | None = Field(
-        None,
-        ge=0,
-        allow_inf_nan=False,
-        description="seconds for the others once `min_usable` is met; None: until the deadline",
-    )
-    min_usable: int = Field(1, ge=1, description="answers that can win; with fewer there is no selection")
-    max_cost: float | None = Field(
-        None, gt=0, allow_inf_nan=False, strict=True, description="dollars over all calls; None: no limit"
-    )
-    max_candidates: int = Field(1000, ge=1, description="answers that one selection may ask for")
-    max_retries: int = Field(
-        2, ge=0, description="of one call, on rate limits, timeouts, server errors and lost connections"
-    )
-    max_concurrency: int = Field(100, ge=1, description="calls to one provider at a time, over all selections")
-    cool_down_after: int = Field(5, ge=1, description="failures of a provider in a row, before it is left alone")
-    cool_down_s: float = Field(30.0, ge=0, description="how long it is left alone then")
-
-    def breaker(self, name: str, most: int | None = None) -> CircuitBreaker:
-        """A circuit breaker with these limits; `most` calls at a time, if the provider says so itself."""
-        at_a_time = min(most or self.max_concurrency, self.max_concurrency)
-        return CircuitBreaker(at_a_time, self.cool_down_after, self.cool_down_s, name=name)
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cappy_select.ask.calls import Call, price_of
-from cappy_select.ask.fan_out import FanOutConfig
 from cappy_select.ask.in_context import InContext
+from cappy_select.ask.limits import FanOutConfig
 from cappy_select.ask.providers import Capabilities, Provider
 from cappy_select.ask.sampling import MAX_SAMPLES, PARAMETERS, Plan, Sampling, calls_of, honoured
 from cappy_select.core.errors import InputError

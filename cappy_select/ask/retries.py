@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from cappy_select.ask.breaker import Budget
 from cappy_select.ask.calls import (
@@ -24,7 +25,6 @@ from cappy_select.ask.calls import (
     error_of,
     estimated_bill,
     total,
-    wait_before_retry,
 )
 from cappy_select.core.errors import ProviderError
 from cappy_select.core.masking import masked
@@ -168,3 +168,15 @@ class RetriedCall:
             state.attempt_number,
             self.max_retries,
         )
+
+
+_backoff = wait_random_exponential(multiplier=0.25, max=8.0)
+
+
+def wait_before_retry(state: RetryCallState) -> float:
+    """The provider's own Retry-After where it gave one, else jittered exponential back-off."""
+    error = state.outcome.exception() if state.outcome else None
+    if isinstance(error, ProviderError) and error.retry_after_s is not None:
+        # A little later, each at its own time: calls that were refused together must not come back together.
+        return error.retry_after_s * random.uniform(1.0, 1.1) + random.uniform(0.0, 0.1)  # noqa: S311
+    return _backoff(state)

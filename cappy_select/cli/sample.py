@@ -35,8 +35,8 @@ from cappy_select.cli.output import (
 from cappy_select.cli.select import as_plan_option, dollars
 from cappy_select.core.errors import InputError, validation_message
 from cappy_select.data.bulk import ASSUMED_TOKENS, Limits, OnProgress, Outcome
+from cappy_select.data.formats import Problems
 from cappy_select.data.instances import Instance, named_fields, read_instances
-from cappy_select.data.records import Problems
 from cappy_select.data.sample import Estimate, Sampler, import_recorded
 from cappy_select.data.store import SampleStore
 

@@ -4,8 +4,8 @@
 `labels` says how right an answer is, `build` makes scored pairs of it all.
 """
 
+from cappy_select.data.formats import Problems
 from cappy_select.data.instances import Instance, read_instances
 from cappy_select.data.labels import rouge_l, rouge_l_batch
-from cappy_select.data.records import Problems
 
 __all__ = ["Instance", "Problems", "read_instances", "rouge_l", "rouge_l_batch"]

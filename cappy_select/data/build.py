@@ -39,10 +39,10 @@ from cappy_select.data.folder import (
     shard_names,
     whole,
 )
+from cappy_select.data.formats import is_rows, parquet_module
 from cappy_select.data.labels import label_named, label_source
 from cappy_select.data.mixture import Mixture, targets
 from cappy_select.data.pairs import Mode
-from cappy_select.data.records import is_rows, parquet_module
 from cappy_select.data.store import SampleStore
 from cappy_select.scorer.session import usable_cores
 

@@ -29,7 +29,7 @@ from cappy_select.ask.calls import (
     price_of,
     settled_at,
 )
-from cappy_select.ask.fan_out import FanOutConfig
+from cappy_select.ask.limits import FanOutConfig
 from cappy_select.ask.prices import estimated_usage
 from cappy_select.ask.retries import RetriedCall
 from cappy_select.ask.sampling import token_limit

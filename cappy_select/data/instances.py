@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cappy_select.core.characters import is_blank, without_halves
 from cappy_select.core.errors import InputError, validation_message
-from cappy_select.data.records import Problems, Record, read_records
+from cappy_select.data.formats import Problems, Record, read_records
 
 
 class Instance(BaseModel):

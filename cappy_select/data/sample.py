@@ -23,9 +23,9 @@ from cappy_select.core import background
 from cappy_select.core.errors import InputError, ProviderError, validation_message
 from cappy_select.core.types import Candidate, Message, total_cost
 from cappy_select.data.bulk import BulkCall, Limits, OnProgress, Outcome, likely_price, run_bulk
+from cappy_select.data.formats import Problems, read_records
 from cappy_select.data.hashing import hash64
 from cappy_select.data.instances import Instance, instance_of, stem_of
-from cappy_select.data.records import Problems, read_records
 from cappy_select.data.store import SampleStore
 from cappy_select.data.store_rows import Key, canonical, key_of, storable
 from cappy_select.text.instruction import as_messages

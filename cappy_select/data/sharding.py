@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from cappy_select.data.engine import Figures, append_rows, read_rows
+from cappy_select.data.formats import parquet_module
 from cappy_select.data.hashing import mixed
 from cappy_select.data.mixture import apportioned
-from cappy_select.data.records import parquet_module
 from cappy_select.data.stages import PAIRED, SIDES
 
 SHARDED, WRITTEN = "sharded", "written"

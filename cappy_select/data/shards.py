@@ -9,7 +9,7 @@ from typing import Any
 
 from cappy_select.core.errors import InputError
 from cappy_select.data.folder import hashed, is_shard, read_manifest
-from cappy_select.data.records import parquet_module
+from cappy_select.data.formats import parquet_module
 
 _AGAIN = "build the pairs again"
 

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cappy_select.core.errors import InputError, MissingExtra
+from cappy_select.data.formats import SUFFIXES, Problems
 from cappy_select.data.instances import Instance
 from cappy_select.data.readers.bigbench import read_bigbench
 from cappy_select.data.readers.prompt_templates import FILE_NAME, load_templates
 from cappy_select.data.readers.promptsource import MAX_INSTANCES, read_promptsource
 from cappy_select.data.readers.tables import Row, Table
-from cappy_select.data.records import SUFFIXES, Problems
 
 PREFIX = "hub:"
 _EXPORT = "refs/convert/parquet"  # where the hub keeps a Parquet copy of what was a script

@@ -28,11 +28,11 @@ from cappy_select.core.errors import InputError, UnscorableWarning
 from cappy_select.core.files import write_whole
 from cappy_select.data.contamination import Evaluations, telling_runs
 from cappy_select.data.engine import Figures, append_rows, read_rows
+from cappy_select.data.formats import Problems, read_records
 from cappy_select.data.hashing import hash64
 from cappy_select.data.instances import Instance, our_fields, read_instances
 from cappy_select.data.labels import label_named
 from cappy_select.data.pairs import Answer, LabelAnswers, Mode, Question, pairs_of
-from cappy_select.data.records import Problems, read_records
 from cappy_select.data.sample import import_recorded
 from cappy_select.data.store import SampleStore
 from cappy_select.scorer.encoding import PairEncoder

@@ -21,8 +21,8 @@ from filelock import FileLock, Timeout
 from cappy_select.ask.recorded import Recorded
 from cappy_select.core.errors import DataError, InputError
 from cappy_select.core.json_text import loads
+from cappy_select.data.formats import is_rows
 from cappy_select.data.instances import Instance
-from cappy_select.data.records import is_rows
 from cappy_select.data.store_file import holds_nothing, opened_to_read, opened_to_write
 from cappy_select.data.store_rows import (
     INSERT,

@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from cappy_select.ask.recorded import Recorded
 from cappy_select.bundle.bundle import EMBEDDED, load_bundle
 from cappy_select.core.errors import InputError
+from cappy_select.data.formats import Problems, is_rows, read_records
 from cappy_select.data.instances import Instance, read_instances
-from cappy_select.data.records import Problems, is_rows, read_records
 from cappy_select.data.sharding import PAIR_FIELDS, SCORE_BINS
 from cappy_select.data.shards import check_shards, read_pairs, shards_of
 from cappy_select.data.stages import WINDOW

@@ -11,8 +11,8 @@ from itertools import islice
 from pathlib import Path
 
 from cappy_select.core.errors import InputError
+from cappy_select.data.formats import parquet_module
 from cappy_select.data.instances import Instance
-from cappy_select.data.records import parquet_module
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
 _BATCH = 10_000  # instances a Parquet row group

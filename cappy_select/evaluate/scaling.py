@@ -20,8 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cappy_select.ask.recorded import Recorded, RecordedInstance, read_recorded
 from cappy_select.core.errors import InputError, UnscorableWarning
+from cappy_select.data.formats import is_rows
 from cappy_select.data.labels import Label, label_named
-from cappy_select.data.records import is_rows
 from cappy_select.data.store import SampleStore
 from cappy_select.evaluate.intervals import Interval, of_few, paired
 from cappy_select.evaluate.report import Picture, Report, Table

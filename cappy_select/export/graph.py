@@ -16,7 +16,7 @@ import torch
 
 from cappy_select.bundle.manifest import MODEL_CONFIG, Precision
 from cappy_select.core.errors import ExportError
-from cappy_select.core.telemetry import onnxruntime_optimizer
+from cappy_select.core.telemetry_off import onnxruntime_optimizer
 from cappy_select.export.attention import one_node
 from cappy_select.export.cpu import split_for_cpu
 from cappy_select.export.quantize import to_int8

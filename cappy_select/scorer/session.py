@@ -15,7 +15,7 @@ from cappy_select.bundle.bundle import Bundle
 from cappy_select.bundle.manifest import MODEL
 from cappy_select.core.errors import BundleDamaged, InputError
 from cappy_select.core.fork import starts_anew_in_child
-from cappy_select.core.telemetry import onnxruntime
+from cappy_select.core.telemetry_off import onnxruntime
 from cappy_select.scorer.encoding import Ids
 from cappy_select.scorer.graph import Refused, check_graph
 from cappy_select.scorer.memory import bound_memory

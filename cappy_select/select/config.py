@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import Field
 
-from cappy_select.ask.fan_out import FanOutConfig
+from cappy_select.ask.limits import FanOutConfig
 
 
 class SelectorConfig(FanOutConfig):

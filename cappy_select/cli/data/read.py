@@ -17,6 +17,7 @@ import typer
 
 from cappy_select.cli.output import Json, note, note_problems, print_json, print_table, progress
 from cappy_select.core.errors import InputError
+from cappy_select.data.formats import Problems
 from cappy_select.data.instances import Instance, named_fields
 from cappy_select.data.readers import FORMATS, READERS, Format, sniff
 from cappy_select.data.readers.options import with_options
@@ -24,7 +25,6 @@ from cappy_select.data.readers.prompt_templates import find_templates
 from cappy_select.data.readers.promptsource import MAX_INSTANCES
 from cappy_select.data.readers.subsample import Read, at_most
 from cappy_select.data.readers.tables import Source, Table, row_files
-from cappy_select.data.records import Problems
 from cappy_select.data.sources import (
     BIGBENCH_45,
     PREFIX,

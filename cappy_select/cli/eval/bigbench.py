@@ -32,9 +32,9 @@ from cappy_select.cli.sample import limits_of, with_progress
 from cappy_select.core.errors import InputError
 from cappy_select.core.json_text import loads
 from cappy_select.data.bulk import Limits
+from cappy_select.data.formats import Problems
 from cappy_select.data.instances import Instance
 from cappy_select.data.readers import READERS, sniff
-from cappy_select.data.records import Problems
 from cappy_select.data.sample import Sampler
 from cappy_select.data.sources import read_bigbench45
 from cappy_select.data.store import SampleStore

@@ -21,7 +21,7 @@ from cappy_select.cli.output import (
     progress,
 )
 from cappy_select.core.errors import InputError
-from cappy_select.data.records import Problems
+from cappy_select.data.formats import Problems
 from cappy_select.evaluate.likelihood import PREFIX, LikelihoodJudge
 from cappy_select.evaluate.report import check_folder, write_report
 from cappy_select.evaluate.reward import RewardJudge

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from cappy_select.core.errors import InputError
+from cappy_select.data.formats import Problems, Record, read_json
 from cappy_select.data.instances import Instance
 from cappy_select.data.readers import bigbench, chats, natural_instructions
 from cappy_select.data.readers.bigbench import read_bigbench
@@ -19,7 +20,6 @@ from cappy_select.data.readers.natural_instructions import read_natural_instruct
 from cappy_select.data.readers.prompt_templates import FILE_NAME
 from cappy_select.data.readers.promptsource import read_promptsource
 from cappy_select.data.readers.tables import Source, Table, as_table, read_rows, row_files
-from cappy_select.data.records import Problems, Record, read_json
 
 Format = Literal["instances", "promptsource", "natural_instructions", "bigbench", "chats"]
 Reader = Callable[..., Iterator[tuple[str, Instance]]]

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from cappy_select.core.errors import InputError
+from cappy_select.data.formats import Problems, Record, read_json
 from cappy_select.data.instances import Instance, as_instance
 from cappy_select.data.readers.tables import Row, Source, Table, as_table, bare_name, row_id
-from cappy_select.data.records import Problems, Record, read_json
 
 TASK_FILE = "task.json"
 _COLLECTION = "benchmark_tasks"  # BIG-bench's folder of all tasks: no task's name

@@ -11,9 +11,9 @@ from typing import Any
 from cappy_select.core.characters import is_blank
 from cappy_select.core.errors import InputError
 from cappy_select.core.types import InstructionPolicy
+from cappy_select.data.formats import Problems, Record
 from cappy_select.data.instances import Instance, as_instance
 from cappy_select.data.readers.tables import Source, as_table, row_id
-from cappy_select.data.records import Problems, Record
 from cappy_select.text.instruction import build_instruction
 from cappy_select.text.messages import response_text
 

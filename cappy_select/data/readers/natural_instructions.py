@@ -15,9 +15,9 @@ from pydantic import ValidationError
 
 from cappy_select.ask.in_context import Example, natural_instructions
 from cappy_select.core.errors import InputError, validation_message
+from cappy_select.data.formats import Problems, Record, read_json
 from cappy_select.data.instances import Instance, as_instance
 from cappy_select.data.readers.tables import Source, Table, bare_name, row_files
-from cappy_select.data.records import Problems, Record, read_json
 
 _NONE = ("-", "")  # how the files say that there is none
 

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cappy_select.core.errors import InputError
+from cappy_select.data.formats import Problems
 from cappy_select.data.instances import Instance, as_instance
 from cappy_select.data.readers.prompt_templates import Template, Templates, find_templates
 from cappy_select.data.readers.rendering import TEXT_LENGTH, Renderer
 from cappy_select.data.readers.subsample import Draw
 from cappy_select.data.readers.tables import Row, Source, as_table, row_id
-from cappy_select.data.records import Problems
 
 MAX_INSTANCES = 500_000  # of a data set, over all its templates: the cap of T0 and of Cappy's pretraining
 

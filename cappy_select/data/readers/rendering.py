@@ -12,9 +12,9 @@ from jinja2.filters import do_truncate
 from pydantic import BaseModel, ConfigDict
 
 from cappy_select.core.errors import InputError
+from cappy_select.data.formats import Record
 from cappy_select.data.readers.prompt_templates import SEPARATOR, Template
 from cappy_select.data.readers.sandbox import LARGEST, STATE, Budget, Sandbox, TooMuch
-from cappy_select.data.records import Record
 
 TEXT_LENGTH = 2048  # characters of one printed value; PromptSource's TEXT_VAR_LENGTH
 

@@ -6,8 +6,8 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterator
 
+from cappy_select.data.formats import Problems
 from cappy_select.data.instances import Instance
-from cappy_select.data.records import Problems
 
 Read = Callable[[Problems], Iterator[tuple[str, Instance]]]
 

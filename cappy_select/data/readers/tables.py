@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cappy_select.core.errors import InputError
+from cappy_select.data.formats import SUFFIXES, Problems, Record, is_rows, parquet_module, read_records
 from cappy_select.data.instances import Instance, as_instance, our_fields, read_instances
-from cappy_select.data.records import SUFFIXES, Problems, Record, is_rows, parquet_module, read_records
 
 
 class Row(NamedTuple):

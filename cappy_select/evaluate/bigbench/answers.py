@@ -13,8 +13,8 @@ from typing import Any
 from cappy_select.ask.recorded import Recorded
 from cappy_select.ask.sampling import Plan
 from cappy_select.core.errors import InputError
+from cappy_select.data.formats import Problems, is_rows
 from cappy_select.data.instances import Instance, read_instances
-from cappy_select.data.records import Problems, is_rows
 from cappy_select.data.sample import import_recorded
 from cappy_select.data.store import SampleStore
 from cappy_select.data.store_rows import Key, canonical, key_of

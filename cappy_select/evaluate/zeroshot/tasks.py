@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from cappy_select.core.errors import DataError, InputError
+from cappy_select.data.formats import Problems
 from cappy_select.data.instances import Instance, read_instances
 from cappy_select.data.readers.prompt_templates import FILE_NAME, load_templates
 from cappy_select.data.readers.promptsource import read_promptsource
-from cappy_select.data.records import Problems
 from cappy_select.data.sources import ZEROSHOT, HubData, load_hub
 
 LEFT_OUT = "not so many choices, or none of them, or each, a reference"

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from cappy_select.adapt.folder import HELD_OUT, TRAIN
 from cappy_select.core.errors import InputError
+from cappy_select.data.formats import Problems, is_rows, read_records
 from cappy_select.data.hashing import hash64
 from cappy_select.data.instances import Instance, instance_of, read_instances, stem_of
 from cappy_select.data.pairs import folded
-from cappy_select.data.records import Problems, is_rows, read_records
 from cappy_select.data.sample import import_recorded
 from cappy_select.data.stages import is_held_out
 from cappy_select.data.store import SampleStore
