@@ -6,12 +6,16 @@ import hashlib
 import importlib.util
 import io
 import json
+import os
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from cappy_select.train.weights import read_checkpoint
 
 PREPARE = Path(__file__).resolve().parent.parent / "recipes" / "prepare"
 
@@ -74,3 +78,55 @@ def test_short_rows_are_those_that_fit_and_no_task_has_more_than_its_cap(tmp_pat
     assert [sum(row["task"] == task for row in found) for task in ("a", "made_b")] == [15, 5]
     assert max(len(row["instruction"]) for row in found) <= 100
     assert found[0]["choices"] == ["yes", "no"]
+
+
+def test_weights_are_carried_in_parts_and_are_a_checkpoint_again(checkpoints, tmp_path):
+    parts = script("parts")
+    parts.shrink(checkpoints["bert"], tmp_path / "weights.npz")
+    parts.split([tmp_path / "weights.npz"], tmp_path / "carried", 20_000)
+    carried = sorted(file for file in (tmp_path / "carried").iterdir() if file.name != "parts.json")
+    assert len(carried) > 2
+    assert max(file.stat().st_size for file in carried) <= 20_000
+    away = carried[1].rename(tmp_path / "on the way")
+    parts.join(tmp_path / "carried", tmp_path / "here")
+    assert not (tmp_path / "here" / "weights.npz").exists()
+    carried[1].write_bytes(b"not it")
+    with pytest.raises(ValueError, match="carry it again"):
+        parts.join(tmp_path / "carried", tmp_path / "here")
+    away.replace(carried[1])
+    parts.join(tmp_path / "carried", tmp_path / "here")
+    assert (tmp_path / "here" / "weights.npz").read_bytes() == (tmp_path / "weights.npz").read_bytes()
+    parts.grow(tmp_path / "here" / "weights.npz", checkpoints["bert"], tmp_path / "again")
+    (_, before), (_, after) = (read_checkpoint(folder) for folder in (checkpoints["bert"], tmp_path / "again"))
+    assert before.keys() == after.keys()
+    for name, value in before.items():
+        assert np.abs(after[name] - value).max() <= max(np.abs(value).max() / 120, 1e-3), name
+
+
+@pytest.mark.slow
+def test_some_minutes_on_another_machine_bring_back_weights_that_learnt(checkpoints, pairs, tmp_path):
+    parts = script("parts")
+    parts.shrink(checkpoints["roberta"], tmp_path / "weights.npz")
+    parts.split([tmp_path / "weights.npz", *sorted(pairs.iterdir())], tmp_path / "carried", 2**20)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        [
+            PREPARE / "minutes.sh",
+            tmp_path / "carried",
+            checkpoints["roberta"],
+            tmp_path / "out",
+            "0.02",
+            "--set",
+            "batch=4",
+        ],
+        env=os.environ | {"PATH": path, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu", "SCRATCH": str(tmp_path / "scratch")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
+    assert any("tokens_per_s" in row for row in rows)
+    parts.join(tmp_path / "out", tmp_path / "back")
+    parts.grow(tmp_path / "back" / "weights.npz", checkpoints["roberta"], tmp_path / "learnt")
+    (_, before), (_, after) = (read_checkpoint(folder) for folder in (checkpoints["roberta"], tmp_path / "learnt"))
+    assert any((np.abs(after[name] - value) > 0).any() for name, value in before.items())

@@ -221,6 +221,15 @@ def test_training_ends_early_and_keeps_the_best(pairs, checkpoints, tmp_path):
     assert best == max(looks, key=lambda step: (looks[step]["accuracy"], -looks[step]["loss"]))
 
 
+def test_a_run_of_some_minutes_ends_as_if_all_updates_were_made(recipe, tmp_path):
+    config = load_recipe(recipe, ["max_minutes=0.02", "updates=100000", "evaluate_every=null"])
+    result = train(config, tmp_path / "out")
+    done = result.run["result"]["updates"]
+    assert 0 < done < 100_000
+    assert sorted(looks_of(tmp_path / "out")) == [0, done]
+    assert (tmp_path / "out" / "model" / "model.safetensors").is_file()
+
+
 def test_without_validation_pairs_the_last_weights_are_kept(checkpoints, tmp_path):
     file = write(tmp_path / "tasks.jsonl", [choice(number) | {"split": "train"} for number in range(4)])
     settings = {"checkpoint": str(checkpoints["roberta"]), "updates": 3, "batch": 4, "buckets": (64,), "bundle": None}

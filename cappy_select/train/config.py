@@ -44,6 +44,8 @@ class TrainConfig(BaseModel):
         validation_rows: Validation pairs that are evaluated, at most, drawn by group; None: all.
         evaluate_every: Updates between two evaluations on them; None: only before the first and after the last.
         patience: Evaluations without a better one, after which training ends; None: never.
+        max_minutes: Minutes of updates, after which training ends as if all were made; None: no limit. For a machine
+            that is lent for a while: leave room for the evaluation and the bundle.
         save_every: Updates between two checkpoints.
         fsdp: Devices that share one copy of the weights; the others hold further copies.
         peak_tflops: What one device can do at most, for MFU; default: known for common GPUs and TPUs.
@@ -76,6 +78,7 @@ class TrainConfig(BaseModel):
     validation_rows: int | None = Field(10_000, ge=1)
     evaluate_every: int | None = Field(50, ge=1)
     patience: int | None = Field(None, ge=1)
+    max_minutes: float | None = Field(None, gt=0)
     save_every: int = Field(100, ge=1)
     fsdp: int = Field(1, ge=1)
     peak_tflops: float | None = Field(None, gt=0)

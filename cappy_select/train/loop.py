@@ -104,9 +104,15 @@ def fit(
             return {update: look for update, look in log.evaluations.items() if update > 0 or start.is_scorer}
 
         stopped = None
+        until, late = math.inf, False
         try:
             while True:
-                if due(done) and done not in log.evaluations and looked is not None and evaluations is not None:
+                if (
+                    (due(done) or late)
+                    and done not in log.evaluations
+                    and looked is not None
+                    and evaluations is not None
+                ):
                     try:
                         evaluation = looked.look(evaluations, partial(_scores, run, state.weights, stop))
                     except DataError as error:
@@ -121,8 +127,12 @@ def fit(
                         checkpoints.wait()
                         checkpoints.save_best(done, state.weights)
                     on_update(log.add(Update(done, evaluation=evaluation)))
-                if done == config.updates or _out_of_patience(config.patience, competing()):
+                if late or done == config.updates or _out_of_patience(config.patience, competing()):
                     break
+                if config.max_minutes is not None:
+                    until = min(until, time.monotonic() + 60 * config.max_minutes)  # from the first update on
+                    if late := any_process(time.monotonic() > until):
+                        continue  # to the last evaluation
                 stop.check(together=True)
                 began = time.perf_counter()
                 micro_batches = next(coming)

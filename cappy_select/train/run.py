@@ -35,7 +35,10 @@ _OWN = frozenset({".lock", scratch_of(Path(RUN)).name})  # of a run that was kil
 # What may be another when a run goes on: how it is computed, not what. (The last digits of sums differ then, and with
 # dropout what is dropped.) Pairs and checkpoint are compared by content.
 _FREE = frozenset(
-    {"micro_tokens", "remat", "save_every", "fsdp", "peak_tflops", "bundle", "pairs", "checkpoint", "revision"}
+    {
+        *("micro_tokens", "remat", "save_every", "fsdp", "peak_tflops", "max_minutes"),
+        *("bundle", "pairs", "checkpoint", "revision"),
+    }
 )
 _PACKAGES = ("cappy-select", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tokenizers")
 
