@@ -1,4 +1,4 @@
-"""A run that starts from a bundle: the weights in its graph are the ones that were exported, and score like it."""
+"""A run that starts from a bundle: the weights in its model are the ones that were exported, and score like it."""
 
 from __future__ import annotations
 
@@ -18,25 +18,27 @@ import torch
 import transformers
 from fakehub import COMMIT, serve_hub
 from flax import nnx
-from tiny import WORDS, make_bert, make_roberta
+from tiny import WORDS, make_bert, make_mpnet, make_roberta
+from tiny_encoders import make_xlm_roberta
 from tokenizers import Tokenizer
 from trainings import environment, looks_of
 
 from cappy_select import InputError, Scorer
 from cappy_select.bundle.bundle import EMBEDDED, Bundle, is_bundle, load_bundle
 from cappy_select.bundle.writing import save_bundle
-from cappy_select.core import BundleDamaged
+from cappy_select.core import BundleDamaged, BundleFormatError
 from cappy_select.export import export_checkpoint
 from cappy_select.export.checkpoint import load_checkpoint
+from cappy_select.export.parameters import SHAPE, find_parameters, recorded
 from cappy_select.export.parity import torch_scores
 from cappy_select.train.bundled import read_bundle
 from cappy_select.train.config import TrainConfig
-from cappy_select.train.encoder import Encoder
+from cappy_select.train.encoder import Encoder, EncoderConfig
 from cappy_select.train.job import train
 from cappy_select.train.start import Start, starting_point
 from cappy_select.train.weights import read_checkpoint, write_checkpoint
 
-MAKE = {"bert": make_bert, "roberta": make_roberta}
+MAKE = {"bert": make_bert, "roberta": make_roberta, "xlm-roberta": make_xlm_roberta, "mpnet": make_mpnet}
 TOLERANCES = {"fp32": 1e-4, "fp16": 5e-3, "int8": 0.05}  # of scores
 NOTED = {"hidden_dropout_prob": 0.2, "attention_probs_dropout_prob": 0.0, "classifier_dropout": 0.3}
 PAIRS = [(" ".join(WORDS[i : i + 9]), " ".join(WORDS[2 * i : 2 * i + 1 + i % 4])) for i in range(20)]
@@ -101,16 +103,14 @@ def jax_scores(start: Start, pairs: list[tuple[str, str]]) -> np.ndarray:
     return np.asarray(nnx.jit(Encoder.__call__)(model, ids, typed, mask.sum(axis=1)))
 
 
-def changed(bundle: Bundle, folder: Path, change) -> Bundle:
-    """A copy of a bundle with another graph; whole, by its manifest."""
+def changed(bundle: Bundle, folder: Path, **fields: object) -> Bundle:
+    """A copy of a bundle whose manifest says something else."""
     shutil.copytree(bundle.path, folder)
-    model = onnx.load(folder / "model.onnx")
-    onnx.save(change(model) or model, folder / "model.onnx")
-    return save_bundle(folder, bundle.manifest.model_dump(exclude={"files"}))
+    return save_bundle(folder, bundle.manifest.model_dump(exclude={"files"}) | fields)
 
 
 @pytest.mark.parametrize("precision", ["fp32", pytest.param("fp16", marks=pytest.mark.slow), "int8"])
-@pytest.mark.parametrize("kind", ["bert", "roberta"])
+@pytest.mark.parametrize("kind", MAKE)
 def test_a_bundle_is_the_start_that_its_checkpoint_is(kind, precision, trained, exported):
     bundle = exported(kind, precision)
     start = start_of(bundle.path)
@@ -136,13 +136,14 @@ def test_parameters_that_the_file_stores_once_are_all_found(checkpoints, bundles
         assert all((found[name] == value).all() for name, value in weights.items())
 
 
-def test_a_bundle_of_before_has_the_usual_dropout(exported, tmp_path):
-    def forget(model):
-        del model.metadata_props[:]
-
-    shape, _ = read_bundle(changed(exported("roberta", "fp32"), tmp_path / "old", forget))
-    assert (shape.hidden_dropout_prob, shape.attention_probs_dropout_prob, shape.classifier_dropout) == (0.1, 0.1, None)
-    assert shape.pad_token_id == 1
+def test_a_bundle_of_before_is_refused_and_scores_as_ever(exported, tmp_path):
+    bundle = exported("roberta", "fp32")
+    old = changed(bundle, tmp_path / "old", parameters={}, config={})
+    with pytest.raises(
+        InputError, match=r"old was made by an earlier version, .*export its checkpoint again, or start"
+    ):
+        start_of(old.path)
+    assert (Scorer(old).score_detailed(PAIRS).scores == Scorer(bundle).score_detailed(PAIRS).scores).all()
 
 
 def test_the_embedded_default_is_a_start(tmp_path, monkeypatch):
@@ -190,7 +191,7 @@ def test_a_run_from_a_bundle_ends_in_a_checkpoint_and_a_bundle_that_agree(export
     assert np.abs(Scorer(begun).score_detailed(PAIRS).scores - found).max() > 0.01  # it has learnt
 
 
-@pytest.mark.parametrize("kind", ["bert", "roberta"])
+@pytest.mark.parametrize("kind", MAKE)
 def test_what_is_written_has_the_tokenizer_and_the_window_of_the_bundle(kind, trained, exported, answers, tmp_path):
     bundle = exported(kind, "fp32")
     short = shutil.copytree(bundle.path, tmp_path / "short")
@@ -214,34 +215,120 @@ def test_fresh_weights_take_the_shape_of_a_bundle(exported):
     assert start.shape.num_attention_heads == 4
 
 
-def another_activation(model):
-    for node in model.graph.node:
-        if node.op_type == "BiasGelu":
-            node.op_type = "FastGelu"
+def test_the_shape_that_is_recorded_is_all_that_training_reads():
+    assert set(SHAPE) == set(EncoderConfig.model_fields)
 
 
-def lone_norm(model):
-    norm = next(node for node in reversed(model.graph.node) if node.op_type == "LayerNormalization")
-    norm.attribute[1].f = 0.5
+QUERY = "bert.encoder.layer.1.attention.self.query.weight"
+WRONG_RECORDS = {
+    "no such tensor": ({"tensor": "nowhere"}, "'nowhere' is no tensor of model.onnx"),
+    "no such scale": ({"scale": "\x1b[2J"}, r"'\\x1b\[2J' is no tensor of model.onnx"),
+    "another's scale": (
+        {"scale": "model.bert.pooler.dense.weight"},
+        r"scale '.*pooler.dense.weight' has the shape \[32, 3",
+    ),
+    "not a third": ({"third": None}, r"holds the shape \[96, 32\] where \[32, 32\] fits"),
+    "another shape": ({"tensor": "model.bert.pooler.dense.bias", "third": None}, r"the shape \[32\] where \[32, 32\]"),
+    "of what has none": ({"tensor": "model.bert.pooler.dense.weight"}, r"of shape \[32, 32\] has no thirds"),
+    "no numbers": ({"tensor": "ids"}, "'ids' holds no numbers of a kind that is exported"),
+    "a file of its own": ({"tensor": "elsewhere"}, "'elsewhere' holds no numbers of a kind that is exported"),
+    "too short": ({"tensor": "short"}, "reshape"),
+}
 
 
-def something_else(model):
-    score = onnx.helper.make_node("ReduceSum", ["input_ids"], ["score"], keepdims=0)
-    return onnx.helper.make_model(onnx.helper.make_graph([score], "g", model.graph.input, model.graph.output))
+@pytest.mark.parametrize("case", WRONG_RECORDS)
+def test_a_record_that_is_not_of_the_file_is_refused(case, exported, tmp_path):
+    change, message = WRONG_RECORDS[case]
+    bundle = exported("bert", "fp32")
+    shutil.copytree(bundle.path, tmp_path / "other")
+    model = onnx.load(tmp_path / "other" / "model.onnx")
+    floats, shape = onnx.TensorProto.FLOAT, (32, 96)
+    model.graph.initializer.extend(
+        [
+            onnx.TensorProto(name="ids", data_type=onnx.TensorProto.INT64, dims=shape, raw_data=b"\0" * 24576),
+            onnx.TensorProto(name="short", data_type=floats, dims=[2**40, 96], raw_data=b"\0" * 4),
+            onnx.TensorProto(name="elsewhere", data_type=floats, dims=shape, data_location=onnx.TensorProto.EXTERNAL),
+        ]
+    )
+    onnx.save_model(model, tmp_path / "model.onnx")
+    (tmp_path / "model.onnx").replace(tmp_path / "other" / "model.onnx")
+    fields = bundle.manifest.model_dump(exclude={"files"})
+    right = fields["parameters"][QUERY]
+    assert right.keys() == {"tensor", "transposed", "third"}  # the attention is fused
+    save_bundle(tmp_path / "other", fields | {"parameters": fields["parameters"] | {QUERY: right | change}})
+    with pytest.raises(InputError, match=rf"other/manifest.json: {QUERY}: .*{message}") as caught:
+        start_of(tmp_path / "other")
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 600
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (another_activation, "made by FastGelu, expected BiasGelu"),
-        (lone_norm, "layer_norm_eps is 1e-12 here and 0.5 there"),
-        (something_else, "'score' is made by ReduceSum, expected Gather"),
-    ],
-)
-def test_a_graph_that_is_not_ours_is_refused(change, message, exported, tmp_path):
-    other = changed(exported("bert", "fp32"), tmp_path / "other", change)
-    with pytest.raises(InputError, match=rf"other/model.onnx is no graph that `cappy export` makes.*{message}"):
+MALFORMED = {
+    "nowhere": ({"transposed": True}, "tensor: Field required"),
+    "a fourth third": ({"tensor": "a", "third": 3}, r"third: Input should be 0, 1 or 2, got 3"),
+    "a long name": ({"tensor": "a" * 501}, "tensor: String should have at most 500 characters"),
+    "what no export writes": ({"tensor": "a", "file": "/etc/passwd"}, "file: Extra inputs are not permitted"),
+}
+
+
+@pytest.mark.parametrize("case", MALFORMED)
+def test_a_record_of_another_form_is_no_manifest(case, exported, tmp_path):
+    record, message = MALFORMED[case]
+    folder = shutil.copytree(exported("bert", "fp32").path, tmp_path / "bundle")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["parameters"][QUERY] = record
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(BundleFormatError, match=rf"manifest.json is malformed: parameters\.{QUERY}.*{message}"):
+        start_of(folder)
+
+
+def test_a_manifest_of_parameters_without_end_is_malformed(exported, tmp_path):
+    folder = shutil.copytree(exported("bert", "fp32").path, tmp_path / "bundle")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["parameters"] = {str(number): {"tensor": "a"} for number in range(10_001)}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(BundleFormatError, match="parameters: Dictionary should have at most 10000 items"):
+        start_of(folder)
+
+
+WRONG_SHAPES = {
+    "of what is not trained": ({"model_type": "distilbert"}, "model_type: Input should be 'bert', .*got 'distilbert'"),
+    "of no activation of ours": ({"hidden_act": "relu"}, "hidden_act: Input should be 'gelu', got 'relu'"),
+    "without end": ({"num_hidden_layers": 10**12}, "weights are more than the .* bytes of model.onnx can hold"),
+    "of more words": ({"vocab_size": 1000}, r"word_embeddings.weight: .*\] where \[1000, 32\] fits"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_SHAPES)
+def test_a_shape_that_is_not_the_files_is_refused(case, exported, tmp_path):
+    change, message = WRONG_SHAPES[case]
+    bundle = exported("bert", "fp32")
+    other = changed(bundle, tmp_path / "other", config=bundle.manifest.config | change)
+    with pytest.raises(InputError, match=rf"other/manifest.json: .*{message}"):
         start_of(other.path)
+
+
+def test_a_parameter_that_is_not_recorded_is_named(exported, tmp_path):
+    bundle = exported("bert", "fp32")
+    records = {name: record for name, record in bundle.manifest.parameters.items() if name != QUERY}
+    other = changed(bundle, tmp_path / "other", parameters=records)
+    with pytest.raises(InputError, match=rf"other does not hold {QUERY} as it was: start from the checkpoint"):
+        start_of(other.path)
+
+
+def test_only_what_the_graph_holds_is_recorded():
+    model = torch.nn.Linear(3, 2)
+    held = {"weight": model.weight.detach().numpy().T, "bias": model.bias.detach().numpy()}
+    before, after = (onnx.GraphProto(), onnx.GraphProto())
+    before.initializer.extend(onnx.numpy_helper.from_array(value, f"a {name}") for name, value in held.items())
+    found = find_parameters(model, before)
+    assert {name: record.model_dump() for name, record in found.items()} == {
+        "weight": {"tensor": "a weight", "transposed": True}, "bias": {"tensor": "a bias"}
+    }  # fmt: skip
+    after.initializer.extend(onnx.TensorProto(name=f"a weight_{part}") for part in ("int8", "scale"))
+    assert {name: record.model_dump() for name, record in recorded(found, after).items()} == {
+        "weight": {"tensor": "a weight_int8", "scale": "a weight_scale", "transposed": True}
+    }
+    assert find_parameters(model, onnx.GraphProto()) == {}
 
 
 def test_a_damaged_bundle_is_no_start(exported, tmp_path):

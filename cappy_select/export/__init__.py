@@ -66,6 +66,7 @@ def export_checkpoint(
     require_export()
     from cappy_select.export.checkpoint import load_checkpoint
     from cappy_select.export.graph import write_model
+    from cappy_select.export.parameters import shape_of
     from cappy_select.export.parity import calibration_groups, measure
 
     card, stage = card or Card(), on_stage or (lambda _: None)
@@ -83,10 +84,11 @@ def export_checkpoint(
             | {"calibration": Path(calibration).name if calibration else "built-in"}
             | card.provenance,
             "licenses": card.licenses,
+            "config": shape_of(loaded.model.config),
         }
         (folder / TOKENIZER).write_text(loaded.tokenizer.backend_tokenizer.to_str(), encoding="utf-8")
         stage(f"writing the model in {precision}")
-        fused, layers = write_model(loaded.model, folder / MODEL, precision, loaded.max_length)
+        fused, layers, fields["parameters"] = write_model(loaded.model, folder / MODEL, precision, loaded.max_length)
         if fused < layers:
             stage(
                 f"note: attention is one node in {fused} of {layers} layers; the others run as single operators, "

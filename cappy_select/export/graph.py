@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import inspect
-import json
 import logging
 import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import onnx
 import torch
 
-from cappy_select.bundle.manifest import MODEL_CONFIG, Precision
+from cappy_select.bundle.manifest import ParameterRecord, Precision
 from cappy_select.core.errors import ExportError
 from cappy_select.core.telemetry_off import onnxruntime_optimizer
 from cappy_select.export.attention import one_node
 from cappy_select.export.cpu import split_for_cpu
+from cappy_select.export.parameters import find_parameters, recorded
 from cappy_select.export.quantize import to_int8
 
-# What a run that starts from the bundle needs, and the graph does not show.
-_NOTED = (
-    "pad_token_id", "hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "initializer_range"
-)  # fmt: skip
 _UNTYPED = ("roberta", "xlm-roberta")
 _ATTENTION = ("Attention", "MultiHeadAttention")
 _OPSET = 17  # the newest that the fusions of onnxruntime 1.20 to 1.31 all know
@@ -52,29 +48,36 @@ def input_names(model: Any) -> list[str]:
     return [*names, "token_type_ids"] if typed else names
 
 
-def write_model(model: Any, path: Path, precision: Precision, window: int) -> tuple[int, int]:
+class Written(NamedTuple):
+    """What a model's file has become."""
+
+    fused: int  # layers in which attention is one node
+    layers: int
+    parameters: dict[str, ParameterRecord]
+
+
+def write_model(model: Any, path: Path, precision: Precision, window: int) -> Written:
     """Write the model's ONNX form for pairs of up to `window` tokens to `path`.
 
-    Returns in how many layers attention is one node, and how many there are. Raises ExportError when the model is too
-    large for a file.
+    Raises ExportError when the model is too large for a file.
     """
     with tempfile.TemporaryDirectory() as scratch:
         traced = Path(scratch) / "traced.onnx"
         _trace(model, traced, window)
         # int8 quantises the projections around the attention, so it wants them outside the fused node.
         fused = _fuse(traced, model.config, split_projections=precision == "int8")
+    if precision != "fp16":
+        split_for_cpu(fused.model.graph)
+    found = find_parameters(model, fused.model.graph)  # while the graph still holds them as the checkpoint does
     if precision == "fp16":
         fused.convert_float_to_float16(keep_io_types=True)
-    else:
-        split_for_cpu(fused.model.graph)
     graph = to_int8(fused.model) if precision == "int8" else fused.model
-    noted = {name: getattr(model.config, name) for name in _NOTED if hasattr(model.config, name)}
-    onnx.helper.set_model_props(graph, {MODEL_CONFIG: json.dumps(noted)})
     try:
         onnx.save(graph, path)
     except ValueError as error:  # protobuf's 2 GiB
         raise ExportError(f"the model does not fit one ONNX file: {error}; try precision fp16 or int8") from error
-    return sum(node.op_type in _ATTENTION for node in graph.graph.node), model.config.num_hidden_layers
+    attention = sum(node.op_type in _ATTENTION for node in graph.graph.node)
+    return Written(attention, model.config.num_hidden_layers, recorded(found, graph.graph))
 
 
 def _trace(model: Any, path: Path, window: int) -> None:

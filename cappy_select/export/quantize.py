@@ -56,6 +56,11 @@ def to_int8(model: onnx.ModelProto) -> onnx.ModelProto:
     return helper.make_model(new_graph, opset_imports=model.opset_import, ir_version=model.ir_version)
 
 
+def int8_names(name: str) -> tuple[str, str]:
+    """What a weight's integers and their scales are called."""
+    return f"{name}_int8", f"{name}_scale"
+
+
 def column_scales(weight: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """A scale for each column of [inputs, outputs], such that no CPU saturates.
 
@@ -85,15 +90,17 @@ def _quantize_rows(rows: str) -> list[Any]:
 
 def _weight_tensors(name: str, weight: npt.NDArray[np.float32]) -> list[Any]:
     scales = column_scales(weight)
+    integers, their_scales = int8_names(name)
     return [
-        numpy_helper.from_array(np.rint(weight / scales).astype(np.int8), f"{name}_int8"),
-        numpy_helper.from_array(scales, f"{name}_scale"),
+        numpy_helper.from_array(np.rint(weight / scales).astype(np.int8), integers),
+        numpy_helper.from_array(scales, their_scales),
         numpy_helper.from_array(np.zeros(len(scales), np.int8), f"{name}_zero"),
     ]
 
 
 def _matmul(rows: str, weight: str, out: str) -> list[Any]:
-    inputs = [f"{rows}_u8", f"{weight}_int8", "int8_one", f"{weight}_scale", "int8_zero", f"{weight}_zero"]
+    integers, scales = int8_names(weight)
+    inputs = [f"{rows}_u8", integers, "int8_one", scales, "int8_zero", f"{weight}_zero"]
     return [
         helper.make_node("MatMulIntegerToFloat", inputs, [f"{out}_unscaled"], domain="com.microsoft"),
         helper.make_node("Mul", [f"{out}_unscaled", f"{rows}_scale"], [out]),
@@ -107,16 +114,18 @@ def _is_table(tensor: Any) -> bool:
 def _table_tensors(name: str, table: npt.NDArray[np.float32]) -> list[Any]:
     scales = np.abs(table).max(axis=1, keepdims=True).astype(np.float32) / np.float32(_LEVELS)
     scales[scales == 0] = 1  # RoBERTa's padding row is all zeros
+    integers, their_scales = int8_names(name)
     return [
-        numpy_helper.from_array(np.rint(table / scales).astype(np.int8), f"{name}_int8"),
-        numpy_helper.from_array(scales, f"{name}_scale"),
+        numpy_helper.from_array(np.rint(table / scales).astype(np.int8), integers),
+        numpy_helper.from_array(scales, their_scales),
     ]
 
 
 def _lookup(table: str, ids: str, out: str) -> list[Any]:
+    integers, scales = int8_names(table)
     return [
-        helper.make_node("Gather", [f"{table}_int8", ids], [f"{out}_int8"]),
+        helper.make_node("Gather", [integers, ids], [f"{out}_int8"]),
         helper.make_node("Cast", [f"{out}_int8"], [f"{out}_float"], to=onnx.TensorProto.FLOAT),
-        helper.make_node("Gather", [f"{table}_scale", ids], [f"{out}_table_scale"]),
+        helper.make_node("Gather", [scales, ids], [f"{out}_table_scale"]),
         helper.make_node("Mul", [f"{out}_float", f"{out}_table_scale"], [out]),
     ]
