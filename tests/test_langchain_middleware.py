@@ -258,7 +258,7 @@ def test_the_temperature_reaches_the_models(loopback, model, default):
 def test_an_interrupt_of_the_graph_is_no_failed_candidate(loopback, model, default):
     loopback.replies["a"] = [Reply(text=RIGHT)]
 
-    class Asking(CappyMiddleware):
+    class Doubtful(CappyMiddleware):
         def wrap_model_call(self, request, handler):
             def asking(marked):
                 interrupt("go on?")
@@ -266,7 +266,7 @@ def test_an_interrupt_of_the_graph_is_no_failed_candidate(loopback, model, defau
 
             return super().wrap_model_call(request, asking)
 
-    agent = create_agent(model, [], middleware=[Asking(samples=2, scorer=default)], checkpointer=InMemorySaver())
+    agent = create_agent(model, [], middleware=[Doubtful(samples=2, scorer=default)], checkpointer=InMemorySaver())
     config = {"configurable": {"thread_id": "1"}}
     assert agent.invoke(ASKED, config)["__interrupt__"][0].value == "go on?"
 
