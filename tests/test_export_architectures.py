@@ -25,7 +25,13 @@ PAIRS = [(f"{first[:900]}", second[:900]) for first, second in dict.fromkeys(awk
 TYPED = ("bert", "electra")
 
 
-@pytest.fixture(scope="module", params=MAKERS)
+QUICK = ("mpnet", "deberta-v2", "modernbert")  # one of each kind of attention; CI has the others among the slow tests
+
+
+@pytest.fixture(
+    scope="module",
+    params=[kind if kind in QUICK else pytest.param(kind, marks=pytest.mark.slow) for kind in MAKERS],
+)
 def checkpoint(request, tmp_path_factory) -> Path:
     return MAKERS[request.param](tmp_path_factory.mktemp("checkpoints") / request.param)
 

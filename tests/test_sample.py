@@ -166,6 +166,16 @@ def test_a_dead_model_is_left_alone_tried_and_given_up_and_the_others_go_on(dire
     assert store.counts() == {"b": 100}
 
 
+def test_calls_that_wait_for_a_pause_end_when_their_model_is_given_up(direct, loopback, store):
+    replies = [Reply(status=500, delay_s=0.3), Reply(status=401)]
+    loopback.answer = lambda request: replies.pop(0) if len(replies) > 1 else replies[0]
+    limits = Limits(max_retries=3, concurrency=8, cool_down_after=1, cool_down_s=60.0)
+    started = time.monotonic()
+    outcome = sampler(store, [direct("a")], MANY, samples=1, limits=limits).run()
+    assert "auth" in outcome.stopped["a"]
+    assert time.monotonic() - started < 30
+
+
 def test_a_model_that_is_back_after_a_pause_answers_the_rest(direct, loopback, store):
     loopback.replies["a"] = [*[Reply(status=503)] * 4, Reply(text="here again")]
     limits = Limits(max_retries=0, concurrency=1, cool_down_after=3, cool_down_s=0.2, max_pauses=2)

@@ -225,6 +225,7 @@ def test_a_provider_that_does_not_stream_is_asked_whole(default):
 SCRIPT = """
 import signal, sys, threading
 from cappy_select import OpenAIProvider, Selector
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 selector = Selector([OpenAIProvider("a", api_base=sys.argv[1], api_key="k")], samples=1)
 pieces = selector.stream("q")
 next(pieces)

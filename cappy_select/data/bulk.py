@@ -41,6 +41,7 @@ _T = TypeVar("_T")
 
 ASSUMED_TOKENS = 256  # of an answer that has no `max_tokens`
 _PATIENCE_S = 0.05  # between looks at what other calls have left of the money
+_LOOK_S = 0.25  # between looks at whether a model that is left alone was given up
 
 
 class Limits(BaseModel):
@@ -147,8 +148,10 @@ class _Kept:
         budget: Budget,
         promise_of: Callable[[Call], float | None],
         promised: float | None,
+        is_stopped: Callable[[], bool],
     ) -> None:
         self._bulk_call, self._store, self._budget, self._promise_of = bulk_call, store, budget, promise_of
+        self._is_stopped = is_stopped  # its model was given up meanwhile
         self._first: list[float | None] = [promised]  # for the first attempt, set aside already
         self._costs: list[float | None] = []  # that count, by attempt
         self.kept = 0
@@ -165,9 +168,9 @@ class _Kept:
         """Make the call once, when its provider is not left alone and there is money for it."""
         while (refusal := asked.admit()) is not None:
             pause = asked.call.breaker.pause_s
-            if time.perf_counter() + pause > asked.deadline:
+            if self._is_stopped() or time.perf_counter() + pause > asked.deadline:
                 raise asked.refused("unavailable", f"not asked{' again' if asked.attempts else ''}: {refusal}")
-            await asyncio.sleep(pause)
+            await asyncio.sleep(min(pause, _LOOK_S))
         call = asked.call
         promised = await self._promise(asked)
         place, counts = len(self._costs), estimated_bill(call).cost if promised is None else promised
@@ -302,7 +305,9 @@ class _ModelCalls:
             await asyncio.sleep(at - now)
 
     async def _do(self, bulk_call: BulkCall, promised: float | None) -> None:
-        kept = _Kept(bulk_call, self._store, self._budget, self._promised, promised)
+        kept = _Kept(
+            bulk_call, self._store, self._budget, self._promised, promised, lambda: self._model in self._outcome.stopped
+        )
         calls = [bulk_call.call]
         failures: list[ProviderError] = []
         failed_trial = False
