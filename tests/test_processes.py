@@ -31,6 +31,7 @@ def child(work):
 def code_of(pid):
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 """
+CLIENTS = ["openai", pytest.param("litellm", marks=pytest.mark.slow)]  # it takes seconds to import, in each process
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 
@@ -72,7 +73,7 @@ def test_an_ordinary_thread_scores_to_its_end_after_the_main_one_has_ended():
     assert (done.returncode, done.stdout.split(), done.stderr) == (0, ["200", "200"], "")
 
 
-@pytest.mark.parametrize("kind", ["openai", "litellm"])
+@pytest.mark.parametrize("kind", CLIENTS)
 @pytest.mark.parametrize("how", ["selector.select('q')", "asyncio.run(selector.aselect('q'))"])
 def test_an_answer_that_comes_after_the_main_thread_has_ended_is_not_lost(loopback, kind, how):
     loopback.replies["m"] = [Reply(), Reply(text="The Ucayali.", delay_s=3.0)]
@@ -104,7 +105,7 @@ def test_a_call_that_is_tried_again_after_the_main_thread_has_ended_finds_its_ho
     assert len(loopback.requests) == 2
 
 
-@pytest.mark.parametrize("kind", ["openai", "litellm"])
+@pytest.mark.parametrize("kind", CLIENTS)
 def test_a_daemon_thread_that_selects_does_not_hold_up_the_exit(loopback, kind):
     loopback.replies["m"] = [Reply(delay_s=30)]
     done = run(
@@ -141,7 +142,7 @@ def test_what_scores_when_all_is_over_is_told_so():
 
 
 @needs_fork
-@pytest.mark.parametrize("kind", ["openai", "litellm"])
+@pytest.mark.parametrize("kind", CLIENTS)
 def test_a_child_forked_while_calls_hold_every_place_selects_too(loopback, kind):
     """The calls under way are the parent's, and so are their places: the child has places of its own."""
     loopback.answer = lambda request: Reply(text="yes", delay_s=0.0 if "child" in str(request["messages"]) else 4.0)
