@@ -23,6 +23,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 sys.path.insert(0, str(Path(__file__).parent))
 
 import pytest
+from hypothesis import settings
 from loopback import Loopback, serve
 from tasks import store, tasks  # noqa: F401 - fixtures
 from trainings import pairs, recipe  # noqa: F401 - fixtures
@@ -30,6 +31,9 @@ from trainings import pairs, recipe  # noqa: F401 - fixtures
 from cappy_select import LiteLLMProvider, OpenAIProvider, Scorer
 from cappy_select.bundle.bundle import Bundle
 from cappy_select.export import export_checkpoint
+
+settings.register_profile("without deadlines", deadline=None)  # of wall time, on a machine that others use too
+settings.load_profile("without deadlines")
 
 
 @pytest.fixture

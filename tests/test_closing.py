@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from weakref import WeakSet
 
 import pytest
 
 from cappy_select import ReplayProvider, Request, Selector
+from cappy_select.ask.providers import litellm
+
+
+@pytest.fixture(autouse=True)
+def no_others(monkeypatch):
+    """LiteLLM's connections are closed with the last provider: those of other tests may still be about."""
+    monkeypatch.setattr(litellm, "_open", WeakSet())
+
 
 ASK = Request(messages=({"role": "user", "content": "hi"},), n=1, sample=0, timeout_s=5.0)
 
